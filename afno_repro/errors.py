@@ -1,0 +1,76 @@
+"""Errors that a user can mend, each with the exit code that the command line returns for it."""
+
+from dataclasses import dataclass, replace
+
+
+class AfnoError(Exception):
+    """A mistake with a next step: printed without a traceback."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a configuration: the key it concerns (outermost part first), what is wrong and what to do next."""
+
+    message: str
+    key: tuple[str, ...] = ()
+    hint: str = ""
+    place: str = ""  # file:line:column once it is known
+    unknown: bool = False  # the key itself is the mistake: without it the rest can be looked at
+
+    def __str__(self) -> str:
+        where = ": ".join(part for part in (self.place, ".".join(self.key)) if part)
+        text = f"{where}: {self.message}" if where else self.message
+        return f"{text}\n  {self.hint}" if self.hint else text
+
+
+class ConfigError(AfnoError):
+    """A spec, an option or a size that cannot be used; holds every problem found, not only the first."""
+
+    exit_code = 2
+
+    def __init__(self, *problems: Problem | str):
+        self.problems = tuple(Problem(p) if isinstance(p, str) else p for p in problems)
+        super().__init__("\n".join(str(p) for p in self.problems))
+
+    def within(self, *key: str) -> "ConfigError":
+        """The same problems, seen from the part that holds `key`."""
+        return ConfigError(*(replace(p, key=(*key, *p.key)) for p in self.problems))
+
+
+class DataError(AfnoError):
+    """Data or a part of the environment is missing or broken."""
+
+    exit_code = 3
+
+
+class LockedError(AfnoError):
+    """Another process holds what was asked for."""
+
+    exit_code = 6
+
+
+class StorageError(AfnoError):
+    """A file or folder cannot be read or written."""
+
+    exit_code = 7
+
+
+class Diverged(AfnoError):
+    """The loss is not finite any more: an outcome of a run, not a fault of the program."""
+
+
+class Interrupted(AfnoError):
+    """A signal asked the command to stop; the exit code is the shell's for that signal."""
+
+    def __init__(self, signal_number: int):
+        self.exit_code = 128 + signal_number
+        super().__init__(f"stopped by signal {signal_number}; the same command continues")
+
+
+def require(*checks: tuple[bool, str, str]) -> None:
+    """Raise one ConfigError with every check that fails; a check is (holds, key, what is allowed)."""
+    failed = [Problem(message, (key,)) for holds, key, message in checks if not holds]
+    if failed:
+        raise ConfigError(*failed)

@@ -1,0 +1,15 @@
+"""Token mixers: (B, H, W, C) -> (B, H, W, C). One mixer, one file, one equation; a spec names them by their key here."""
+
+from torch import nn
+
+from afno_repro.mixers.afno import AFNO
+from afno_repro.mixers.gfn import GFN
+from afno_repro.mixers.long_short import LongShort
+from afno_repro.mixers.self_attention import SelfAttention
+
+MIXERS: dict[str, type[nn.Module]] = {
+    "self_attention": SelfAttention,
+    "long_short": LongShort,
+    "gfn": GFN,
+    "afno": AFNO,
+}

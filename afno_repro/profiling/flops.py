@@ -1,0 +1,150 @@
+"""One operator-level counter, watched on the meta device; mixers carry no formulas.
+
+`gflops` are multiply-accumulates in 1e9, the unit of the paper's tables, by the counting rule that a spec names.
+`gflops_full` are floating-point operations in 1e9 by one rule for everything:
+
+    2 a multiply-accumulate (a complex product is four real ones), 5 n log2 n a complex FFT of n points, half of it a
+    real one, and inside mixers 6 a complex elementwise product, 2 a complex sum, 1 a ReLU, 5 a soft shrinkage;
+    no softmax, norm, GELU or upsampling.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from afno_repro.mixers import MIXERS
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class CountingRule:
+    """How a table of the paper counts multiply-accumulates."""
+
+    attention_products: int  # of the two products of softmax attention, how many count
+    conv_bias: bool  # whether a convolution inside a mixer counts
+
+
+@dataclass(frozen=True)
+class Count:
+    """Cost of one forward pass of one image; the mixer fields are the share of the token mixers."""
+
+    params: int
+    mixer_params: int
+    gflops: float
+    mixer_gflops: float
+    gflops_full: float
+    mixer_gflops_full: float
+
+
+def count(model: nn.Module, image_size: int, rule: CountingRule) -> Count:
+    """Count a model on the meta device for one image of image_size pixels a side."""
+    counter = _Operators(rule)
+    mixers = [module for module in model.modules() if isinstance(module, tuple(MIXERS.values()))]
+    hooks = [mixer.register_forward_pre_hook(counter.enter_mixer) for mixer in mixers]
+    hooks += [mixer.register_forward_hook(counter.leave_mixer) for mixer in mixers]
+    with torch.no_grad(), _AttentionProducts(counter), counter:
+        model(torch.empty(1, 3, image_size, image_size, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return Count(
+        params=sum(p.numel() for p in model.parameters()),
+        mixer_params=sum(p.numel() for mixer in mixers for p in mixer.parameters()),
+        gflops=counter.macs["model"] / 1e9,
+        mixer_gflops=counter.macs["mixer"] / 1e9,
+        gflops_full=counter.flops["model"] / 1e9,
+        mixer_gflops_full=counter.flops["mixer"] / 1e9,
+    )
+
+
+class _Operators(TorchDispatchMode):
+    """Adds up every operator that runs, for the whole model and while a mixer runs."""
+
+    def __init__(self, rule: CountingRule):
+        super().__init__()
+        self.rule = rule
+        self.macs = {"model": 0.0, "mixer": 0.0}
+        self.flops = {"model": 0.0, "mixer": 0.0}
+        self.in_mixer = False
+        self.attention_products: int | None = None  # seen so far in the attention that is running
+
+    def enter_mixer(self, *_: Any) -> None:
+        self.in_mixer = True
+
+    def leave_mixer(self, *_: Any) -> None:
+        self.in_mixer = False
+
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = operator(*args, **(kwargs or {}))
+        products = PRODUCTS.get(operator.overloadpacket)
+        if products is not None:
+            macs = products(args, result) * (4 if result.is_complex() else 1)
+            self.add(macs if self.counts(operator.overloadpacket) else 0, 2 * macs)
+        elif operator.overloadpacket in TRANSFORMS:
+            self.add(0, _fft_flops(args, result))
+        elif self.in_mixer:
+            self.add(0, ELEMENTWISE.get((operator.overloadpacket, result.is_complex() if isinstance(result, Tensor) else False), 0) * _size(result))
+        return result
+
+    def counts(self, operator: Any) -> bool:
+        """Whether the rule counts this product as multiply-accumulates."""
+        if self.attention_products is not None:
+            self.attention_products += 1
+            return self.attention_products <= self.rule.attention_products
+        return self.rule.conv_bias or not (self.in_mixer and operator is aten.convolution)
+
+    def add(self, macs: float, flops: float) -> None:
+        for part in ("model", "mixer") if self.in_mixer else ("model",):
+            self.macs[part] += macs
+            self.flops[part] += flops
+
+
+class _AttentionProducts(TorchFunctionMode):
+    """Tells the counter which products belong to softmax attention, whatever operators it becomes."""
+
+    def __init__(self, counter: _Operators):
+        super().__init__()
+        self.counter = counter
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is not scaled_dot_product_attention:
+            return function(*args, **(kwargs or {}))
+        self.counter.attention_products = 0
+        result = function(*args, **(kwargs or {}))
+        self.counter.attention_products = None
+        return result
+
+
+def _size(result: Any) -> int:
+    return result.numel() if isinstance(result, Tensor) else 0
+
+
+def _fft_flops(args: Any, result: Tensor) -> float:
+    """5 n log2 n a complex transform of n points, half of it a real one, for the transformed axes together."""
+    spatial = args[0] if args[0].numel() >= result.numel() else result  # the real side of a real transform
+    points = math.prod(spatial.shape[axis] for axis in args[1])
+    real = not (args[0].is_complex() and result.is_complex())
+    return (2.5 if real else 5.0) * spatial.numel() * math.log2(points)
+
+
+PRODUCTS: dict[Any, Callable[[Any, Tensor], int]] = {
+    aten.mm: lambda args, result: result.numel() * args[0].shape[-1],
+    aten.bmm: lambda args, result: result.numel() * args[0].shape[-1],
+    aten.addmm: lambda args, result: result.numel() * args[1].shape[-1],
+    aten.baddbmm: lambda args, result: result.numel() * args[1].shape[-1],
+    aten.convolution: lambda args, result: result.numel() * math.prod(args[1].shape[1:]),
+}
+TRANSFORMS = (aten._fft_r2c, aten._fft_c2r, aten._fft_c2c)
+ELEMENTWISE: dict[tuple[Any, bool], int] = {  # (operator, complex result): operations an element
+    (aten.mul, True): 6,
+    (aten.add, True): 2,
+    (aten.relu, False): 1,
+    (aten.softshrink, False): 5,
+}

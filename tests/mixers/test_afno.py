@@ -1,0 +1,95 @@
+import pytest
+import torch
+from torch import nn
+
+from afno_repro.errors import ConfigError
+from afno_repro.mixers.afno import AFNO
+
+OPTIONS = {"num_blocks": 3, "sparsity_threshold": 0.05, "keep": 1.0, "bias": "identity", "init_std": 0.3}
+
+
+def literal(mixer: AFNO, x: torch.Tensor) -> torch.Tensor:
+    """Figure 3 line by line, mode by mode and block by block, with full DFT sums in float64."""
+    _, h, w, d = x.shape
+    k = mixer.num_blocks
+    w1, b1, w2, b2 = (torch.view_as_complex(p.double()) for p in (mixer.w1, mixer.b1, mixer.w2, mixer.b2))
+    z = torch.fft.fft2(x.double(), dim=(1, 2), norm="ortho")[:, :, : w // 2 + 1]
+    out = torch.zeros_like(z)
+    for n in range(h):
+        for m in range(w // 2 + 1):
+            for i in range(k):
+                part = slice(i * d // k, (i + 1) * d // k)
+                hidden = z[:, n, m, part] @ w1[i] + b1[i, :, 0]
+                hidden = torch.complex(hidden.real.clamp(min=0), hidden.imag.clamp(min=0))
+                out[:, n, m, part] = hidden @ w2[i] + b2[i, :, 0]
+    lam = mixer.shrink.lambd
+    out = torch.complex(*(v.sign() * (v.abs() - lam).clamp(min=0) for v in (out.real, out.imag)))
+    return inverse(out, h, w)
+
+
+def inverse(z: torch.Tensor, h: int, w: int) -> torch.Tensor:
+    """Inverse DFT of a half spectrum as cosine and sine sums: along H complex, then along W real."""
+    n, m, columns = (torch.arange(size, dtype=torch.float64) for size in (h, w, w // 2 + 1))
+    along_h = torch.exp(2j * torch.pi * n[:, None] * n / h)
+    z = torch.einsum("nf,bfmc->bnmc", along_h, z)
+    angle = 2 * torch.pi * m[:, None] * columns / w
+    twice = torch.where((columns == 0) | (2 * columns == w), 1.0, 2.0).double()
+    real = torch.einsum("wm,bnmc->bnwc", angle.cos() * twice, z.real) - torch.einsum("wm,bnmc->bnwc", angle.sin() * twice, z.imag)
+    return real / (h * w) ** 0.5
+
+
+@pytest.mark.parametrize("grid", [(4, 6), (5, 7), (6, 4), (3, 8)])
+def test_afno_is_figure_3(grid):
+    mixer = AFNO(6, grid, **OPTIONS).double()
+    x = torch.randn(2, *grid, 6, dtype=torch.float64)
+    torch.testing.assert_close(mixer(x), literal(mixer, x) + x)
+
+
+def test_float32_stays_within_1e6_of_float64():
+    mixer = AFNO(48, (14, 14), 4, 0.01, 1.0, "identity", 0.02)
+    x = torch.randn(2, 14, 14, 48)
+    exact = mixer.double()(x.double())
+    assert (mixer.float()(x) - exact).norm() / exact.norm() < 1e-6
+
+
+def test_bias_adds_nothing_x_or_a_convolution_over_tokens():
+    x = torch.randn(1, 4, 6, 6, dtype=torch.float64)
+    mixed = {}
+    for bias in ("none", "identity", "conv"):
+        torch.manual_seed(0)
+        mixer = AFNO(6, (4, 6), **{**OPTIONS, "bias": bias}).double()
+        mixed[bias] = mixer(x)
+    conv = mixer.bias
+    assert isinstance(conv, nn.Conv1d)
+    torch.testing.assert_close(mixed["identity"], mixed["none"] + x)
+    torch.testing.assert_close(mixed["conv"], mixed["none"] + x @ conv.weight[:, :, 0].T + conv.bias)
+
+
+def test_a_high_threshold_leaves_only_the_bias():
+    x = torch.randn(1, 4, 6, 6)
+    torch.testing.assert_close(AFNO(6, (4, 6), **{**OPTIONS, "sparsity_threshold": 1e6})(x), x)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("num_blocks", 4), ("num_blocks", 0), ("sparsity_threshold", -0.1), ("keep", 0.0), ("keep", 1.5), ("keep", 0.5), ("bias", "conv2d"), ("init_std", 0.0)],
+)
+def test_impossible_options_name_their_key(option, value):
+    with pytest.raises(ConfigError) as error:
+        AFNO(6, (4, 4), **{**OPTIONS, option: value})
+    assert {p.key for p in error.value.problems} == {(option,)}
+
+
+def test_all_impossible_options_are_named_at_once():
+    with pytest.raises(ConfigError) as error:
+        AFNO(6, (4, 4), num_blocks=4, sparsity_threshold=-1.0, keep=0.0, bias="identity", init_std=0.02)
+    assert {p.key[0] for p in error.value.problems} == {"num_blocks", "sparsity_threshold", "keep"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("grid", [(8, 8), (7, 9)])
+def test_cpu_and_gpu_agree(grid):
+    mixer = AFNO(6, grid, **OPTIONS)
+    x = torch.randn(2, *grid, 6)
+    torch.testing.assert_close(mixer(x), mixer.cuda()(x.cuda()).cpu(), atol=1e-4, rtol=1e-4)

@@ -1,0 +1,75 @@
+"""What every mixer of MIXERS promises, whatever it computes."""
+
+import inspect
+
+import pytest
+import torch
+
+from afno_repro.mixers import MIXERS
+
+OPTIONS = {
+    "self_attention": {"num_heads": 2},
+    "long_short": {"num_heads": 2, "window": 2, "rank": 2},
+    "gfn": {},
+    "afno": {"num_blocks": 2, "sparsity_threshold": 0.001, "keep": 1.0, "bias": "conv", "init_std": 0.5},
+}
+DIM = 8
+
+
+def build(name, grid):
+    torch.manual_seed(0)
+    return MIXERS[name](DIM, grid, **OPTIONS[name])
+
+
+@pytest.fixture(params=sorted(MIXERS))
+def name(request):
+    return request.param
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (5, 7), (6, 9), (1, 4), (3, 1)])
+def test_shape_and_type_are_kept(name, grid):
+    x = torch.randn(2, *grid, DIM)
+    y = build(name, grid)(x)
+    assert (y.shape, y.dtype) == (x.shape, x.dtype)
+
+
+def test_every_parameter_and_the_input_get_a_finite_gradient(name):
+    mixer, x = build(name, (6, 6)), torch.randn(2, 6, 6, DIM, requires_grad=True)
+    mixer(x).square().sum().backward()
+    for key, value in [*mixer.named_parameters(), ("x", x)]:
+        assert value.grad is not None, key
+        assert torch.isfinite(value.grad).all(), key
+        assert value.grad.abs().sum() > 0, key
+
+
+def test_a_batch_equals_its_items(name):
+    mixer, x = build(name, (5, 6)).double(), torch.randn(3, 5, 6, DIM, dtype=torch.float64)
+    torch.testing.assert_close(mixer(x), torch.cat([mixer(item[None]) for item in x]))
+
+
+def test_autocast_and_half_inputs_stay_close(name):
+    mixer, x = build(name, (6, 7)), torch.randn(2, 6, 7, DIM)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = mixer(x)
+        half = mixer(x.bfloat16())
+    torch.testing.assert_close(y.float(), mixer(x), atol=0.1, rtol=0.1)
+    torch.testing.assert_close(half.float(), mixer(x), atol=0.1, rtol=0.1)
+
+
+def test_state_dict_round_trip(name):
+    mixer, other, x = build(name, (4, 4)), build(name, (4, 4)), torch.randn(1, 4, 4, DIM)
+    for p in other.parameters():
+        torch.nn.init.normal_(p)
+    other.load_state_dict(mixer.state_dict())
+    torch.testing.assert_close(other(x), mixer(x), rtol=0, atol=0)
+
+
+def test_it_runs_on_a_larger_grid_than_it_was_made_for(name):
+    x = torch.randn(1, 8, 12, DIM)
+    assert build(name, (4, 4))(x).shape == x.shape
+
+
+def test_it_starts_with_dim_and_grid_and_no_option_has_a_default(name):
+    parameters = list(inspect.signature(MIXERS[name]).parameters.values())
+    assert [p.name for p in parameters[:2]] == ["dim", "grid"]
+    assert all(p.default is inspect.Parameter.empty for p in parameters)

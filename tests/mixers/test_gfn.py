@@ -1,0 +1,21 @@
+import pytest
+import torch
+
+from afno_repro.mixers.gfn import GFN
+
+
+@pytest.mark.parametrize("grid", [(4, 5), (6, 4), (3, 3)])
+def test_gfn_is_a_circular_convolution(grid):
+    (h, w), dim = grid, 3
+    x, kernel = torch.randn(1, h, w, dim, dtype=torch.float64), torch.randn(h, w, dim, dtype=torch.float64)
+    mixer = GFN(dim, grid=(h, w)).double()
+    mixer.filter.data = torch.view_as_real(torch.fft.rfft2(kernel, dim=(0, 1)))
+    expected = sum(kernel[i, j] * x.roll((i, j), dims=(1, 2)) for i in range(h) for j in range(w))
+    torch.testing.assert_close(mixer(x), expected)
+
+
+def test_a_constant_filter_scales_on_any_grid():
+    mixer = GFN(2, grid=(4, 4))
+    mixer.filter.data = torch.tensor([0.5, 0.0]).expand(4, 3, 2, 2).clone()
+    x = torch.randn(1, 6, 10, 2)
+    torch.testing.assert_close(mixer(x), 0.5 * x)
