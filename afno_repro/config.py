@@ -49,7 +49,7 @@ class TrainConfig:
     schedule: Literal["cosine", "constant"]
     lr: float
     min_lr: float
-    warmup: dict[Literal["epochs", "steps"], int]  # length of the linear rise, in either unit
+    warmup: dict[Literal["epochs", "steps"], int]  # length of the linear rise; both units add up
     head_lr_factor: float
     weight_decay: float
     clip_norm: float | None

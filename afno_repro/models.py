@@ -1,10 +1,6 @@
 """From a ModelConfig to a network: `build_model`, and `check_model`, which finds every bad option without any memory."""
 
-import difflib
-import inspect
-import typing
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +11,7 @@ from afno_repro.errors import ConfigError, Problem
 from afno_repro.heads import HEADS
 from afno_repro.mixers import MIXERS
 from afno_repro.mixers.spectral import Grid
+from afno_repro.options import option_problems, suggest
 
 GIVEN = {"mixer": ("dim", "grid"), "backbone": ("image_size", "mixer"), "head": ("dims", "strides")}
 
@@ -106,46 +103,5 @@ def _option_problems(config: ModelConfig) -> list[Problem]:
         if part.name not in table:
             problems.append(Problem(f"there is no {kind} {part.name!r}", (kind, "name"), suggest(part.name, table, f"{kind} names")))
         else:
-            problems += ConfigError(*option_problems(part, table[part.name], GIVEN[kind])).within(kind).problems
+            problems += ConfigError(*option_problems(part.name, part.options, table[part.name], GIVEN[kind])).within(kind).problems
     return problems
-
-
-def option_problems(part: Part, constructor: Callable[..., Any], given: tuple[str, ...]) -> list[Problem]:
-    """Unknown, missing and wrongly typed options of a part, held to the constructor's signature less what is given to it."""
-    target = constructor.__init__ if inspect.isclass(constructor) else constructor
-    hints = {name: hint for name, hint in typing.get_type_hints(target).items() if name not in (*given, "return", "self")}
-    problems = [
-        Problem(f"{part.name} has no option {key!r}", (key,), suggest(key, hints, "its options"), unknown=True) for key in part.options if key not in hints
-    ]
-    for key, hint in hints.items():
-        if key not in part.options:
-            problems.append(Problem(f"{part.name} needs the option {key!r}", (), f"its options: {', '.join(hints)}"))
-        elif not _fits(part.options[key], hint):
-            problems.append(Problem(f"{part.name}: must be {_type_name(hint)}, is {part.options[key]!r}", (key,)))
-    return problems
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if typing.get_origin(hint) is typing.Literal:
-        return value in typing.get_args(hint)
-    if typing.get_origin(hint) is list:
-        return isinstance(value, list) and all(_fits(item, typing.get_args(hint)[0]) for item in value)
-    if typing.get_origin(hint) is dict:
-        return isinstance(value, dict)
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
-
-
-def _type_name(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    return names.get(hint, str(hint))
-
-
-def suggest(word: str, known: Iterable[str], title: str) -> str:
-    """The words that are known, and the closest one: `its options: a, b. Did you mean 'a'?`"""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"{title}: {', '.join(known)}." + (f" Did you mean {close[0]!r}?" if close else "")

@@ -1,0 +1,230 @@
+"""The `afno` command: it picks specs, rows, scales and machines; it configures no numbers and computes none.
+
+Every command is: load, plan, check, execute, write. What a command needs is imported inside it.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from afno_repro.errors import AfnoError, ConfigError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Reproduce the tables and figures of 'Adaptive Fourier Neural Operators' from YAML specs.",
+)
+
+Spec = Annotated[str, typer.Argument(help="A spec's name, like table2, a path to a YAML file, or all.")]
+Scale = Annotated[str, typer.Option(help="smoke, tiny (a CPU, nothing to download), small (one GPU, open data) or paper.")]
+SomeScale = Annotated[str | None, typer.Option("--scale", help="One scale; without it, all.")]
+Rows = Annotated[list[str] | None, typer.Option("--row", help="Only this row; may be repeated.")]
+Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Only this seed; may be repeated.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Jobs = Annotated[int | None, typer.Option(min=1, help="Independent runs side by side; default: the CPU's cores, 1 on a GPU.")]
+Workers = Annotated[int, typer.Option(min=0, help="Data-loading processes of each run.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, what is done and the estimated time; compute nothing.")]
+Root = Annotated[Path, typer.Option(help="The folder that holds experiments/, results/ and runs/.")]
+Data = Annotated[Path | None, typer.Option("--data", envvar="AFNO_DATA", help="The folder that holds data sets, like imagenet/.")]
+Runs = Annotated[Path | None, typer.Option("--runs", help="Where runs are kept; default: runs/ below the root.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, as in pretrain.train.lr=1e-4; such tables go to results/custom/.")]
+Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON value on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing while running.")]
+
+HERE = Path()
+
+
+@app.command()
+def run(
+    spec: Spec,
+    scale: Scale = "tiny",
+    row: Rows = None,
+    seed: Seeds = None,
+    device: Device = "auto",
+    jobs: Jobs = None,
+    workers: Workers = 0,
+    dry_run: DryRun = False,
+    root: Root = HERE,
+    data: Data = None,
+    runs: Runs = None,
+    set: Set = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Reproduce one table or figure: run what is missing, then write its results."""
+    _reproduce(None, spec, scale, row, seed, device, jobs, workers, dry_run, root, data, runs, set, json, quiet)
+
+
+@app.command()
+def pretrain(
+    spec: Spec,
+    scale: Scale = "tiny",
+    row: Rows = None,
+    seed: Seeds = None,
+    device: Device = "auto",
+    jobs: Jobs = None,
+    workers: Workers = 0,
+    dry_run: DryRun = False,
+    root: Root = HERE,
+    data: Data = None,
+    runs: Runs = None,
+    set: Set = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Do the pretraining of a spec's rows, with the fillings it is compared to."""
+    _reproduce(("pretrain", "baseline"), spec, scale, row, seed, device, jobs, workers, dry_run, root, data, runs, set, json, quiet)
+
+
+def _reproduce(
+    kinds: tuple[str, ...] | None,
+    spec: str,
+    scale: str,
+    row: list[str] | None,
+    seed: list[int] | None,
+    device: str,
+    jobs: int | None,
+    workers: int,
+    dry_run: bool,
+    root: Path,
+    data: Path | None,
+    runs: Path | None,
+    changes: list[str] | None,
+    json: bool,
+    quiet: bool,
+) -> NoReturn:
+    from afno_repro.suite import answers
+    from afno_repro.suite.plan import Choice
+    from afno_repro.suite.reproduce import prepare, reproduce
+    from afno_repro.suite.terminal import show_for
+
+    choice = Choice(tuple(row) if row else None, tuple(seed) if seed else None, kinds, tuple(changes or ()))
+    places, machine = _places(root, runs), _machine(device, jobs, workers, root, data, runs)
+    prepared = prepare(places, spec, scale, choice, machine, check_all=dry_run)
+    if dry_run:
+        _answer(answers.plan(places, prepared, scale, machine), json)
+        raise typer.Exit(0)
+    with show_for(quiet) as show:
+        tables, code = reproduce(places, prepared, scale, choice, machine, show)
+    _answer(answers.tables(places, tables, scale, choice), json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def report(scale: SomeScale = None, root: Root = HERE, runs: Runs = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Compute nothing: rewrite every table from the records beside it."""
+    from afno_repro.suite import answers
+    from afno_repro.suite.plan import EVERYTHING
+    from afno_repro.suite.reproduce import rebuild, scales_with_records
+
+    places = _places(root, runs)
+    tables = {each: rebuild(places, each, EVERYTHING) for each in _scales(scale, scales_with_records(places))}
+    answer = answers.rewritten(places, tables)
+    if not quiet or json:
+        _answer(answer, json)
+
+
+@app.command(name="list")
+def list_tables(scale: SomeScale = None, root: Root = HERE, runs: Runs = None, json: Json = False) -> None:
+    """Show every spec with what is done and what is missing, per scale."""
+    from afno_repro.suite import answers
+    from afno_repro.suite.spec import SCALES
+
+    _answer(answers.overview(_places(root, runs), _scales(scale, list(SCALES))), json)
+
+
+@app.command()
+def check(spec: Spec, scale: Scale = "tiny", root: Root = HERE, data: Data = None, runs: Runs = None, json: Json = False, quiet: Quiet = False) -> None:
+    """Check a spec at every scale, each row's model built without memory, and the data of one scale; does no work."""
+    from afno_repro.suite import answers
+
+    machine = _machine("cpu", None, 0, root, data, runs)
+    answer = answers.checked(_places(root, runs), spec, scale, machine)
+    if not quiet or json:
+        _answer(answer, json)
+
+
+@app.command()
+def doctor(root: Root = HERE, data: Data = None, runs: Runs = None, json: Json = False) -> None:
+    """Look at the environment: packages, device, memory, folders."""
+    from afno_repro.suite.doctor import examine
+
+    answer = examine(_places(root, runs), data)
+    _answer(answer, json)
+    raise typer.Exit(0 if answer.value["healthy"] else 3)
+
+
+def _places(root: Path, runs: Path | None) -> Any:
+    from afno_repro.suite.reproduce import Places
+
+    return Places(root, runs or root / "runs")
+
+
+def _machine(device: str, jobs: int | None, workers: int, root: Path, data: Path | None, runs: Path | None) -> Any:
+    from afno_repro.config import Machine
+    from afno_repro.suite.store import cores
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {device}: must be auto, cpu or cuda")
+    chosen = _existing_device() if device == "auto" else device
+    side_by_side = jobs or (cores() if chosen == "cpu" else 1)
+    return Machine(
+        device=chosen,
+        jobs=side_by_side,
+        threads=max(1, cores() // side_by_side),
+        num_workers=workers,
+        data_root=data or root / "data",
+        runs_root=runs or root / "runs",
+        checkpoint_every_s=600.0,
+    )
+
+
+def _existing_device() -> str:
+    """cuda where there is an NVIDIA device that torch can use; torch is asked only then."""
+    if not Path("/dev/nvidia0").exists():
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _scales(asked: str | None, known: list[str]) -> list[str]:
+    from afno_repro.options import suggest
+    from afno_repro.suite.spec import SCALES
+
+    if asked is not None and asked not in SCALES:
+        raise ConfigError(f"there is no scale {asked!r}\n  {suggest(asked, SCALES, 'scales')}")
+    return known if asked is None else [asked]
+
+
+def _answer(answer: Any, as_json: bool) -> None:
+    """Print an answer as text, or as one JSON value."""
+    if as_json:
+        import json
+
+        print(json.dumps(answer.value, indent=1))
+    else:
+        answer.show()
+
+
+def main() -> None:
+    """Run a command; a mistake that the user can mend is told without a traceback, with its own exit code."""
+    try:
+        app()
+    except AfnoError as error:
+        if "--json" in sys.argv:
+            import json
+
+            print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of standard output left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

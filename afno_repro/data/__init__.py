@@ -1,0 +1,19 @@
+"""Data sets by name; `load_data` gives the training and the validation images of a DataConfig."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from afno_repro.config import DataConfig
+from afno_repro.data.imagenet import imagenet
+from afno_repro.data.photos import photos
+from afno_repro.data.samples import Images
+
+DATASETS: dict[str, Callable[..., tuple[Any, Any]]] = {"photos": photos, "imagenet": imagenet}
+GIVEN = ("image_size", "fraction", "seed", "root")
+
+
+def load_data(config: DataConfig, root: Path) -> tuple[Images, Images]:
+    """Training and validation images; raises DataError with the layout expected where they are absent."""
+    assert config.name is not None
+    return DATASETS[config.name](config.image_size, config.fraction, config.seed, root, **config.options)

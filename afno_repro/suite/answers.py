@@ -1,0 +1,172 @@
+"""What the commands answer: one value for machines, and the same shown to people."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from afno_repro.config import Machine
+from afno_repro.errors import ConfigError, DataError
+from afno_repro.suite.plan import Choice, resolve_runs
+from afno_repro.suite.render import grid, records_folder
+from afno_repro.suite.reproduce import Places, Prepared, load_specs, on, prepare, sound_specs
+from afno_repro.suite.spec import SCALES
+from afno_repro.suite.store import Store, published
+from afno_repro.suite.table import Table
+from afno_repro.suite.terminal import print_grid
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A JSON value and the function that shows it as text."""
+
+    value: Any
+    show: Callable[[], None]
+
+
+def tables(places: Places, built: list[Table], scale: str, choice: Choice) -> Answer:
+    """The tables of a run, and where their files are."""
+    folder = places.results(scale, bool(choice.changes))
+    value = []
+    for table in built:
+        cells = [
+            {"row": row, "column": column, "value": cell.value, "spread": cell.spread, "paper": cell.paper, "verdict": cell.verdict, "state": cell.state}
+            for (row, column), cell in table.cells.items()
+        ]
+        files = [str(folder / f"{table.spec.name}.{end}") for end in ("md", "csv")]
+        value.append({"table": table.spec.name, "scale": table.scale, "cells": cells, "files": files})
+
+    def show() -> None:
+        for table in built:
+            header, lines = grid(table, [column for column in table.columns if column.printed])
+            print_grid(f"{table.spec.structure.title} ({table.scale} scale)", header, lines)
+            print(f"{folder / table.spec.name}.md, .csv; all cells in {folder / 'cells.csv'}, claims in {folder / 'claims.csv'}")
+
+    return Answer(value, show)
+
+
+def plan(places: Places, prepared: Prepared, scale: str, machine: Machine) -> Answer:
+    """The runs of a plan: done, to do with an estimate, or left out for lack of data."""
+    from afno_repro.suite.estimate import estimated_seconds
+
+    store = Store(machine.runs_root)
+    before = [
+        record
+        for each in prepared.plans
+        for (row, stage, seed) in each.needs
+        if (record := _readable(records_folder(places.results(scale), each.spec.name), row, stage, seed)) is not None
+    ]
+    estimates = estimated_seconds(prepared.runnable, before, machine)
+    pending = {run.digest for run in prepared.pending}
+    value: list[dict[str, Any]] = []
+    for each in prepared.plans:
+        for (row, stage, seed), run in each.needs.items():
+            seconds, basis = estimates.get(run.digest, (None, ""))
+            state = "done" if run.digest not in pending else "no data" if run.digest in prepared.absent else "to do"
+            if state == "to do" and (store.directory(run) / "checkpoints").is_dir():
+                state = "half done"
+            entry = {"table": each.spec.name, "row": row, "stage": stage, "seed": seed, "run": run.id, "state": state}
+            value.append({**entry, "estimate_s": seconds, "basis": basis, "missing": prepared.absent.get(run.digest, "")})
+    known = [entry["estimate_s"] for entry in {e["run"]: e for e in value}.values() if entry["estimate_s"] is not None]
+    total = sum(known) / machine.jobs
+
+    def show() -> None:
+        lines = [
+            [e["table"], f"{e['row']}/{e['stage']}", str(e["seed"]), e["state"], "" if e["estimate_s"] is None else f"{e['estimate_s']:.0f} s", e["basis"]]
+            for e in value
+        ]
+        print_grid(f"Plan at {scale} scale", ["table", "run", "seed", "state", "estimate", "basis"], lines)
+        for reason in dict.fromkeys(prepared.absent.values()):
+            print(reason)
+        if pending:
+            print(f"{len(prepared.runnable)} runs to do, about {total:.0f} s with {machine.jobs} side by side")
+        else:
+            print("everything is done")
+
+    return Answer(value, show)
+
+
+def rewritten(places: Places, built: dict[str, list[Table]]) -> Answer:
+    """The files that report wrote, per scale, with the states of their cells."""
+    value: list[dict[str, Any]] = []
+    for scale, some in built.items():
+        for table in some:
+            states: dict[str, int] = {}
+            for cell in table.cells.values():
+                states[cell.state] = states.get(cell.state, 0) + 1
+            value.append({"scale": scale, "table": table.spec.name, "file": str(places.results(scale) / f"{table.spec.name}.md"), "cells": states})
+
+    def show() -> None:
+        if not value:
+            print("there are no records to build tables from; afno run table2 makes some")
+        for entry in value:
+            print(f"{entry['file']}: " + ", ".join(f"{count} {state}" for state, count in entry["cells"].items()))
+
+    return Answer(value, show)
+
+
+def overview(places: Places, scales: list[str]) -> Answer:
+    """Every spec at every scale: how many of its runs have records, and what is missing."""
+    value: list[dict[str, Any]] = []
+    for spec in sound_specs(places, "all"):
+        for scale in scales:
+            if scale not in spec.structure.scales:
+                continue
+            plan, problems = resolve_runs(spec, scale)
+            if problems:
+                raise ConfigError(*problems)
+            folder = records_folder(places.results(scale), spec.name)
+            done = [need for need, run in plan.needs.items() if (r := _readable(folder, *need)) is not None and r.digest == run.digest]
+            missing = sorted({f"{row}/{stage}" for row, stage, seed in plan.needs if (row, stage, seed) not in done})
+            entry = {"table": spec.name, "title": spec.structure.title, "scale": scale, "runs": len(plan.needs), "done": len(done)}
+            value.append({**entry, "missing": missing})
+
+    def show() -> None:
+        lines = [[e["table"], e["scale"], f"{e['done']} of {e['runs']}", _some(e["missing"]), e["title"]] for e in value]
+        print_grid("Specs", ["table", "scale", "runs", "missing", "title"], lines)
+
+    return Answer(value, show)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _readable(folder: Path, row: str, stage: str, seed: int) -> Any:
+    try:
+        return published(folder, row, stage, seed)
+    except (OSError, ValueError):
+        return None
+
+
+def checked(places: Places, name: str, scale: str, machine: Machine) -> Answer:
+    """Every spec of a name at every scale, and the data of one; raises ConfigError, then DataError."""
+    from afno_repro.suite.check import check_runs
+
+    loaded = load_specs(places, name)
+    problems = [problem for _, found in loaded for problem in found]
+    value: list[dict[str, Any]] = []
+    for spec, _ in loaded:
+        for each in SCALES:
+            if spec is None or each not in spec.structure.scales:
+                continue
+            plan, found = resolve_runs(spec, each)
+            found += check_runs(plan, plan.runs)
+            problems += [p for p in found if (p.place, p.message) not in {(q.place, q.message) for q in problems}]
+            value.append({"table": spec.name, "scale": each, "runs": len(plan.runs)})
+    if problems:
+        raise ConfigError(*problems)
+    for spec, _ in loaded:
+        if spec is not None and scale in spec.structure.scales:
+            absent = prepare(places, name, scale, Choice(), machine).absent
+            if absent:
+                raise DataError("\n".join(dict.fromkeys(absent.values())))
+
+    def show() -> None:
+        for entry in value:
+            print(f"{entry['table']} at {entry['scale']} scale: sound, {entry['runs']} runs")
+
+    return Answer(value, show)
+
+
+__all__ = ["Answer", "checked", "on", "overview", "plan", "rewritten", "tables"]

@@ -1,0 +1,79 @@
+"""Everything about a run that can be wrong is found here, in seconds, before any work: models are built on `meta`."""
+
+from typing import Any
+
+from afno_repro.config import Part, RunConfig
+from afno_repro.data import DATASETS
+from afno_repro.data import GIVEN as DATA_GIVEN
+from afno_repro.data.transforms import AUGMENTS
+from afno_repro.errors import ConfigError, Problem
+from afno_repro.fills import FILLS
+from afno_repro.models import check_model
+from afno_repro.options import option_problems, suggest
+from afno_repro.profiling.flops import CountingRule
+from afno_repro.profiling.measure import Latency
+from afno_repro.suite.plan import Plan, Run, located, stage_scale, stage_tree
+from afno_repro.suite.spec import Spec
+from afno_repro.tasks import TASKS
+
+PROFILES: dict[str, Any] = {"count": CountingRule, "latency": Latency}
+
+
+def check_runs(plan: Plan, runs: list[Run]) -> list[Problem]:
+    """The mistakes in some runs' configs, with their places in the spec; equal parts are looked at once."""
+    problems: dict[tuple[str, str], Problem] = {}
+    checked: set[Any] = set()
+    for run in runs:
+        key = repr((run.config.kind, run.config.task, run.config.model, run.config.data, run.config.train))
+        if key in checked:
+            continue
+        checked.add(key)
+        tree = stage_tree(plan.spec, stage_scale(plan.spec, plan.scale, run.stage), run.row, run.stage, [])
+        error = ConfigError(*config_problems(run.config))
+        for problem in (located(error, tree, run.row, run.stage) if tree else error).problems:
+            problems.setdefault((problem.place, problem.message), problem)
+    return list(problems.values())
+
+
+def config_problems(config: RunConfig) -> list[Problem]:
+    """Names, options and sizes of one run that cannot be used, keyed from the stage."""
+    problems: list[Problem] = []
+    if config.model is not None:
+        try:
+            check_model(config.model, config.data.image_size)
+        except ConfigError as error:
+            problems += error.within("model").problems
+    if config.kind == "profile":
+        return problems + _part_problems(config.task, PROFILES, (), "task", construct=True)
+    options = {key: value for key, value in config.task.options.items() if key != "fill"}
+    task = Part(config.task.name, options)
+    problems += _part_problems(task, TASKS, ("image_size",), "task", construct=True, image_size=config.data.image_size)
+    fill = config.task.options.get("fill")
+    if config.kind == "baseline" and fill not in FILLS:
+        problems.append(Problem(f"there is no fill {fill!r}", ("task", "fill"), suggest(str(fill), FILLS, "fills")))
+    assert config.data.name is not None
+    problems += _part_problems(Part(config.data.name, config.data.options), DATASETS, DATA_GIVEN, "data")
+    if config.train is not None:
+        augment = {key: value for key, value in config.train.augment.items() if key != "name"}
+        part = Part(config.train.augment["name"], augment)
+        problems += ConfigError(*_part_problems(part, AUGMENTS, ("image", "size", "rng"), "augment")).within("train").problems
+    return problems
+
+
+def _part_problems(part: Part, table: Any, given: tuple[str, ...], key: str, construct: bool = False, **arguments: Any) -> list[Problem]:
+    """A part's name and options held to a table of constructors; `construct` also calls the constructor, which checks ranges."""
+    if part.name not in table:
+        return [Problem(f"there is no {key} {part.name!r}", (key, "name"), suggest(part.name, table, "names"))]
+    problems = option_problems(part.name, part.options, table[part.name], given)
+    if not problems and construct:
+        try:
+            table[part.name](**arguments, **part.options)
+        except ConfigError as error:
+            problems = list(error.problems)
+    return list(ConfigError(*problems).within(key).problems)
+
+
+def check_spec(spec: Spec, plans: list[Plan]) -> list[Problem]:
+    """The mistakes in all runs of some plans of one spec, each once."""
+    found = [problem for plan in plans for problem in check_runs(plan, plan.runs)]
+    return list({(p.place, p.message): p for p in found}.values())

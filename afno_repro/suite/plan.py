@@ -1,0 +1,143 @@
+"""Which runs fill a table's cells: spec, row and scale merged into one resolved config per row, stage and seed."""
+
+from dataclasses import dataclass, replace
+
+from afno_repro.config import RunConfig, digest
+from afno_repro.errors import ConfigError, Problem
+from afno_repro.options import suggest
+from afno_repro.suite.resolve import run_config
+from afno_repro.suite.spec import Spec
+from afno_repro.suite.tree import Tree, from_plain, merge, parse_value
+
+Need = tuple[str, str, int]  # row, stage, seed
+
+
+@dataclass(frozen=True)
+class Run:
+    """One computation: its config, the digest that names it, and the row and stage that it was first planned for."""
+
+    digest: str
+    config: RunConfig
+    row: str
+    stage: str
+
+    @property
+    def id(self) -> str:
+        """The name of its directory."""
+        return f"{self.config.kind}-{self.row}-{self.digest}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a spec at a scale; `needs` says which run each (row, stage, seed) wants. Equal configs are one run."""
+
+    spec: Spec
+    scale: str
+    needs: dict[Need, Run]
+
+    @property
+    def runs(self) -> list[Run]:
+        return list({run.digest: run for run in self.needs.values()}.values())
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was asked for on the command line; None is everything. `changes` are key=value pairs."""
+
+    rows: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+    kinds: tuple[str, ...] | None = None
+    changes: tuple[str, ...] = ()
+
+
+EVERYTHING = Choice()
+
+
+def plan_runs(spec: Spec, scale: str, choice: Choice = EVERYTHING) -> Plan:
+    """Resolve every run of the asked rows, seeds and kinds; raises one ConfigError with every mistake found on the way."""
+    plan, problems = resolve_runs(spec, scale, choice)
+    if problems:
+        raise ConfigError(*problems)
+    return plan
+
+
+def resolve_runs(spec: Spec, scale: str, choice: Choice = EVERYTHING) -> tuple[Plan, list[Problem]]:
+    """The plan of whatever can be resolved, and the mistakes that keep the rest out of it."""
+    scales = spec.structure.scales
+    if scale not in scales:
+        raise ConfigError(Problem(f"there is no scale {scale!r}", (), suggest(scale, list(scales), "scales"), spec.tree.place))
+    rows = [row.key for row in spec.rows]
+    unknown = [Problem(f"there is no row {key!r}", (), suggest(key, rows, "rows"), spec.tree.place) for key in choice.rows or () if key not in rows]
+    if unknown:
+        raise ConfigError(*unknown)
+    changes = [_change(text) for text in choice.changes]
+    needs: dict[Need, Run] = {}
+    problems: dict[tuple[str, str], Problem] = {}
+    for row in rows if choice.rows is None else choice.rows:
+        for stage in spec.stages:
+            try:
+                for need, run in _stage_runs(spec, scale, row, stage, choice, changes):
+                    needs[need] = run
+            except ConfigError as error:
+                for problem in error.problems:
+                    problems.setdefault((problem.place, problem.message), problem)
+    return Plan(spec, scale, needs), list(problems.values())
+
+
+def _stage_runs(spec: Spec, scale: str, row: str, stage: str, choice: Choice, changes: list[Tree]) -> list[tuple[Need, Run]]:
+    resolved_at = stage_scale(spec, scale, stage)
+    tree = stage_tree(spec, resolved_at, row, stage, changes)
+    if tree is None or (choice.kinds is not None and tree.plain().get("kind") not in choice.kinds):
+        return []
+    seeds = spec.structure.scales[scale].seeds if choice.seeds is None else choice.seeds  # type: ignore[index]
+    found = []
+    for seed in seeds:
+        try:
+            config = run_config(tree, spec.structure.counting, seed)
+        except ConfigError as error:
+            raise located(error, tree, row, stage) from None
+        found.append(((row, stage, config.seed), Run(digest(config), config, row, stage)))
+    return found
+
+
+def located(error: ConfigError, tree: Tree, row: str, stage: str) -> ConfigError:
+    """A stage's mistakes with their places in the spec's file."""
+    return ConfigError(*(replace(p, key=("rows", row, stage, *p.key), place=p.place or tree.locate(p.key)) for p in error.problems))
+
+
+def stage_scale(spec: Spec, scale: str, stage: str) -> str:
+    """The scale whose model a stage uses: the paper's where its columns say so."""
+    at = {column.at for column in spec.columns(scale) if column.source.split("/")[0] == stage}
+    return "paper" if at == {"paper"} and "paper" in spec.structure.scales else scale
+
+
+def stage_tree(spec: Spec, scale: str, row: str, stage: str, changes: list[Tree]) -> Tree | None:
+    """Spec, then row, then scale, then the scale's own row, then the command line; None where the row leaves the stage out."""
+    scale_tree = spec.tree.value["scales"].value[scale]
+    rows = scale_tree.get("rows")
+    levels = [spec.tree, spec.row_tree(row), scale_tree, rows.get(row) if rows else None]
+    stages = spec.tree.get("stages")
+    tree: Tree | None = None
+    for i, level in enumerate(levels):
+        part = (stages if i == 0 else level) and (stages if i == 0 else level).get(stage)  # type: ignore[union-attr]
+        model = level.get("model") if level else None
+        if model is not None:
+            tree = merge(tree, Tree({"model": model}, model.place))
+        tree = merge(tree, part)
+        if tree is not None and tree.value is None:
+            return None
+    for change in changes:
+        if change.get(stage) or change.get("model"):
+            tree = merge(tree, change.get(stage) or change)
+    return tree
+
+
+def _change(text: str) -> Tree:
+    """`pretrain.train.lr=1e-4` as a tree."""
+    key, equals, value = text.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"--set {text}: must be KEY=VALUE, as in pretrain.train.lr=1e-4 or model.mixer.num_blocks=2")
+    tree = parse_value(value, f"--set {text}")
+    for name in reversed(key.split(".")):
+        tree = from_plain({}, tree.place) if tree is None else Tree({name: tree}, tree.place)
+    return tree

@@ -1,0 +1,226 @@
+"""Tables as files: CSV and Markdown that mirror the paper, the ledger of all cells, the claims. Names what lies in results/."""
+
+import csv
+import html
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from afno_repro.files import write_atomic
+from afno_repro.suite.compare import Verdict, tested_claims
+from afno_repro.suite.spec import Column
+from afno_repro.suite.store import Record
+from afno_repro.suite.table import Cell, Table
+
+CELL_HEADER = ["table", "row", "column", "unit", "value", "spread", "seeds", "paper", "difference", "verdict", "state", "runs"]
+CLAIM_HEADER = ["table", "claim", "better", "worse", "column", "margin", "standard_error", "verdict"]
+SCALE_NOTE = {
+    "smoke": "Smoke scale: a few steps on tiny images, to see that everything runs. Its qualities mean nothing.",
+    "tiny": "Tiny scale: small models on crops of photographs that come inside the installed packages. Its qualities are not the paper's "
+    "and are not comparable with them; what can be compared is which mixer is better, and a claim that fails here says nothing about paper scale.",
+    "small": "Small scale: open data on one GPU. Its qualities are not the paper's and are not comparable with them; "
+    "what can be compared is which mixer is better.",
+    "paper": "Paper scale: the paper's data, models and epochs.",
+}
+
+
+def records_folder(folder: Path, table: str) -> Path:
+    """Where the records behind a table lie, below the scale's results folder."""
+    return folder / "records" / table
+
+
+def write_results(folder: Path, tables: Sequence[Table]) -> list[Path]:
+    """Write every table with its ledger of cells and claims; returns the files."""
+    files = {}
+    for table in tables:
+        files[folder / f"{table.spec.name}.csv"] = table_csv(table)
+        files[folder / f"{table.spec.name}.md"] = table_markdown(table)
+    files[folder / "cells.csv"] = csv_lines([CELL_HEADER, *(line for table in tables for line in _ledger(table))])
+    files[folder / "claims.csv"] = csv_lines([CLAIM_HEADER, *(_claim_line(table, v) for table in tables for v in tested_claims(table))])
+    for path, text in files.items():
+        write_atomic(path, text)
+    return list(files)
+
+
+def table_csv(table: Table) -> str:
+    """The table as the paper has it: printed columns, then rows in order, values rounded as the paper prints them."""
+    columns = [column for column in table.columns if column.printed]
+    names = [part.lower().replace(" ", "_") for part in table.spec.structure.row_title]
+    header = ["row", *names, *(f"{column.key}{end}" for column in columns for end in ("", "_spread", "_paper", "_verdict"))]
+    lines = []
+    for row in table.spec.rows:
+        line = [row.key, *row.title]
+        for column in columns:
+            cell = table.cell(row, column)
+            line += [_number(cell.value, column), _number(cell.spread, column), _number(cell.paper, column), cell.verdict]
+        lines.append(line)
+    return csv_lines([header, *lines])
+
+
+def _ledger(table: Table) -> Iterable[list[str]]:
+    for row in table.spec.rows:
+        for column in table.columns:
+            cell = table.cell(row, column)
+            numbers = [_six(cell.value), _six(cell.spread), str(cell.seeds), _six(cell.paper), _six(cell.difference)]
+            yield [table.spec.name, row.key, column.key, column.unit, *numbers, cell.verdict, cell.state, ";".join(cell.runs)]
+
+
+def _claim_line(table: Table, verdict: Verdict) -> list[str]:
+    claim = verdict.claim
+    sides = [";".join(claim.better), ";".join(claim.worse), ";".join(claim.column)]
+    return [table.spec.name, claim.claim, *sides, _six(verdict.margin), _six(verdict.standard_error), verdict.outcome]
+
+
+def table_markdown(table: Table) -> str:
+    """The table beside the paper's numbers, then what stands behind it: claims, assumptions, provenance."""
+    spec = table.spec.structure
+    parts = [
+        f"# {table.spec.name}: {md(spec.title)} ({table.scale} scale)",
+        SCALE_NOTE[table.scale],
+        _grid(table, [column for column in table.columns if column.printed]),
+        _legend(table),
+    ]
+    extra = [column for column in table.columns if not column.printed]
+    if extra:
+        parts += ["## Also measured, not printed in the paper", _grid(table, extra)]
+    if spec.claims:
+        parts += ["## The paper's claims, tested here", _claims(table)]
+    if spec.assumptions:
+        parts += ["## Assumptions", "Where the paper is silent or contradicts itself, the spec chooses:", _assumptions(table)]
+    parts += ["## Provenance", _provenance(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _grid(table: Table, columns: list[Column]) -> str:
+    header, lines = grid(table, columns)
+    titles = len(table.spec.structure.row_title)
+    rule = ["---"] * titles + ["---:"] * (len(header) - titles)
+    cells = [[md(part) for part in header], rule]
+    for row, line in zip(table.spec.rows, lines, strict=True):
+        cells.append([md(part) if row.printed or i >= titles else f"*{md(part)}*" for i, part in enumerate(line)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
+
+
+def grid(table: Table, columns: list[Column]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of text: the row's title parts, then ours and, where it is comparable, the paper's value."""
+    with_paper = [column for column in columns if any(table.cell(row, column).paper is not None for row in table.spec.rows)]
+    header = list(table.spec.structure.row_title)
+    for column in columns:
+        header += [column.title + (f" ({column.unit})" if column.unit else ""), *(["paper"] if column in with_paper else [])]
+    lines = []
+    for row in table.spec.rows:
+        line = list(row.title)
+        for column in columns:
+            cell = table.cell(row, column)
+            line += [_ours(cell, column), *([_papers(cell, column)] if column in with_paper else [])]
+        lines.append(line)
+    return header, lines
+
+
+def _ours(cell: Cell, column: Column) -> str:
+    if cell.value is None:
+        return {"not_applicable": "–", "out_of_memory": "out of memory"}.get(cell.state, cell.state)
+    spread = f" ± {_number(cell.spread, column)}" if cell.spread is not None else ""
+    failed = f" ({cell.state.replace('_', ' ')})" if cell.state != "measured" else ""
+    return _number(cell.value, column) + spread + failed
+
+
+def _papers(cell: Cell, column: Column) -> str:
+    if cell.paper is None:
+        return "–" if cell.state == "not_applicable" else "N/A"
+    difference = f" {cell.difference:+.1f}%" if cell.verdict == "differs" and cell.difference is not None else ""
+    return f"{_number(cell.paper, column)}{f' ({cell.verdict}{difference})' if cell.verdict else ''}"
+
+
+def _legend(table: Table) -> str:
+    """How to read the grid, and what is missing from it."""
+    lines = ["± is the sample standard deviation over seeds; for latency, over repeated forward passes (their median is shown)."]
+    if any(cell.verdict for cell in table.cells.values()):
+        lines.append(
+            "Costs are those of the paper's own models. *Stated*: the count rounds to the printed value from the stated configuration; "
+            "*assumed*: it does after a choice listed below; *differs*: it does not, by the percentage given."
+        )
+    if any(not row.printed for row in table.spec.rows):
+        lines.append("Rows in italics are not in the paper.")
+    noted = [f"{row}/{column}: {cell.state}" + (f" ({cell.note})" if cell.note else "") for (row, column), cell in table.cells.items() if cell.note]
+    lines += [f"- {md(text)}" for text in noted]
+    lines += [f"- stale record, not used: {md(text)}" for text in table.stale]
+    return "\n".join(lines)
+
+
+def _claims(table: Table) -> str:
+    lines = [["claim", "where", "margin", "standard error", "verdict"], ["---", "---", "---:", "---:", "---"]]
+    for verdict in tested_claims(table):
+        margin = "" if verdict.margin is None else f"{verdict.margin:+.3g}"
+        error = "" if verdict.standard_error is None else f"{verdict.standard_error:.2g}"
+        lines.append([md(verdict.claim.claim), md(verdict.claim.where), margin, error, verdict.outcome])
+    grid = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return grid + "\n\nThe margin is the paired difference over seeds in the column's own sense, of the worst pair; undecided: within twice its standard error."
+
+
+def _assumptions(table: Table) -> str:
+    lines = []
+    for a in table.spec.structure.assumptions:
+        cells = f" Cells that agree only because of it: {', '.join(a.cells)}." if a.cells else ""
+        lines.append(f"- `{md(a.key)}`: {md(str(a.choice))}. {md(a.why)}{md(cells)}")
+    return "\n".join(lines)
+
+
+def _provenance(table: Table) -> str:
+    """What the records were made with; a mixture of commits or devices is said."""
+    if not table.records:
+        return "No records."
+    lines = []
+    for title, what in (("Commit", _commit), ("Device", _device), ("Packages", _packages)):
+        found = sorted({what(record) for record in table.records})
+        mixed = " **The records mix them.**" if len(found) > 1 and title != "Packages" else ""
+        lines.append(f"- {title}: {md('; '.join(found))}{mixed}")
+    seconds = sum(record.provenance["seconds"] for record in table.records)
+    lines.append(f"- {len(table.records)} runs, {seconds:.0f} s of computing in all.")
+    return "\n".join(lines)
+
+
+def _commit(record: Record) -> str:
+    commit = record.provenance["commit"]
+    return f"{commit[:12]}{' with local changes' if record.provenance['dirty'] else ''}" if commit else "unknown (not run from a checkout)"
+
+
+def _device(record: Record) -> str:
+    return str(record.provenance["device"])
+
+
+def _packages(record: Record) -> str:
+    packages = record.provenance["packages"]
+    return f"Python {record.provenance['python']}, torch {packages['torch']}, numpy {packages['numpy']}, scikit-image {packages['scikit-image']}"
+
+
+def _number(value: float | None, column: Column) -> str:
+    return "" if value is None else f"{value:.{column.digits}f}"
+
+
+def _six(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def md(text: str) -> str:
+    """Text for a Markdown cell: markup and separators lose their meaning, control characters go."""
+    printable = "".join(character for character in text if character.isprintable())
+    return html.escape(printable, quote=False).replace("|", "\\|")
+
+
+def csv_lines(lines: Iterable[Sequence[Any]]) -> str:
+    """CSV in which no text can pass for a spreadsheet's formula."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for line in lines:
+        writer.writerow([f"'{v}" if isinstance(v, str) and v[:1] in "=+@-" and not _numeric(v) and v else v for v in line])
+    return text.getvalue()
+
+
+def _numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

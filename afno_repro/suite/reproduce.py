@@ -1,0 +1,210 @@
+"""One command's work: load, plan, check, execute, write. torch is imported only when something is left to run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from afno_repro.config import Machine
+from afno_repro.errors import AfnoError, ConfigError, DataError, LockedError, Problem, StorageError
+from afno_repro.files import check_writable
+from afno_repro.options import suggest
+from afno_repro.suite.plan import Choice, Plan, Run, resolve_runs
+from afno_repro.suite.render import records_folder, write_results
+from afno_repro.suite.spec import SCALES, Spec, read_spec
+from afno_repro.suite.store import Store, is_latency, publish
+from afno_repro.suite.table import Table, build_table
+from afno_repro.suite.terminal import Show
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where specs, results and runs lie: in the current folder unless the command line says otherwise."""
+
+    root: Path
+    runs: Path
+
+    @property
+    def experiments(self) -> Path:
+        return self.root / "experiments"
+
+    def results(self, scale: str, changed: bool = False) -> Path:
+        """The folder of a scale's tables; smoke tables and changed ones never mix with the reproduction's."""
+        return self.runs / "smoke" if scale == "smoke" else self.root / "results" / ("custom" if changed else scale)
+
+    def spec_names(self) -> list[str]:
+        """The names of all specs."""
+        return sorted(path.stem for path in self.experiments.glob("*.yaml"))
+
+    def spec_path(self, name: str) -> Path:
+        """A spec's file, from a name like `table2` or a path; raises ConfigError with the names there are."""
+        path = Path(name) if name.endswith((".yaml", ".yml")) else self.experiments / f"{name}.yaml"
+        if not path.is_file():
+            names = self.spec_names()
+            hint = suggest(name, [*names, "all"], "specs") if names else f"there is no folder {self.experiments} with specs; run in a checkout or give --root"
+            raise ConfigError(Problem(f"there is no spec {name!r}", (), hint))
+        return path
+
+
+@dataclass
+class Prepared:
+    """What a command will do: plans, the runs still to do, and the runs left out for lack of data, with the reason."""
+
+    plans: list[Plan]
+    pending: list[Run] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)  # digest: reason
+
+    @property
+    def runnable(self) -> list[Run]:
+        return [run for run in self.pending if run.digest not in self.absent]
+
+
+def load_specs(places: Places, name: str) -> list[tuple[Spec | None, list[Problem]]]:
+    """The specs of a name, a path or `all`, each with its mistakes."""
+    names = places.spec_names() if name == "all" else [name]
+    if not names:
+        raise ConfigError(Problem(f"there are no specs in {places.experiments}", (), "run in a checkout or give --root"))
+    return [read_spec(path := places.spec_path(each), _label(path, places)) for each in names]
+
+
+def _label(path: Path, places: Places) -> str:
+    return str(path.relative_to(places.root)) if path.is_relative_to(places.root) else str(path)
+
+
+def sound_specs(places: Places, name: str) -> list[Spec]:
+    """The specs of a name; raises one ConfigError with every mistake in their structure."""
+    loaded = load_specs(places, name)
+    problems = [problem for _, found in loaded for problem in found]
+    if problems:
+        raise ConfigError(*problems)
+    return [spec for spec, _ in loaded if spec is not None]
+
+
+def prepare(places: Places, name: str, scale: str, choice: Choice, machine: Machine, check_all: bool = False) -> Prepared:
+    """Load, plan and check: every mistake is raised at once, before any work; absent data leave runs out.
+
+    `check_all` looks at the models of finished runs too.
+    """
+    loaded = load_specs(places, name)
+    problems = [problem for _, found in loaded for problem in found]
+    plans = []
+    for spec, _ in loaded:
+        if spec is not None:
+            plan, found = resolve_runs(spec, scale, choice)
+            plans.append(plan)
+            problems += found
+    prepared = Prepared(plans)
+    store = Store(machine.runs_root)
+    every = {run.digest: run for plan in plans for run in plan.runs}
+    prepared.pending = [run for run in every.values() if store.finished(run, on(machine, run)) is None]
+    if prepared.pending or problems or check_all:
+        from afno_repro.suite.check import check_runs
+
+        for plan in plans:
+            chosen = plan.runs if check_all or problems else [run for run in plan.runs if run in prepared.pending]
+            problems += [p for p in check_runs(plan, chosen) if p not in problems]
+    if problems:
+        raise ConfigError(*problems)
+    prepared.absent = _absent(prepared.pending, machine)
+    return prepared
+
+
+def on(machine: Machine, run: Run) -> Machine:
+    """The machine as a run finds it: a latency has all cores."""
+    from dataclasses import replace
+
+    from afno_repro.suite.store import cores
+
+    return replace(machine, threads=cores()) if is_latency(run) else machine
+
+
+def _absent(runs: list[Run], machine: Machine) -> dict[str, str]:
+    """The runs whose data cannot be found, with what was looked for; equal data are looked at once."""
+    from afno_repro.data import load_data
+
+    reasons: dict[str, str | None] = {}
+    for run in runs:
+        key = repr(run.config.data)
+        if run.config.data.name is not None and key not in reasons:
+            try:
+                load_data(run.config.data, machine.data_root)
+                reasons[key] = None
+            except DataError as error:
+                reasons[key] = str(error)
+    return {run.digest: reason for run in runs if (reason := reasons.get(repr(run.config.data)))}
+
+
+def reproduce(places: Places, prepared: Prepared, scale: str, choice: Choice, machine: Machine, show: Show) -> tuple[list[Table], int]:
+    """Do what is left to do, put the records where tables are built from, write the tables.
+
+    Returns the tables of the specs asked for and the exit code. Raises LockedError, StorageError and Interrupted after
+    everything that was finished has been written.
+    """
+    folder = places.results(scale, bool(choice.changes))
+    check_writable(folder)
+    check_writable(machine.runs_root)
+    for reason in dict.fromkeys(prepared.absent.values()):
+        rows = sorted({run.row for run in prepared.pending if prepared.absent.get(run.digest) == reason})
+        show.note(f"left out: {', '.join(rows)}\n{reason}")
+    if prepared.pending and not prepared.runnable:
+        raise DataError("nothing can run without these data")
+    failures: list[Any] = []
+    try:
+        if prepared.runnable:
+            from afno_repro.suite.schedule import execute
+
+            failures = execute(prepared.runnable, machine, show)
+    finally:
+        _publish(prepared.plans, machine, folder)
+        tables = rebuild(places, scale, choice, [plan.spec for plan in prepared.plans])
+    for kind in (StorageError, LockedError):
+        messages = [f.message for f in failures if f.exit_code == kind.exit_code]
+        if messages:
+            raise kind("\n".join(dict.fromkeys(messages)))
+    asked = [table for table in tables if table.spec.name in {plan.spec.name for plan in prepared.plans}]
+    return asked, 0 if all(_complete(table, plan) for table, plan in zip(asked, prepared.plans, strict=True)) else 4
+
+
+def _publish(plans: Sequence[Plan], machine: Machine, folder: Path) -> None:
+    """Copy finished records to the folder that tables are built from."""
+    store = Store(machine.runs_root)
+    for plan in plans:
+        for (row, stage, seed), run in plan.needs.items():
+            record = store.record(run)
+            if record is not None:
+                publish(records_folder(folder, plan.spec.name), row, stage, seed, record)
+
+
+def _complete(table: Table, plan: Plan) -> bool:
+    """Whether every asked cell has what the paper's has: a number, or no number where the paper prints none."""
+    asked = {(row, stage) for row, stage, _ in plan.needs}
+    for row in table.spec.rows:
+        for column in table.columns:
+            cell = table.cell(row, column)
+            if (row.key, column.source.split("/")[0]) not in asked or cell.state in ("measured", "not_applicable"):
+                continue
+            if cell.state == "out_of_memory" and column.key in row.paper and row.paper[column.key] is None:
+                continue
+            return False
+    return True
+
+
+def rebuild(places: Places, scale: str, choice: Choice, asked: Sequence[Spec] = ()) -> list[Table]:
+    """Write the tables of a scale from records alone: of every spec that has some, and of those asked for."""
+    folder = places.results(scale, bool(choice.changes))
+    names = {spec.name: spec for spec in asked}
+    for name in places.spec_names():
+        if name not in names and records_folder(folder, name).is_dir() and not choice.changes:
+            names[name] = sound_specs(places, name)[0]
+    changes = choice.changes
+    tables = [build_table(names[name], scale, records_folder(folder, name), changes) for name in sorted(names)]
+    write_results(folder, tables)
+    return tables
+
+
+def scales_with_records(places: Places) -> list[str]:
+    """The scales that have records to build tables from."""
+    return [scale for scale in SCALES if (places.results(scale) / "records").is_dir()]
+
+
+__all__ = ["AfnoError", "Places", "Prepared", "load_specs", "on", "prepare", "rebuild", "reproduce", "scales_with_records", "sound_specs"]

@@ -1,0 +1,187 @@
+"""Many runs: several trainings side by side, each in a process of its own, and whatever times the machine alone."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from afno_repro.config import Machine
+from afno_repro.errors import AfnoError, Interrupted, LockedError
+from afno_repro.suite.execute import run_one
+from afno_repro.suite.plan import Run
+from afno_repro.suite.store import Record, cores, is_latency
+from afno_repro.suite.terminal import Show
+from afno_repro.training.engine import stop_flag
+from afno_repro.training.loop import Progress
+
+WAIT_FOR_HELD_S = 10.0
+REPORT_EVERY_S = 0.2
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that left no record, and why; `exit_code` is the one of the error."""
+
+    run: Run
+    message: str
+    exit_code: int
+
+
+def execute(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
+    """Do all runs and keep going after a failed one; latencies come last, alone, with all threads.
+
+    A run that another process holds is passed over and tried again at the end for ten seconds. Raises Interrupted.
+    """
+    timed = [run for run in runs if is_latency(run)]
+    trained = [run for run in runs if run.config.kind == "pretrain"]
+    others = [run for run in runs if run not in timed and run not in trained]
+    alone = replace(machine, threads=cores())
+    failures = [*_one_by_one(others, machine, show)]
+    failures += _side_by_side(trained, machine, show) if machine.jobs > 1 and len(trained) > 1 else _one_by_one(trained, machine, show)
+    failures += _one_by_one(timed, alone, show)
+    deadline = time.monotonic() + WAIT_FOR_HELD_S
+    while (held := [f for f in failures if f.exit_code == LockedError.exit_code]) and time.monotonic() < deadline:
+        time.sleep(0.5)
+        failures = [f for f in failures if f not in held]
+        for failure in held:
+            failures += _one_by_one([failure.run], alone if is_latency(failure.run) else machine, Quiet(show))
+    return failures
+
+
+class Quiet(Show):
+    """Passes on only that a run finished: a held run is tried many times."""
+
+    def __init__(self, show: Show):
+        self.show = show
+
+    def finished(self, name: str, outcome: str, seconds: float, metrics: Any) -> None:
+        if not outcome.startswith("held"):
+            self.show.note(f"{name}: {outcome}")
+
+
+def _one_by_one(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
+    failures = []
+    for run in runs:
+        name, started = title(run), time.monotonic()
+        show.started(name)
+        failure, record = _attempt(run, machine, throttled(lambda step, name=name: show.progressed(name, step)))  # type: ignore[misc]
+        _tell(show, name, time.monotonic() - started, failure, record)
+        failures += [failure] if failure else []
+    return failures
+
+
+def _attempt(run: Run, machine: Machine, report: Callable[[Progress], None]) -> tuple[Failure | None, Record | None]:
+    """Do a run; an error becomes a Failure, except an interruption."""
+    try:
+        return None, run_one(run, machine, report)
+    except Interrupted:
+        raise
+    except AfnoError as error:
+        return Failure(run, str(error), error.exit_code), None
+    except Exception as error:  # the other runs go on; error.txt holds the traceback
+        print(traceback.format_exc(), file=sys.stderr)
+        return Failure(run, f"{type(error).__name__}: {error}", 1), None
+
+
+def _tell(show: Show, name: str, seconds: float, failure: Failure | None, record: Record | None) -> None:
+    if failure:
+        show.finished(name, f"{'held' if failure.exit_code == LockedError.exit_code else 'failed'} ({failure.message})", seconds, {})
+    elif record:
+        show.finished(name, record.outcome, seconds, record.metrics)
+
+
+def title(run: Run) -> str:
+    """A run's name in messages."""
+    return f"{run.row}/{run.stage}" + (f" seed {run.config.seed}" if run.config.kind == "pretrain" else "")
+
+
+def throttled(report: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """Pass on a report at most every REPORT_EVERY_S seconds, and the last one, with the rate since the one before."""
+    last = [time.monotonic()]
+    waiting: list[Progress] = []
+
+    def passed_on(step: Progress) -> None:
+        waiting.append(step)
+        now = time.monotonic()
+        if now - last[0] >= REPORT_EVERY_S or step.step == step.total:
+            seconds = sum(1 / s.images_per_s for s in waiting)
+            report(replace(step, images_per_s=len(waiting) / seconds))
+            last[0] = now
+            waiting.clear()
+
+    return passed_on
+
+
+@dataclass
+class _Child:
+    """A process that does one run, and the pipe it speaks through."""
+
+    run: Run
+    process: BaseProcess
+    pipe: Connection
+    started: float
+
+
+def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
+    waiting, active, failures = deque(runs), list[_Child](), list[Failure]()
+    with stop_flag() as stop:
+        while waiting or active:
+            while waiting and len(active) < machine.jobs and stop.signal is None:
+                active.append(_start(waiting.popleft(), machine))
+                show.started(title(active[-1].run))
+            if stop.signal is not None:
+                for child in active:
+                    child.process.terminate()
+                for child in active:
+                    child.process.join()
+                raise Interrupted(stop.signal)
+            ready = wait([child.pipe for child in active], timeout=0.2)
+            for child in [c for c in active if c.pipe in ready]:
+                try:
+                    message = child.pipe.recv()
+                except EOFError:
+                    child.process.join()
+                    message = Failure(child.run, f"its process ended with exit code {child.process.exitcode}", 1), None
+                if isinstance(message, Progress):
+                    show.progressed(title(child.run), message)
+                    continue
+                failure, record = message
+                _tell(show, title(child.run), time.monotonic() - child.started, failure, record)
+                failures += [failure] if failure else []
+                child.process.join()
+                active.remove(child)
+    return failures
+
+
+def _start(run: Run, machine: Machine) -> _Child:
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(run, machine, sender, os.getpid()))
+    process.start()
+    sender.close()
+    return _Child(run, process, receiver, time.monotonic())
+
+
+def _child(run: Run, machine: Machine, pipe: Connection, parent: int) -> None:
+    """Do one run in this process; ends with its parent, but not by the terminal's own signals, which the parent passes on."""
+    os.setpgrp()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        return
+    try:
+        pipe.send(_attempt(run, machine, throttled(pipe.send)))
+    except Interrupted as interrupted:
+        sys.exit(interrupted.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)

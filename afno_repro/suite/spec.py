@@ -1,0 +1,216 @@
+"""A spec mirrors its table: title, columns and rows in the paper's order, the paper's value of every cell, open choices.
+
+`read_spec` checks the structure and finds every mistake at once, each with file, line and column. pydantic lives here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from afno_repro.errors import ConfigError, Problem
+from afno_repro.options import suggest
+from afno_repro.suite.tree import Tree, read_tree
+
+SCALES = ("smoke", "tiny", "small", "paper")
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+ListOfNames = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+
+
+class Column(BaseModel):
+    """One column: where its number comes from (`source` is stage/metric) and how the paper prints it."""
+
+    model_config = STRICT
+    key: str
+    title: str
+    source: str
+    digits: int
+    unit: str = ""
+    at: Literal["scale", "paper"] = "scale"  # paper: from the paper's own model at every scale
+    higher_is_better: bool
+    printed: bool = True  # False: in cells.csv and the notes, not in the table
+
+
+class Row(BaseModel):
+    """One line of the table; a key that is a stage's name holds the row's changes to that stage, null leaves it out."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    key: str
+    title: list[str]
+    model: dict[str, Any] | None
+    paper: dict[str, float | None] = {}
+    printed: bool = True  # False: an extra row that the paper does not have
+
+
+class Scale(BaseModel):
+    """What a scale changes: the model, stages by name, single rows, columns; `seeds` are its random seeds."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    seeds: list[int]
+    model: dict[str, Any] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    columns: dict[str, dict[str, Any]] = {}
+
+
+class Claim(BaseModel):
+    """A sentence of the paper as an ordering: `better` beats `worse` in the column's own sense, at paper scale by at least `by`."""
+
+    model_config = STRICT
+    claim: str
+    where: str
+    column: ListOfNames
+    better: ListOfNames
+    worse: ListOfNames
+    by: float
+
+
+class Assumption(BaseModel):
+    """A choice where the paper is silent; `cells` are the cost cells (row/column) that agree only because of it."""
+
+    model_config = STRICT
+    key: str
+    choice: Any
+    why: str
+    cells: list[str] = []
+
+
+class _Structure(BaseModel):
+    model_config = STRICT
+    title: str
+    group: str
+    row_title: list[str]
+    counting: dict[str, bool | int]
+    model: dict[str, Any]
+    stages: dict[str, dict[str, Any]]
+    columns: list[Column]
+    rows: list[Row]
+    scales: dict[Literal["smoke", "tiny", "small", "paper"], Scale]
+    claims: list[Claim] = []
+    assumptions: list[Assumption] = []
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One YAML file. `tree` is the file itself, whose levels the plan merges."""
+
+    name: str
+    tree: Tree
+    structure: _Structure
+
+    @property
+    def rows(self) -> list[Row]:
+        return self.structure.rows
+
+    @property
+    def stages(self) -> list[str]:
+        return list(self.structure.stages)
+
+    def row(self, key: str) -> Row:
+        return next(row for row in self.rows if row.key == key)
+
+    def row_tree(self, key: str) -> Tree:
+        """The row as it stands in the file."""
+        rows = self.tree.value["rows"].value
+        found: Tree = next(tree for tree in rows if tree.value["key"].value == key)
+        return found
+
+    def columns(self, scale: str) -> list[Column]:
+        """The columns, with the changes that a scale makes."""
+        changes = self.structure.scales[scale].columns if scale in self.structure.scales else {}
+        return [column.model_copy(update=changes.get(column.key, {})) for column in self.structure.columns]
+
+
+def load_spec(path: Path, label: str | None = None) -> Spec:
+    """Read a spec; raises one ConfigError with every mistake in its structure."""
+    spec, problems = read_spec(path, label)
+    if problems or spec is None:
+        raise ConfigError(*problems)
+    return spec
+
+
+def read_spec(path: Path, label: str | None = None) -> tuple[Spec | None, list[Problem]]:
+    """A spec and its mistakes; what is wrong is left out of the spec, so that the rest can be looked at too.
+
+    The spec is None when too little is left. Raises ConfigError when the file is no YAML mapping.
+    """
+    tree, problems = read_tree(path, label or str(path))
+    for _ in range(2):  # look, leave out what is wrong, look once more
+        try:
+            spec = Spec(path.stem, tree, _Structure.model_validate(tree.plain()))
+        except ValidationError as error:
+            for keys, problem in _structure_problems(tree, error):
+                problems += [problem] if problem not in problems else []
+                tree = tree.without(keys)
+        else:
+            return spec, [*problems, *_reference_problems(spec)]
+    return None, problems
+
+
+def _structure_problems(tree: Tree, error: ValidationError) -> list[tuple[tuple[str | int, ...], Problem]]:
+    """pydantic's errors as problems, with the keys of the part to leave out; list items last first."""
+    found: list[tuple[tuple[str | int, ...], Problem]] = []
+    for item in error.errors():
+        keys = tuple(key for key in item["loc"] if key != "[key]" and not (isinstance(key, str) and key in ("bool", "int", "list[str]")))
+        path = tuple(map(str, keys))
+        if item["type"] == "extra_forbidden":
+            problem = Problem(f"unknown key {path[-1]!r}", path, _suggestion(path), tree.locate(keys), unknown=True)
+        elif item["type"] == "missing":
+            problem = Problem(f"the key {path[-1]!r} is missing", path[:-1], "", tree.locate(keys))
+        else:
+            problem = Problem(f"{item['msg'][0].lower()}{item['msg'][1:]}, is {item['input']!r}", path, "", tree.locate(keys))
+        found.append((keys, problem))
+    return sorted(found, key=lambda pair: [str(key).zfill(9) for key in pair[0]], reverse=True)
+
+
+def _suggestion(path: tuple[str, ...]) -> str:
+    parts: dict[str, type[BaseModel]] = {"columns": Column, "rows": Row, "claims": Claim, "assumptions": Assumption}
+    known = list((parts[path[0]] if path[0] in parts and len(path) > 1 else _Structure).model_fields)
+    return suggest(path[-1], known, "its keys")
+
+
+def _reference_problems(spec: Spec) -> list[Problem]:
+    """Names in a spec that point to nothing, and keys that stand twice."""
+    s = spec.structure
+    rows, columns, stages = [r.key for r in s.rows], [c.key for c in s.columns], list(s.stages)
+    problems: list[Problem] = []
+
+    def known(word: str, allowed: list[str], title: str, *keys: str | int) -> None:
+        if word not in allowed:
+            names = tuple(map(str, keys))
+            problems.append(Problem(f"there is no {title} {word!r}", names, suggest(word, allowed, f"{title}s"), spec.tree.locate(keys)))
+
+    for title, words in (("row", rows), ("column", columns)):
+        for i, word in enumerate(words):
+            if word in words[:i]:
+                keys = (f"{title}s", i, "key")
+                problems.append(Problem(f"duplicate {title} {word!r}", (f"{title}s",), "", spec.tree.locate(keys)))
+    for i, row in enumerate(s.rows):
+        for key in row.model_extra or {}:
+            known(key, stages, "stage", "rows", i, key)
+        for key in row.paper:
+            known(key, columns, "column", "rows", i, "paper", key)
+        if len(row.title) != len(s.row_title):
+            problems.append(Problem(f"must have {len(s.row_title)} parts", ("rows", row.key, "title"), "", spec.tree.locate(("rows", i, "title"))))
+    for i, column in enumerate(s.columns):
+        known(column.source.split("/")[0], stages, "stage", "columns", i, "source")
+    for name, scale in s.scales.items():
+        for key in scale.model_extra or {}:
+            known(key, stages, "stage", "scales", name, key)
+        for key, changes in scale.rows.items():
+            known(key, rows, "row", "scales", name, "rows", key)
+            for stage in changes:
+                known(stage, ["model", *stages], "stage", "scales", name, "rows", key, stage)
+        for key in scale.columns:
+            known(key, columns, "column", "scales", name, "columns", key)
+    for i, claim in enumerate(s.claims):
+        for word in claim.column:
+            known(word, columns, "column", "claims", i, "column")
+        for side in ("better", "worse"):
+            for word in getattr(claim, side):
+                known(word, rows, "row", "claims", i, side)
+    for i, assumption in enumerate(s.assumptions):
+        for cell in assumption.cells:
+            known(cell, [f"{r}/{c}" for r in rows for c in columns], "cell", "assumptions", i, "cells")
+    return problems

@@ -1,0 +1,91 @@
+"""What a network is trained to do: how a sample is prepared, the loss, the metrics. A spec names a task by its key in TASKS."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from afno_repro.data.masks import random_walk
+from afno_repro.errors import require
+from afno_repro.metrics import PSNR, SSIM
+
+Batch = tuple[Tensor, ...]  # images, masks
+
+
+class Inpainting:
+    """Predict the pixels that a random walk hides (Section 5.1, A.2).
+
+    `walk` says on which grid the walk runs and how long: `{grid: tokens, patch_size: 4, steps: 3136}` hides whole
+    patches, `{grid: pixels, steps: 3136}` single pixels. The network sees the image centred on the mean of its visible
+    pixels, the hidden ones at zero; the mean is added to what it predicts. The loss is the mean squared error of the
+    hidden pixels; metrics look at the image whose visible pixels are kept and whose hidden ones are predicted.
+    A batch is (images (B, 3, height, width) in [0, 1], masks (B, height, width), true where hidden).
+    """
+
+    def __init__(self, image_size: int, walk: dict[str, Any]):
+        grid, patch, steps = walk.get("grid"), walk.get("patch_size", 1), walk.get("steps")
+        keys = {"grid", "steps"} | ({"patch_size"} if grid == "tokens" else set())
+        require(
+            (grid in ("tokens", "pixels"), "walk", f"inpainting: grid must be tokens or pixels, is {grid!r}"),
+            (set(walk) == keys, "walk", f"inpainting: the walk's keys are {', '.join(sorted(keys))}, got {', '.join(sorted(walk))}"),
+            (isinstance(steps, int) and steps >= 0, "walk", f"inpainting: steps must be a whole number of at least 0, is {steps!r}"),
+        )
+        require(
+            (isinstance(patch, int) and patch > 0 and image_size % patch == 0, "walk", f"inpainting: patch_size must divide {image_size}, is {patch!r}"),
+            (image_size >= 11, "walk", f"inpainting: SSIM needs images of at least 11 pixels a side, got {image_size}"),
+        )
+        self.patch, self.cells, self.steps = int(patch), image_size // patch, int(walk["steps"])
+
+    def prepare(self, image: Tensor, rng: np.random.Generator) -> Batch:
+        """A uint8 image (3, height, width) and a fresh mask, as one sample."""
+        mask = torch.from_numpy(random_walk(self.cells, self.cells, self.steps, rng))
+        return image.float() / 255, mask.repeat_interleave(self.patch, 0).repeat_interleave(self.patch, 1)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean squared error over the hidden pixels of the batch."""
+        images, masks = batch
+        hidden = masks[:, None]
+        error = (self.predict(model, images, masks) - images).square() * hidden
+        return error.sum() / (hidden.sum() * images.shape[1])
+
+    def predict(self, model: nn.Module, images: Tensor, masks: Tensor) -> Tensor:
+        """The network's prediction for every pixel, not clipped: (B, 3, height, width)."""
+        visible = ~masks[:, None]
+        mean = (images * visible).sum((2, 3), keepdim=True) / visible.sum((2, 3), keepdim=True).clamp(min=1)
+        prediction: Tensor = model((images - mean) * visible)
+        return prediction.float() + mean
+
+    def reconstruct(self, prediction: Tensor, batch: Batch) -> Tensor:
+        """Visible pixels as they are, hidden ones predicted and clipped to [0, 1]."""
+        images, masks = batch
+        return torch.where(masks[:, None], prediction.clamp(0, 1), images)
+
+    def metrics(self) -> "InpaintingMetrics":
+        """A fresh accumulator for reconstructions."""
+        return InpaintingMetrics(self)
+
+
+class InpaintingMetrics:
+    """PSNR and SSIM over the whole image and over the hidden pixels."""
+
+    keys = ("psnr", "psnr_masked", "ssim", "ssim_masked")
+
+    def __init__(self, task: Inpainting):
+        self.task, self.parts = task, (PSNR(), SSIM())
+
+    def update(self, model: nn.Module, batch: Batch) -> None:
+        """Add a batch that `model` reconstructs."""
+        self.add(self.task.predict(model, *batch), batch)
+
+    def add(self, prediction: Tensor, batch: Batch) -> None:
+        """Add a batch whose hidden pixels were predicted."""
+        for part in self.parts:
+            part.update(self.task.reconstruct(prediction, batch), *batch)
+
+    def compute(self) -> dict[str, float]:
+        return {key: value for part in self.parts for key, value in part.compute().items()}
+
+
+TASKS: dict[str, Callable[..., Inpainting]] = {"inpainting": Inpainting}

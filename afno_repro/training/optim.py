@@ -1,0 +1,42 @@
+"""Optimiser and learning-rate schedule of a TrainConfig."""
+
+import math
+
+from torch import nn
+from torch.optim import Adam, AdamW, Optimizer
+
+from afno_repro.config import TrainConfig
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
+    """Adam (weight decay as an L2 term) or AdamW (decoupled) over all parameters, the head's rate times head_lr_factor."""
+    head = [p for name, p in model.named_parameters() if name.startswith("head.")]
+    trunk = [p for name, p in model.named_parameters() if not name.startswith("head.")]
+    groups = [{"params": trunk, "lr_factor": 1.0}, {"params": head, "lr_factor": config.head_lr_factor}]
+    kind = {"adam": Adam, "adamw": AdamW}[config.optimizer]
+    optimizer: Optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    return optimizer
+
+
+def learning_rate(config: TrainConfig, step: int, total: int, warmup: int) -> float:
+    """The rate of this step (0-based) of `total`, of which `warmup` rise linearly.
+
+    1. warm-up: from lr / warmup up to lr; 2. cosine: from lr down to min_lr at the end; 3. constant: lr.
+    """
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    if config.schedule == "constant":
+        return config.lr
+    progress = (step - warmup) / max(total - warmup, 1)
+    return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
+    """Give every group the rate times its factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]
+
+
+def warmup_steps(config: TrainConfig, steps_per_epoch: int) -> int:
+    """Length of the linear rise in steps."""
+    return config.warmup.get("steps", 0) + config.warmup.get("epochs", 0) * steps_per_epoch
