@@ -9,7 +9,7 @@ from afno_repro.config import Machine
 from afno_repro.errors import ConfigError, DataError
 from afno_repro.suite.plan import Choice, resolve_runs
 from afno_repro.suite.render import grid, records_folder
-from afno_repro.suite.reproduce import Places, Prepared, load_specs, on, prepare, sound_specs
+from afno_repro.suite.reproduce import Places, Prepared, load_specs, prepare, sound_specs
 from afno_repro.suite.spec import SCALES
 from afno_repro.suite.store import Store, published
 from afno_repro.suite.table import Table
@@ -167,6 +167,3 @@ def checked(places: Places, name: str, scale: str, machine: Machine) -> Answer:
             print(f"{entry['table']} at {entry['scale']} scale: sound, {entry['runs']} runs")
 
     return Answer(value, show)
-
-
-__all__ = ["Answer", "checked", "on", "overview", "plan", "rewritten", "tables"]

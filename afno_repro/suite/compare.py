@@ -18,7 +18,7 @@ class Verdict:
     outcome: str
 
 
-def tested_claims(table: Table) -> list[Verdict]:
+def claim_verdicts(table: Table) -> list[Verdict]:
     """All claims of a table's spec.
 
     The margin is the mean over seeds of the paired difference, in the column's own sense, less the claim's `by` at

@@ -93,7 +93,7 @@ def _stage_runs(spec: Spec, scale: str, row: str, stage: str, choice: Choice, ch
     found = []
     for seed in seeds:
         try:
-            config = run_config(tree, spec.structure.counting, seed)
+            config = run_config(tree, seed)
         except ConfigError as error:
             raise located(error, tree, row, stage) from None
         found.append(((row, stage, config.seed), Run(digest(config), config, row, stage)))
@@ -129,6 +129,10 @@ def stage_tree(spec: Spec, scale: str, row: str, stage: str, changes: list[Tree]
     for change in changes:
         if change.get(stage) or change.get("model"):
             tree = merge(tree, change.get(stage) or change)
+    task = tree.get("task") if tree else None
+    if task is not None and task.plain().get("name") == "count":  # a count runs by the spec's rule
+        counting = Tree({"task": spec.tree.value["counting"]}, task.place)
+        tree = merge(counting, tree)
     return tree
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from afno_repro.files import write_atomic
-from afno_repro.suite.compare import Verdict, tested_claims
+from afno_repro.suite.compare import Verdict, claim_verdicts
 from afno_repro.suite.spec import Column
 from afno_repro.suite.store import Record
 from afno_repro.suite.table import Cell, Table
@@ -37,7 +37,7 @@ def write_results(folder: Path, tables: Sequence[Table]) -> list[Path]:
         files[folder / f"{table.spec.name}.csv"] = table_csv(table)
         files[folder / f"{table.spec.name}.md"] = table_markdown(table)
     files[folder / "cells.csv"] = csv_lines([CELL_HEADER, *(line for table in tables for line in _ledger(table))])
-    files[folder / "claims.csv"] = csv_lines([CLAIM_HEADER, *(_claim_line(table, v) for table in tables for v in tested_claims(table))])
+    files[folder / "claims.csv"] = csv_lines([CLAIM_HEADER, *(_claim_line(table, v) for table in tables for v in claim_verdicts(table))])
     for path, text in files.items():
         write_atomic(path, text)
     return list(files)
@@ -129,7 +129,7 @@ def _ours(cell: Cell, column: Column) -> str:
 def _papers(cell: Cell, column: Column) -> str:
     if cell.paper is None:
         return "–" if cell.state == "not_applicable" else "N/A"
-    difference = f" {cell.difference:+.1f}%" if cell.verdict == "differs" and cell.difference is not None else ""
+    difference = f" {cell.difference:+.2g}%" if cell.verdict == "differs" and cell.difference is not None else ""
     return f"{_number(cell.paper, column)}{f' ({cell.verdict}{difference})' if cell.verdict else ''}"
 
 
@@ -151,7 +151,7 @@ def _legend(table: Table) -> str:
 
 def _claims(table: Table) -> str:
     lines = [["claim", "where", "margin", "standard error", "verdict"], ["---", "---", "---:", "---:", "---"]]
-    for verdict in tested_claims(table):
+    for verdict in claim_verdicts(table):
         margin = "" if verdict.margin is None else f"{verdict.margin:+.3g}"
         error = "" if verdict.standard_error is None else f"{verdict.standard_error:.2g}"
         lines.append([md(verdict.claim.claim), md(verdict.claim.where), margin, error, verdict.outcome])

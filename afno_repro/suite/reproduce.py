@@ -1,18 +1,18 @@
 """One command's work: load, plan, check, execute, write. torch is imported only when something is left to run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from afno_repro.config import Machine
-from afno_repro.errors import AfnoError, ConfigError, DataError, LockedError, Problem, StorageError
+from afno_repro.errors import ConfigError, DataError, LockedError, Problem, StorageError
 from afno_repro.files import check_writable
 from afno_repro.options import suggest
 from afno_repro.suite.plan import Choice, Plan, Run, resolve_runs
 from afno_repro.suite.render import records_folder, write_results
 from afno_repro.suite.spec import SCALES, Spec, read_spec
-from afno_repro.suite.store import Store, is_latency, publish
+from afno_repro.suite.store import Store, cores, is_latency, publish
 from afno_repro.suite.table import Table, build_table
 from afno_repro.suite.terminal import Show
 
@@ -111,15 +111,13 @@ def prepare(places: Places, name: str, scale: str, choice: Choice, machine: Mach
 
 def on(machine: Machine, run: Run) -> Machine:
     """The machine as a run finds it: a latency has all cores."""
-    from dataclasses import replace
-
-    from afno_repro.suite.store import cores
-
     return replace(machine, threads=cores()) if is_latency(run) else machine
 
 
 def _absent(runs: list[Run], machine: Machine) -> dict[str, str]:
     """The runs whose data cannot be found, with what was looked for; equal data are looked at once."""
+    if not runs:
+        return {}
     from afno_repro.data import load_data
 
     reasons: dict[str, str | None] = {}
@@ -205,6 +203,3 @@ def rebuild(places: Places, scale: str, choice: Choice, asked: Sequence[Spec] = 
 def scales_with_records(places: Places) -> list[str]:
     """The scales that have records to build tables from."""
     return [scale for scale in SCALES if (places.results(scale) / "records").is_dir()]
-
-
-__all__ = ["AfnoError", "Places", "Prepared", "load_specs", "on", "prepare", "rebuild", "reproduce", "scales_with_records", "sound_specs"]

@@ -13,10 +13,10 @@ MODEL_KEYS = ("backbone", "mixer", "head")
 DATA_KEYS = ("name", "image_size", "fraction", "seed")
 
 
-def run_config(tree: Tree, counting: dict[str, Any], seed: int) -> RunConfig:
+def run_config(tree: Tree, seed: int) -> RunConfig:
     """The config of a stage; raises one ConfigError with every mistake, keyed from the stage.
 
-    A profile and a baseline draw nothing from the run's seed: theirs is always 0. A count runs by the spec's rule.
+    A profile and a baseline draw nothing from the run's seed: theirs is always 0.
     """
     stage, problems = tree.plain(), []
     problems += _unknown(stage, STAGE_KEYS, ())
@@ -24,8 +24,6 @@ def run_config(tree: Tree, counting: dict[str, Any], seed: int) -> RunConfig:
     if kind not in KINDS:
         problems.append(Problem(f"must be one of {', '.join(KINDS)}, is {kind!r}", ("kind",)))
     task = _part(stage.get("task"), ("task",), problems)
-    if task.name == "count":
-        task = Part(task.name, {**counting, **task.options})
     model = _model(stage.get("model"), kind, problems)
     data = _data(stage.get("data"), kind, problems)
     train = _train(stage.get("train"), kind, problems)

@@ -1,0 +1,199 @@
+"""An interrupted run ends with the weights and the log of an uninterrupted one, bit for bit."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from afno_repro.config import Machine
+from afno_repro.errors import Diverged, Interrupted, StorageError
+from afno_repro.suite.plan import plan_runs
+from afno_repro.suite.spec import load_spec
+from afno_repro.training import checkpoint
+from afno_repro.training.loop import train
+from tests.command import afno, start
+from tests.suite.specs import SMALL, write_spec
+
+
+def config_of(tmp_path, row="afno"):
+    return plan_runs(load_spec(write_spec(tmp_path)), "tiny").needs[row, "pretrain", 0].config
+
+
+def machine(tmp_path, workers=0, checkpoint_every_s=0.0):
+    return Machine("cpu", 1, 1, workers, tmp_path, tmp_path / "runs", checkpoint_every_s)
+
+
+def left(directory: Path) -> tuple[bytes, str]:
+    return (directory / "weights.safetensors").read_bytes(), (directory / "log.csv").read_text()
+
+
+def silent(step):
+    pass
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    metrics = train(config_of(folder), machine(folder), folder / "run", silent)
+    return *left(folder / "run"), metrics
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("stop_at", [1, 6, 7, 17])
+def test_a_stopped_run_continues_bit_for_bit(tmp_path, uninterrupted, workers, stop_at):
+    """18 steps, 6 an epoch: stopped after the first step, at an epoch's end, after it, before the last step."""
+
+    def stop(step):
+        if step.step == stop_at - 1 or stop_at == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    config = config_of(tmp_path)
+    with pytest.raises(Interrupted) as stopped:
+        train(config, machine(tmp_path, workers), tmp_path / "run", stop)
+    assert stopped.value.exit_code == 143
+    metrics = train(config, machine(tmp_path, workers), tmp_path / "run", silent)
+    assert (*left(tmp_path / "run"), metrics) == uninterrupted
+
+
+def test_a_run_without_checkpoints_between_epochs_gives_the_same_weights(tmp_path, uninterrupted):
+    train(config_of(tmp_path), machine(tmp_path, checkpoint_every_s=1e9), tmp_path / "run", silent)
+    assert left(tmp_path / "run") == uninterrupted[:2]
+
+
+def test_another_seed_gives_other_weights(tmp_path, uninterrupted):
+    train(replace(config_of(tmp_path), seed=1), machine(tmp_path), tmp_path / "run", silent)
+    assert left(tmp_path / "run")[0] != uninterrupted[0]
+
+
+def test_every_afno_layer_logs_how_much_of_its_spectrum_is_alive(uninterrupted):
+    header, *rows = uninterrupted[1].splitlines()
+    place = header.split(",").index("alive_1")
+    assert len(rows) == 3
+    assert all(0 <= float(row.split(",")[place]) <= 1 for row in rows)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_is_not_checkpointed(tmp_path):
+    config = config_of(tmp_path)
+    wild = replace(config, train=replace(config.train, lr=1e30, clip_norm=None))
+    with pytest.raises(Diverged, match="the loss is"):
+        train(wild, machine(tmp_path), tmp_path / "run", silent)
+    for path in checkpoint.saved(tmp_path / "run" / "checkpoints"):
+        state = torch.load(path / "state.pt", weights_only=True)
+        assert state["state"]["loss_sum"] == state["state"]["loss_sum"]
+
+
+def damaged(tmp_path, how, count):
+    """A half-done run whose newest `count` checkpoints are damaged."""
+
+    def stop(step):
+        if step.step == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", stop)
+    for path in checkpoint.saved(tmp_path / "run" / "checkpoints")[:count]:
+        file = path / "state.pt"
+        data = bytearray(file.read_bytes())
+        if how == "flipped":
+            data[len(data) // 2] ^= 1
+            file.write_bytes(data)
+        elif how == "truncated":
+            file.write_bytes(data[:-10])
+        else:
+            (path / how).unlink()
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "state.pt", "manifest.json"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, uninterrupted, how):
+    damaged(tmp_path, how, count=1)
+    with pytest.warns(UserWarning, match="damaged"):
+        train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", silent)
+    assert left(tmp_path / "run") == uninterrupted[:2]
+
+
+def test_a_run_never_silently_starts_again(tmp_path):
+    damaged(tmp_path, "flipped", count=2)
+    with pytest.raises(StorageError, match="no checkpoint is whole"), pytest.warns(UserWarning, match="damaged"):
+        train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", silent)
+
+
+LONG = SMALL.replace("epochs: 3", "epochs: 150")
+RUN = ("run", "small", "--row", "afno", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def whole_command(tmp_path_factory):
+    root = tmp_path_factory.mktemp("whole")
+    write_spec(root, LONG)
+    afno(*RUN, "--jobs", "1", root=root)
+    return outcome(root)
+
+
+def outcome(root: Path):
+    """Weights and log of the training, and what was written about it."""
+    (directory,) = (root / "runs").glob("pretrain-afno-*")
+    assert not (directory / "checkpoints").exists()
+    return *left(directory), (root / "results/tiny/small.csv").read_text()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_kill_9_and_the_same_command_again(tmp_path, whole_command, workers):
+    write_spec(tmp_path, LONG)
+    arguments = (*RUN, "--jobs", "1", "--workers", str(workers))
+    pause = random.Random(workers)
+    for kill in range(3):
+        process = start(*arguments, root=tmp_path)
+        wait_for_checkpoint(tmp_path, process, newer_than=kill)
+        time.sleep(pause.random() * 0.3)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not list((tmp_path / "runs").glob("pretrain-afno-*/record.json")), "it was over before it was killed"
+    afno(*arguments, root=tmp_path)
+    assert outcome(tmp_path) == whole_command
+
+
+def wait_for_checkpoint(root, process, newer_than):
+    seen = {p.name for p in root.glob("runs/pretrain-*/checkpoints/step-*")}
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if {p.name for p in root.glob("runs/pretrain-*/checkpoints/step-*")} - seen:
+            return
+        time.sleep(0.01)
+    raise AssertionError(process.communicate())
+
+
+def test_sigterm_stops_after_a_checkpoint_with_its_own_exit_code(tmp_path, whole_command):
+    write_spec(tmp_path, LONG)
+    process = start(*RUN, "--jobs", "1", root=tmp_path)
+    wait_for_checkpoint(tmp_path, process, 0)
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "Traceback" not in err
+    afno(*RUN, "--jobs", "1", root=tmp_path)
+    assert outcome(tmp_path) == whole_command
+
+
+def test_runs_side_by_side_stop_when_their_command_is_killed(tmp_path):
+    write_spec(tmp_path, LONG)
+    process = start("run", "small", "--device", "cpu", "--jobs", "2", root=tmp_path)
+    wait_for_checkpoint(tmp_path, process, 0)
+    process.kill()
+    process.communicate()
+    time.sleep(5)
+    before = {p: p.stat().st_mtime for p in tmp_path.glob("runs/pretrain-*/**/*")}
+    time.sleep(1)
+    assert {p: p.stat().st_mtime for p in tmp_path.glob("runs/pretrain-*/**/*")} == before
+    other = tmp_path / "other"
+    write_spec(other, LONG)
+    for root in (tmp_path, other):
+        afno("run", "small", "--device", "cpu", "--jobs", "2", root=root)
+    for path in other.glob("runs/pretrain-*"):
+        assert left(path) == left(tmp_path / "runs" / path.name)
+    shutil.rmtree(other)
