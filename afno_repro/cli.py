@@ -5,6 +5,7 @@ Every command is: load, plan, check, execute, write. What a command needs is imp
 
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -214,6 +215,9 @@ def _answer(answer: Any, as_json: bool) -> None:
 
 def main() -> None:
     """Run a command; a mistake that the user can mend is told without a traceback, with its own exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a question mark
     try:
         app()
     except AfnoError as error:

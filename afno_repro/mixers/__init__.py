@@ -13,3 +13,5 @@ MIXERS: dict[str, type[nn.Module]] = {
     "gfn": GFN,
     "afno": AFNO,
 }
+
+__all__ = ["AFNO", "GFN", "MIXERS", "LongShort", "SelfAttention"]

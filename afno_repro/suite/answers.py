@@ -38,8 +38,9 @@ def tables(places: Places, built: list[Table], scale: str, choice: Choice) -> An
 
     def show() -> None:
         for table in built:
-            header, lines = grid(table, [column for column in table.columns if column.printed])
-            print_grid(f"{table.spec.structure.title} ({table.scale} scale)", header, lines)
+            header, lines = grid(table, [column for column in table.columns if column.printed], brief=True)
+            print_grid(f"{table.spec.structure.title} ({table.scale} scale)", header, lines, whole=len(table.spec.structure.row_title))
+            print("paper: = stated, ~ assumed, ! differs")
             print(f"{folder / table.spec.name}.md, .csv; all cells in {folder / 'cells.csv'}, claims in {folder / 'claims.csv'}")
 
     return Answer(value, show)

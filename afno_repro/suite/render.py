@@ -15,6 +15,7 @@ from afno_repro.suite.table import Cell, Table
 
 CELL_HEADER = ["table", "row", "column", "unit", "value", "spread", "seeds", "paper", "difference", "verdict", "state", "runs"]
 CLAIM_HEADER = ["table", "claim", "better", "worse", "column", "margin", "standard_error", "verdict"]
+BRIEF = {"stated": "=", "assumed": "~", "differs": "!"}
 SCALE_NOTE = {
     "smoke": "Smoke scale: a few steps on tiny images, to see that everything runs. Its qualities mean nothing.",
     "tiny": "Tiny scale: small models on crops of photographs that come inside the installed packages. Its qualities are not the paper's "
@@ -102,8 +103,11 @@ def _grid(table: Table, columns: list[Column]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in cells)
 
 
-def grid(table: Table, columns: list[Column]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of text: the row's title parts, then ours and, where it is comparable, the paper's value."""
+def grid(table: Table, columns: list[Column], brief: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of text: the row's title parts, then ours and, where it is comparable, the paper's value.
+
+    `brief` shows verdicts as BRIEF's signs.
+    """
     with_paper = [column for column in columns if any(table.cell(row, column).paper is not None for row in table.spec.rows)]
     header = list(table.spec.structure.row_title)
     for column in columns:
@@ -113,7 +117,7 @@ def grid(table: Table, columns: list[Column]) -> tuple[list[str], list[list[str]
         line = list(row.title)
         for column in columns:
             cell = table.cell(row, column)
-            line += [_ours(cell, column), *([_papers(cell, column)] if column in with_paper else [])]
+            line += [_ours(cell, column), *([_papers(cell, column, brief)] if column in with_paper else [])]
         lines.append(line)
     return header, lines
 
@@ -126,9 +130,11 @@ def _ours(cell: Cell, column: Column) -> str:
     return _number(cell.value, column) + spread + failed
 
 
-def _papers(cell: Cell, column: Column) -> str:
+def _papers(cell: Cell, column: Column, brief: bool) -> str:
     if cell.paper is None:
         return "–" if cell.state == "not_applicable" else "N/A"
+    if brief:
+        return f"{_number(cell.paper, column)} {BRIEF.get(cell.verdict, '')}".rstrip()
     difference = f" {cell.difference:+.2g}%" if cell.verdict == "differs" and cell.difference is not None else ""
     return f"{_number(cell.paper, column)}{f' ({cell.verdict}{difference})' if cell.verdict else ''}"
 

@@ -129,11 +129,11 @@ def show_for(quiet: bool) -> Show:
     return Bars(console) if console.is_terminal else Plain()
 
 
-def print_grid(title: str, header: list[str], lines: list[list[str]]) -> None:
-    """A table of text on standard output; wide cells wrap instead of being cut."""
-    drawn = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in header:
-        drawn.add_column(name, overflow="fold")
+def print_grid(title: str, header: list[str], lines: list[list[str]], whole: int = 0) -> None:
+    """A table of text on standard output; cells wrap instead of being cut, except those of the first `whole` columns."""
+    drawn = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, name in enumerate(header):
+        drawn.add_column(name, overflow="fold", no_wrap=i < whole)
     for line in lines:
         drawn.add_row(*(escape(part) for part in line))
     Console(highlight=False).print(drawn)

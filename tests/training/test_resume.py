@@ -123,7 +123,7 @@ def test_a_run_never_silently_starts_again(tmp_path):
         train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", silent)
 
 
-LONG = SMALL.replace("epochs: 3", "epochs: 150")
+LONG = SMALL.replace("epochs: 3", "epochs: 60")
 RUN = ("run", "small", "--row", "afno", "--device", "cpu")
 
 
@@ -147,10 +147,10 @@ def test_kill_9_and_the_same_command_again(tmp_path, whole_command, workers):
     write_spec(tmp_path, LONG)
     arguments = (*RUN, "--jobs", "1", "--workers", str(workers))
     pause = random.Random(workers)
-    for kill in range(3):
+    for kill in range(2):
         process = start(*arguments, root=tmp_path)
         wait_for_checkpoint(tmp_path, process, newer_than=kill)
-        time.sleep(pause.random() * 0.3)
+        time.sleep(pause.random() * 0.1)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert not list((tmp_path / "runs").glob("pretrain-afno-*/record.json")), "it was over before it was killed"
