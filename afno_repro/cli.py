@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from afno_repro.errors import AfnoError, ConfigError
+from afno_repro.errors import AfnoError, ConfigError, DataError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -173,6 +173,8 @@ def _machine(device: str, jobs: int | None, workers: int, root: Path, data: Path
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {device}: must be auto, cpu or cuda")
     chosen = _existing_device() if device == "auto" else device
+    if chosen == "cuda" and _existing_device() != "cuda":
+        raise DataError("--device cuda: there is no CUDA device that torch can use here\n  --device cpu runs without one")
     side_by_side = jobs or (cores() if chosen == "cpu" else 1)
     return Machine(
         device=chosen,

@@ -67,7 +67,7 @@ def baseline(config: RunConfig, machine: Machine, directory: Path, report: Repor
 def pretrain(config: RunConfig, machine: Machine, directory: Path, report: Report) -> Outcome:
     """Train a network from scratch."""
     images, validation = load_data(config.data, machine.data_root)
-    metrics = train(config, machine, directory, report)
+    metrics = train(config, (images, validation), machine, directory, report)
     return Outcome(metrics, data=f"{images.fingerprint[:16]}/{validation.fingerprint[:16]}")
 
 

@@ -15,7 +15,6 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
 
 from afno_repro.config import Machine, RunConfig, TrainConfig
-from afno_repro.data import load_data
 from afno_repro.data.samples import TRAIN, VALIDATION, Images, Samples, TrainingBatches, loader, validation_batches
 from afno_repro.data.transforms import AUGMENTS
 from afno_repro.errors import ConfigError, Diverged, Interrupted, Problem
@@ -46,8 +45,10 @@ class State:
     rows: list[dict[str, Any]]
 
 
-def train(config: RunConfig, machine: Machine, directory: Path, report: Callable[[Progress], None]) -> dict[str, float]:
-    """Train to the end and return the last metrics; writes checkpoints/, log.csv and weights.safetensors below `directory`.
+def train(config: RunConfig, data: tuple[Images, Images], machine: Machine, directory: Path, report: Callable[[Progress], None]) -> dict[str, float]:
+    """Train on data[0], evaluated on data[1], to the end and return the last metrics.
+
+    Writes checkpoints/, log.csv and weights.safetensors below `directory`, and continues from what it finds there.
 
     Raises Diverged, Interrupted after a checkpoint, DataError, StorageError.
     """
@@ -57,7 +58,7 @@ def train(config: RunConfig, machine: Machine, directory: Path, report: Callable
     device = engine.start(machine.device, machine.threads)
     engine.seed_everything(config.seed)
     task = TASKS[config.task.name](config.data.image_size, **config.task.options)
-    images, validation = load_data(config.data, machine.data_root)
+    images, validation = data
     model = build_model(config.model, config.data.image_size).to(device)
     optimizer = make_optimizer(model, recipe)
 

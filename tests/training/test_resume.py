@@ -12,17 +12,21 @@ import pytest
 import torch
 
 from afno_repro.config import Machine
+from afno_repro.data import load_data
 from afno_repro.errors import Diverged, Interrupted, StorageError
 from afno_repro.suite.plan import plan_runs
 from afno_repro.suite.spec import load_spec
-from afno_repro.training import checkpoint
-from afno_repro.training.loop import train
+from afno_repro.training import checkpoint, loop
 from tests.command import afno, start
 from tests.suite.specs import SMALL, write_spec
 
 
 def config_of(tmp_path, row="afno"):
     return plan_runs(load_spec(write_spec(tmp_path)), "tiny").needs[row, "pretrain", 0].config
+
+
+def train(config, machine, directory, report):
+    return loop.train(config, load_data(config.data, machine.data_root), machine, directory, report)
 
 
 def machine(tmp_path, workers=0, checkpoint_every_s=0.0):

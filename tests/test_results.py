@@ -1,0 +1,36 @@
+"""What the committed results must be, whatever their numbers."""
+
+import csv
+
+import pytest
+
+from tests.suite.specs import ROOT, all_specs
+
+CELLS = list(csv.DictReader((ROOT / "results/tiny/cells.csv").open()))
+TRAINED = [cell["row"] for cell in CELLS if cell["table"] == "table2" and cell["column"] == "psnr_masked" and not cell["row"].startswith("fill_")]
+
+
+def number(row: str, column: str, field: str = "value") -> float:
+    return float(next(c[field] for c in CELLS if c["table"] == "table2" and (c["row"], c["column"]) == (row, column)))
+
+
+@pytest.mark.parametrize("row", TRAINED)
+def test_every_trained_row_passes_mean_fill_by_more_than_its_spread(row):
+    for column in ("psnr", "psnr_masked"):
+        assert number(row, column) - number(row, column, "spread") > number("fill_mean", column)
+
+
+def test_no_paper_value_stands_beside_a_number_of_another_scale():
+    for cell in CELLS:
+        spec = next(s for s in all_specs() if s.name == cell["table"])
+        column = next(c for c in spec.columns("tiny") if c.key == cell["column"])
+        assert not cell["paper"] or column.at == "paper"
+
+
+def test_committed_runs_were_made_from_a_commit_as_it_stands():
+    import json
+
+    for path in (ROOT / "results").glob("*/records/*/*.json"):
+        provenance = json.loads(path.read_text())["provenance"]
+        assert provenance["commit"], path
+        assert provenance["dirty"] is False, path
