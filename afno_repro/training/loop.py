@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from afno_repro.config import Machine, RunConfig, TrainConfig
 from afno_repro.data.samples import TRAIN, VALIDATION, Images, Samples, TrainingBatches, loader, validation_batches
@@ -21,7 +23,7 @@ from afno_repro.errors import ConfigError, Diverged, Interrupted, Problem
 from afno_repro.files import write_atomic
 from afno_repro.mixers.afno import AFNO
 from afno_repro.models import build_model
-from afno_repro.tasks import TASKS, Inpainting
+from afno_repro.tasks import TASKS, Batch, Inpainting
 from afno_repro.training import checkpoint, engine
 from afno_repro.training.optim import learning_rate, make_optimizer, set_learning_rate, warmup_steps
 
@@ -49,7 +51,6 @@ def train(config: RunConfig, data: tuple[Images, Images], machine: Machine, dire
     """Train on data[0], evaluated on data[1], to the end and return the last metrics.
 
     Writes checkpoints/, log.csv and weights.safetensors below `directory`, and continues from what it finds there.
-
     Raises Diverged, Interrupted after a checkpoint, DataError, StorageError.
     """
     assert config.model is not None
@@ -61,20 +62,7 @@ def train(config: RunConfig, data: tuple[Images, Images], machine: Machine, dire
     images, validation = data
     model = build_model(config.model, config.data.image_size).to(device)
     optimizer = make_optimizer(model, recipe)
-
-    # Resume: weights, optimiser, random states and log as they were at the newest whole checkpoint.
-    state = State(step=0, loss_sum=0.0, rows=[])
-    saved = checkpoint.load_newest(directory / "checkpoints")
-    if saved is not None:
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        engine.restore_random_states(saved["random"])
-        state = State(**saved["state"])
-
-    def save() -> None:
-        parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": engine.random_states(), "state": vars(state)}
-        checkpoint.save(directory / "checkpoints", state.step, parts)
-
+    state = resume(directory, model, optimizer)
     batches = TrainingBatches(len(images), recipe.batch_size, recipe.epochs, config.seed, state.step)
     if batches.per_epoch == 0:
         raise ConfigError(Problem(f"must be at most the {len(images)} training images, is {recipe.batch_size}", ("train", "batch_size")))
@@ -83,48 +71,75 @@ def train(config: RunConfig, data: tuple[Images, Images], machine: Machine, dire
     saved_at = last_report = time.monotonic()
     with engine.stop_flag() as stop:
         for batch in loader(samples, batches, machine.num_workers, pin_memory=device.type == "cuda"):
-            # One step: forward, backward, clip, update at this step's learning rate.
-            batch = tuple(part.to(device, non_blocking=True) for part in batch)
-            epoch_ends = (state.step + 1) % batches.per_epoch == 0
+            # One step at this step's rate.
             lr = learning_rate(recipe, state.step, batches.total, warmup)
             set_learning_rate(optimizer, lr)
-            with autocast(device, recipe.precision), alive_fractions(model, watch=epoch_ends) as alive:
-                loss = task.loss(model, batch)
-            if not torch.isfinite(loss):
-                raise Diverged(f"the loss is {loss.item()} at step {state.step + 1}")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if recipe.clip_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-            optimizer.step()
+            epoch_ends = (state.step + 1) % batches.per_epoch == 0
+            batch = tuple(part.to(device, non_blocking=True) for part in batch)
+            loss, alive = optimise(model, optimizer, task, batch, recipe, watch=epoch_ends)
+            if not math.isfinite(loss):
+                raise Diverged(f"the loss is {loss} at step {state.step + 1}")
             state.step += 1
-            state.loss_sum += loss.item()
+            state.loss_sum += loss
 
             # At the end of an epoch: evaluate when it is time, log one line.
             if epoch_ends:
                 epoch = state.step // batches.per_epoch
-                row: dict[str, Any] = {"epoch": epoch, "step": state.step, "lr": lr, "loss": state.loss_sum / batches.per_epoch, **alive}
-                last = state.step == batches.total
-                evaluated = evaluate(model, task, validation, config, machine, device) if last or epoch % recipe.eval_every == 0 else {}
-                state.rows.append(row | {key: evaluated.get(key, "") for key in task.metrics().keys})
+                due = state.step == batches.total or epoch % recipe.eval_every == 0
+                scores = evaluate(model, task, validation, config, machine, device) if due else {}
+                row = {"epoch": epoch, "step": state.step, "lr": lr, "loss": state.loss_sum / batches.per_epoch, **alive}
+                state.rows.append(row | {key: scores.get(key, "") for key in task.metrics().keys})
                 state.loss_sum = 0.0
                 write_atomic(directory / "log.csv", csv_text(state.rows))
 
             # Keep the work: at each epoch's end, after a while, and when a signal asks to stop.
             now = time.monotonic()
             if epoch_ends or stop.signal is not None or now - saved_at >= machine.checkpoint_every_s:
-                save()
+                save(directory, model, optimizer, state)
                 saved_at = now
             if stop.signal is not None:
                 raise Interrupted(stop.signal)
-            report(Progress(state.step, batches.total, recipe.batch_size / max(now - last_report, 1e-9), {"loss": loss.item()}))
+            report(Progress(state.step, batches.total, recipe.batch_size / max(now - last_report, 1e-9), {"loss": loss}))
             last_report = now
 
     write_atomic(directory / "log.csv", csv_text(state.rows))
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_atomic(directory / "weights.safetensors", tensors_to_bytes(weights))
-    final = state.rows[-1]
-    return {key: float(value) for key, value in final.items() if key not in ("epoch", "step", "lr") and value != ""}
+    return {key: float(value) for key, value in state.rows[-1].items() if key not in ("epoch", "step", "lr") and value != ""}
+
+
+def resume(directory: Path, model: nn.Module, optimizer: Optimizer) -> State:
+    """Weights, optimiser, random states and log as they were at the newest whole checkpoint, or at the start."""
+    saved = checkpoint.load_newest(directory / "checkpoints")
+    if saved is None:
+        return State(step=0, loss_sum=0.0, rows=[])
+    model.load_state_dict(saved["model"])
+    optimizer.load_state_dict(saved["optimizer"])
+    engine.restore_random_states(saved["random"])
+    return State(**saved["state"])
+
+
+def save(directory: Path, model: nn.Module, optimizer: Optimizer, state: State) -> None:
+    """Everything that `resume` needs."""
+    parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": engine.random_states(), "state": vars(state)}
+    checkpoint.save(directory / "checkpoints", state.step, parts)
+
+
+def optimise(model: nn.Module, optimizer: Optimizer, task: Inpainting, batch: Batch, recipe: TrainConfig, watch: bool) -> tuple[float, dict[str, float]]:
+    """One step: forward, backward, clip, update. Returns the loss and, when watched, the fractions alive.
+
+    A loss that is not finite changes no weight.
+    """
+    with autocast(batch[0].device, recipe.precision), alive_fractions(model, watch) as alive:
+        loss = task.loss(model, batch)
+    value = float(loss.item())
+    if math.isfinite(value):
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+        optimizer.step()
+    return value, alive
 
 
 def augmented(recipe: TrainConfig, image_size: int, task: Inpainting) -> Callable[[Tensor, np.random.Generator], Any]:
