@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from afno_repro.mixers.spectral import Grid, complex_parameter, float32_region, irfft2, rfft2
+from afno_repro.mixers.spectral import Grid, all_modes, complex_parameter, float32_region, irfft2, rfft2
 
 
 class GFN(nn.Module):
@@ -22,8 +22,10 @@ class GFN(nn.Module):
 
     @float32_region
     def forward(self, x: Tensor) -> Tensor:  # B H W C
-        z = rfft2(x.permute(0, 3, 1, 2).contiguous())  # B C H M
-        y = irfft2(z * self.filter_for(z.shape[2], z.shape[3]), grid=(x.shape[1], x.shape[2]))
+        grid = (x.shape[1], x.shape[2])
+        modes = all_modes(grid)
+        z = rfft2(x.permute(0, 3, 1, 2).contiguous(), modes)  # B C H M
+        y = irfft2(z * self.filter_for(z.shape[2], z.shape[3]), modes, grid)
         return y.permute(0, 2, 3, 1)
 
     def filter_for(self, height: int, modes: int) -> Tensor:

@@ -6,7 +6,7 @@ channels-first, where the FFT runs over contiguous memory.
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,58 @@ Grid = tuple[int, int]
 Mixer = TypeVar("Mixer", bound=nn.Module)
 
 
-def rfft2(x: Tensor) -> Tensor:
-    """Orthonormal real FFT over the token grid: B C H W -> B C H M, complex."""
-    return torch.fft.rfft2(x, norm="ortho")
+class Modes(NamedTuple):
+    """A box of low frequencies: rows 0 .. low - 1 and -high .. -1 of the full axis, columns 0 .. columns - 1 of the half axis."""
+
+    low: int
+    high: int
+    columns: int
 
 
-def irfft2(z: Tensor, grid: Grid) -> Tensor:
-    """Inverse of rfft2: B C H M -> B C H W.
+def all_modes(grid: Grid) -> Modes:
+    """Every mode that a grid has."""
+    return Modes(-(-grid[0] // 2), grid[0] // 2, grid[1] // 2 + 1)
+
+
+def box(grid: Grid, rows: int, columns: int) -> Modes:
+    """Rows of frequency -rows .. rows - 1 and the first `columns` columns, as far as the grid has them."""
+    low, high, width = all_modes(grid)
+    return Modes(min(rows, low), min(rows, high), min(columns, width))
+
+
+def kept_modes(grid: Grid, keep: float) -> Modes:
+    """The fraction `keep` of the modes of each axis, the low ones: 0.5 keeps a quarter of them, 1 everything."""
+    if keep == 1:
+        return all_modes(grid)
+    return box(grid, max(1, round(keep * grid[0] / 2)), round(keep * grid[1] / 2) + 1)
+
+
+def rfft2(x: Tensor, modes: Modes) -> Tensor:
+    """Orthonormal real FFT over the token grid: B C H W -> B C R M, complex, for the R rows and M columns of `modes`.
+
+    Columns that are not kept are left out before the transform along H.
+    """
+    if modes == all_modes((x.shape[-2], x.shape[-1])):
+        return torch.fft.rfft2(x, norm="ortho")
+    z = torch.fft.rfft(x, dim=-1, norm="ortho")[..., : modes.columns]
+    return rows_of(torch.fft.fft(z, dim=-2, norm="ortho"), modes.low, modes.high, dim=-2)
+
+
+def rows_of(z: Tensor, low: int, high: int, dim: int) -> Tensor:
+    """The first `low` and the last `high` entries of an axis."""
+    return torch.cat([z.narrow(dim, 0, low), z.narrow(dim, z.shape[dim] - high, high)], dim=dim)
+
+
+def irfft2(z: Tensor, modes: Modes, grid: Grid) -> Tensor:
+    """Inverse of rfft2, modes that were not kept being zero: B C R M -> B C H W.
 
     After a nonlinearity the columns of frequency 0 and W / 2 are not Hermitian any more, and libraries disagree on a
     two-dimensional inverse real FFT of such a spectrum. A complex FFT along H, then a real one along W, means the
     same everywhere: the real one ignores the imaginary parts of both columns.
     """
+    if z.shape[-2] < grid[0]:
+        gap = z.new_zeros(*z.shape[:-2], grid[0] - z.shape[-2], z.shape[-1])
+        z = torch.cat([z[..., : modes.low, :], gap, z[..., modes.low :, :]], dim=-2)
     return torch.fft.irfft(torch.fft.ifft(z, dim=-2, norm="ortho"), n=grid[1], dim=-1, norm="ortho")
 
 
@@ -38,6 +78,19 @@ def complex_parameter(*shape: int, std: float) -> nn.Parameter:
 def block_matmul(z: Tensor, weight: Tensor) -> Tensor:
     """One matrix per block, the same for every mode: z (B K D N), weight (K D D', real view) -> B K D' N."""
     return torch.view_as_complex(weight).transpose(-1, -2) @ z
+
+
+def mode_matmul(z: Tensor, weight: Tensor) -> Tensor:
+    """One matrix per mode and block: z (B K D R M), weight (R M K D D', real view) -> B K D' R M."""
+    z = z.permute(3, 4, 1, 0, 2) @ torch.view_as_complex(weight)  # R M K B D'
+    return z.permute(3, 2, 4, 0, 1).contiguous()
+
+
+def bias_layer(bias: str, dim: int) -> nn.Module | None:
+    """What is added to the mixed tokens (B C N): nothing, the tokens themselves (Figure 3) or a 1x1 convolution of them (A.2)."""
+    if bias == "conv":
+        return nn.Conv1d(dim, dim, kernel_size=1)
+    return nn.Identity() if bias == "identity" else None
 
 
 def on_parts(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:

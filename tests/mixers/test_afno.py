@@ -72,7 +72,7 @@ def test_a_high_threshold_leaves_only_the_bias():
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("num_blocks", 4), ("num_blocks", 0), ("sparsity_threshold", -0.1), ("keep", 0.0), ("keep", 1.5), ("keep", 0.5), ("bias", "conv2d"), ("init_std", 0.0)],
+    [("num_blocks", 4), ("num_blocks", 0), ("sparsity_threshold", -0.1), ("keep", 0.0), ("keep", 1.5), ("bias", "conv2d"), ("init_std", 0.0)],
 )
 def test_impossible_options_name_their_key(option, value):
     with pytest.raises(ConfigError) as error:
@@ -84,6 +84,55 @@ def test_all_impossible_options_are_named_at_once():
     with pytest.raises(ConfigError) as error:
         AFNO(6, (4, 4), num_blocks=4, sparsity_threshold=-1.0, keep=0.0, bias="identity", init_std=0.02)
     assert {p.key[0] for p in error.value.problems} == {"num_blocks", "sparsity_threshold", "keep"}
+
+
+def wave(grid, rows, columns):
+    """A real image of one frequency."""
+    h, w = (torch.arange(size, dtype=torch.float64) for size in grid)
+    return torch.cos(2 * torch.pi * (rows * h[:, None] / grid[0] + columns * w / grid[1]))[None, :, :, None].expand(1, *grid, 6).contiguous()
+
+
+def passed(keep, grid, rows, columns):
+    """What is left of a wave by a mixer whose MLP passes every mode that is kept (its output has the same sign pattern)."""
+    mixer = AFNO(6, grid, num_blocks=1, sparsity_threshold=0.0, keep=keep, bias="none", init_std=0.3).double()
+    with torch.no_grad():
+        for p in (mixer.b1, mixer.b2):
+            p.zero_()
+    return mixer(wave(grid, rows, columns)).abs().max().item()
+
+
+@pytest.mark.parametrize("grid", [(16, 16), (16, 12), (15, 17)])
+def test_hard_thresholding_passes_low_frequencies_and_removes_high_ones_on_both_axes(grid):
+    for rows, columns in ((1, 0), (0, 1), (2, 2), (-2, 1)):
+        assert passed(0.5, grid, rows, columns) > 1e-3
+    for rows, columns in ((7, 0), (-7, 1), (0, grid[1] // 2 - 1), (grid[0] // 2 - 1, grid[1] // 2 - 1)):
+        assert passed(0.5, grid, rows, columns) < 1e-9
+        assert passed(1.0, grid, rows, columns) > 1e-3
+
+
+@pytest.mark.parametrize(("keep", "grid"), [(0.5, (8, 8)), (0.5, (7, 9)), (32 / 56, (14, 14)), (0.1, (5, 5)), (0.9, (6, 10))])
+def test_hard_thresholding_is_the_full_layer_with_the_other_modes_set_to_zero(keep, grid):
+    options = {**OPTIONS, "bias": "none"}
+    torch.manual_seed(0)
+    kept = AFNO(6, grid, **{**options, "keep": keep}).double()
+    x = torch.randn(2, *grid, 6, dtype=torch.float64)
+    h, w = grid
+    z = torch.fft.rfft2(x.permute(0, 3, 1, 2), norm="ortho")
+    rows = torch.fft.fftfreq(h, 1 / h).round()
+    half = max(1, round(keep * h / 2))
+    inside = ((rows >= -half) & (rows < half))[:, None] & (torch.arange(w // 2 + 1) <= round(keep * w / 2))
+    out = kept.block_mlp(z.flatten(2)).view_as(z) * inside
+    torch.testing.assert_close(kept(x), inverse(out.permute(0, 2, 3, 1), h, w))
+
+
+def test_keep_1_changes_nothing_and_half_of_each_axis_is_a_quarter_of_the_modes():
+    from afno_repro.mixers.spectral import all_modes, kept_modes
+
+    assert kept_modes((56, 56), 1.0) == all_modes((56, 56)) == (28, 28, 29)
+    low, high, columns = kept_modes((256, 256), 0.5)
+    assert (low + high, columns) == (128, 65)
+    low, high, columns = kept_modes((56, 56), 32 / 56)
+    assert (low + high, columns) == (32, 17)
 
 
 @pytest.mark.gpu

@@ -38,7 +38,6 @@ def test_the_small_spec_is_sound(tmp_path):
         ("num_blocks: 2", "num_blocks: 3", "num_blocks: afno: must divide the width 8, is 3"),
         ("sparsity_threshold: 0.01", "sparsity_threshold: -0.01", "sparsity_threshold: afno: must be at least 0, is -0.01"),
         ("keep: 1.0", "keep: 0", "keep: afno: must lie in (0, 1], is 0"),
-        ("keep: 1.0", "keep: 0.5", "hard thresholding does not exist yet"),
         ("keep: 1.0", "keep_fraction: 1.0", "afno has no option 'keep_fraction'"),
         ("keep: 1.0, ", "", "afno needs the option 'keep'"),
         ("num_blocks: 2", "num_blocks: two", "num_blocks: afno: must be a whole number, is 'two'"),
