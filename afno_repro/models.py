@@ -1,17 +1,19 @@
 """From a ModelConfig to a network: `build_model`, and `check_model`, which finds every bad option without any memory."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
-from afno_repro.backbones import BACKBONES
+from afno_repro.backbones import BACKBONES, WITHOUT_MIXER
 from afno_repro.config import ModelConfig, Part
 from afno_repro.errors import ConfigError, Problem
 from afno_repro.heads import HEADS
 from afno_repro.mixers import MIXERS
 from afno_repro.mixers.spectral import Grid
-from afno_repro.options import option_problems, suggest
+from afno_repro.options import fits, option_problems, suggest
 
 GIVEN = {"mixer": ("dim", "grid"), "backbone": ("image_size", "mixer"), "head": ("dims", "strides")}
 
@@ -41,11 +43,10 @@ def build_model(config: ModelConfig, image_size: int) -> Model:
 def _assemble(config: ModelConfig, image_size: int) -> Model:
     """Build from options that are known to fit the constructors."""
 
-    def mixer(dim: int, grid: Grid) -> nn.Module:
-        if config.mixer is None:
-            raise ConfigError(Problem(f"{config.backbone.name} needs a token mixer", (), f"mixers: {', '.join(MIXERS)}"))
+    def mixer(dim: int, grid: Grid, stage: int) -> nn.Module:
+        assert config.mixer is not None
         try:
-            return MIXERS[config.mixer.name](dim, grid, **config.mixer.options)
+            return MIXERS[config.mixer.name](dim, grid, **stage_options(config.mixer, stage))
         except ConfigError as error:
             raise error.within("mixer") from None
 
@@ -54,6 +55,12 @@ def _assemble(config: ModelConfig, image_size: int) -> Model:
     except ConfigError as error:
         raise error if all(p.key[:1] in ((), ("mixer",)) for p in error.problems) else error.within("backbone") from None
     return Model(backbone, HEADS[config.head.name](backbone.dims, backbone.strides, **config.head.options))
+
+
+def stage_options(mixer: Part, stage: int) -> dict[str, Any]:
+    """The mixer's options in one stage: an option that is a list where one value is meant has a value for each stage."""
+    hints = get_type_hints(MIXERS[mixer.name].__init__)
+    return {key: value[stage] if isinstance(value, list) and not fits(value, hints[key]) else value for key, value in mixer.options.items()}
 
 
 def check_model(config: ModelConfig, image_size: int) -> None:
@@ -67,12 +74,17 @@ def check_model(config: ModelConfig, image_size: int) -> None:
     with torch.device("meta"):
         if not unusable:
             problems += _problems_of(lambda: _assemble(known, image_size))
-        dim = known.backbone.options.get("embed_dim")
-        if known.mixer is not None and "mixer" not in unusable and isinstance(dim, int) and dim > 0:
-            mixer = known.mixer
-            problems += _problems_of(lambda: MIXERS[mixer.name](dim, (1, 1), **mixer.options), "mixer")
+        if (mixer := known.mixer) is not None and "mixer" not in unusable:
+            for stage, dim in enumerate(_widths(known.backbone)):
+                problems += _problems_of(partial(MIXERS[mixer.name], dim, (1, 1), **stage_options(mixer, stage)), "mixer")
     if problems:
         raise ConfigError(*dict.fromkeys(problems))
+
+
+def _widths(backbone: Part) -> list[int]:
+    """The widths of a backbone's stages, as far as its options say them."""
+    widths = backbone.options.get("embed_dims", [backbone.options.get("embed_dim")])
+    return [dim for dim in widths if isinstance(dim, int) and dim > 0] if isinstance(widths, list) else []
 
 
 def _problems_of(build: Callable[[], nn.Module], *key: str) -> list[Problem]:
@@ -102,6 +114,21 @@ def _option_problems(config: ModelConfig) -> list[Problem]:
             continue
         if part.name not in table:
             problems.append(Problem(f"there is no {kind} {part.name!r}", (kind, "name"), suggest(part.name, table, f"{kind} names")))
-        else:
-            problems += ConfigError(*option_problems(part.name, part.options, table[part.name], GIVEN[kind])).within(kind).problems
+            continue
+        each_stage = _each_stage(part, config.backbone) if kind == "mixer" else [part.options]
+        found = [p for options in each_stage for p in option_problems(part.name, options, table[part.name], GIVEN[kind])]
+        problems += ConfigError(*dict.fromkeys(found)).within(kind).problems
+    if config.backbone.name in BACKBONES and (config.mixer is None) != (config.backbone.name in WITHOUT_MIXER):
+        wants = "takes no token mixer" if config.mixer else "needs a token mixer"
+        problems.append(Problem(f"{config.backbone.name} {wants}", ("mixer",), f"mixers: {', '.join(MIXERS)}"))
     return problems
+
+
+def _each_stage(mixer: Part, backbone: Part) -> list[dict[str, Any]]:
+    """The mixer's options in every stage of a backbone; a list of another length stays as it is, a mistake to be named."""
+    stages = getattr(BACKBONES.get(backbone.name), "num_stages", 1)
+    hints = get_type_hints(MIXERS[mixer.name].__init__)
+    split = {
+        key for key, value in mixer.options.items() if isinstance(value, list) and key in hints and not fits(value, hints[key]) and len(value) == stages > 1
+    }
+    return [{key: value[i] if key in split else value for key, value in mixer.options.items()} for i in range(stages)]

@@ -47,6 +47,32 @@ def sines(dim: int, grid: Grid) -> Tensor:
     return torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()], dim=-1)[..., :dim].permute(2, 0, 1).contiguous()
 
 
+class OverlapPatchEmbed(nn.Module):
+    """A strided convolution whose patches overlap, and a layer norm (Xie et al. 2021): (B, C', H', W') -> (B, H, W, C)."""
+
+    def __init__(self, channels: int, dim: int, patch_size: int, stride: int):
+        super().__init__()
+        self.project = nn.Conv2d(channels, dim, kernel_size=patch_size, stride=stride, padding=patch_size // 2)
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.project(x).permute(0, 2, 3, 1))
+
+
+class MixFFN(nn.Module):
+    """Linear, 3x3 depthwise convolution, GELU, linear (Xie et al. 2021): the convolution tells tokens where they are."""
+
+    def __init__(self, dim: int, ratio: int):
+        super().__init__()
+        self.expand, self.contract = nn.Linear(dim, ratio * dim), nn.Linear(ratio * dim, dim)
+        self.depthwise = nn.Conv2d(ratio * dim, ratio * dim, kernel_size=3, padding=1, groups=ratio * dim)
+        self.activation = nn.GELU()
+
+    def forward(self, x: Tensor) -> Tensor:  # B H W C
+        x = self.depthwise(self.expand(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.contract(self.activation(x))
+
+
 class MLP(nn.Sequential):
     """Linear, GELU, linear: channel mixing, the same for every token."""
 

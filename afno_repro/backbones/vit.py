@@ -12,11 +12,11 @@ from afno_repro.mixers.spectral import Grid
 class ViT(nn.Module):
     """Image (B, 3, height, width) -> [one feature map (B, H, W, C)], for images whose sides patch_size divides.
 
-    `mixer` makes a token mixer from a width and a grid; `skips` is the number of residuals in a block, 1 or 2;
+    `mixer` makes a token mixer from a width, a grid and the stage's number, here 0; `skips` is the number of residuals in a block, 1 or 2;
     `image_size` sets the grid that positions and filters are learned on.
     """
 
-    def __init__(self, image_size: int, mixer: Callable[[int, Grid], nn.Module], patch_size: int, embed_dim: int, depth: int, mlp_ratio: int, skips: int):
+    def __init__(self, image_size: int, mixer: Callable[[int, Grid, int], nn.Module], patch_size: int, embed_dim: int, depth: int, mlp_ratio: int, skips: int):
         super().__init__()
         require(
             (patch_size > 0 and image_size % patch_size == 0, "patch_size", f"vit: must divide the image size {image_size}, is {patch_size}"),
@@ -29,7 +29,7 @@ class ViT(nn.Module):
         self.dims, self.strides = [embed_dim], [patch_size]
         self.embed = PatchEmbed(patch_size, embed_dim)
         self.positions = Positions(embed_dim, grid)
-        self.blocks = nn.Sequential(*(Block(embed_dim, mixer(embed_dim, grid), MLP(embed_dim, mlp_ratio), skips, eps=1e-6) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(Block(embed_dim, mixer(embed_dim, grid, 0), MLP(embed_dim, mlp_ratio), skips, eps=1e-6) for _ in range(depth)))
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
 
     def forward(self, images: Tensor) -> list[Tensor]:

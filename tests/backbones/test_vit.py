@@ -77,7 +77,7 @@ def test_positions_are_resized_to_another_grid():
         ({"embed_dim": "wide"}, ("backbone", "embed_dim")),
         ({"depht": 2}, ("backbone", "depht")),
         ({"mixer": Part("fft", {})}, ("mixer", "name")),
-        ({"mixer": None}, ()),
+        ({"mixer": None}, ("mixer",)),
         ({"head": Part("classification", {})}, ("head",)),
     ],
     ids=str,
