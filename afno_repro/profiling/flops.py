@@ -19,9 +19,11 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from afno_repro.mixers import MIXERS
+from afno_repro.errors import require
+from afno_repro.mixers import AFNO, FNO, GFN, MIXERS, AFNOStatic
 
 aten = torch.ops.aten
+SPECTRAL = (AFNO, AFNOStatic, FNO, GFN)
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,18 @@ class CountingRule:
     """How a table of the paper counts multiply-accumulates."""
 
     attention_products: int  # of the two products of softmax attention, how many count
-    conv_bias: bool  # whether a convolution inside a mixer counts
+    conv_bias: bool  # whether a convolution inside a spectral mixer counts
+    inner_norm: int  # operations an element of a layer norm inside a mixer
+    upsampling: int  # operations an element of a bilinear resizing outside mixers
+    mixer_fft: float  # share of the FFTs' floating-point operations that counts for the mixers, not for the model
+
+    def __post_init__(self) -> None:
+        require(
+            (self.attention_products in (0, 1, 2), "attention_products", f"count: must be 0, 1 or 2, is {self.attention_products}"),
+            (self.inner_norm >= 0, "inner_norm", f"count: must be at least 0, is {self.inner_norm}"),
+            (self.upsampling >= 0, "upsampling", f"count: must be at least 0, is {self.upsampling}"),
+            (self.mixer_fft >= 0, "mixer_fft", f"count: must be at least 0, is {self.mixer_fft}"),
+        )
 
 
 @dataclass(frozen=True)
@@ -72,25 +85,31 @@ class _Operators(TorchDispatchMode):
         self.rule = rule
         self.macs = {"model": 0.0, "mixer": 0.0}
         self.flops = {"model": 0.0, "mixer": 0.0}
-        self.in_mixer = False
+        self.in_mixer = self.in_spectral_mixer = False
         self.attention_products: int | None = None  # seen so far in the attention that is running
 
-    def enter_mixer(self, *_: Any) -> None:
-        self.in_mixer = True
+    def enter_mixer(self, mixer: nn.Module, *_: Any) -> None:
+        self.in_mixer, self.in_spectral_mixer = True, isinstance(mixer, SPECTRAL)
 
     def leave_mixer(self, *_: Any) -> None:
-        self.in_mixer = False
+        self.in_mixer = self.in_spectral_mixer = False
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operator(*args, **(kwargs or {}))
-        products = PRODUCTS.get(operator.overloadpacket)
-        if products is not None:
-            macs = products(args, result) * (4 if result.is_complex() else 1)
-            self.add(macs if self.counts(operator.overloadpacket) else 0, 2 * macs)
-        elif operator.overloadpacket in TRANSFORMS:
-            self.add(0, _fft_flops(args, result))
-        elif self.in_mixer:
-            self.add(0, ELEMENTWISE.get((operator.overloadpacket, result.is_complex() if isinstance(result, Tensor) else False), 0) * _size(result))
+        kind, first = operator.overloadpacket, result[0] if isinstance(result, tuple) else result
+        if kind in PRODUCTS:
+            macs = PRODUCTS[kind](args, result) * (4 if result.is_complex() else 1)
+            self.add(macs if self.counts(kind) else 0, 2 * macs)
+        elif kind in TRANSFORMS:
+            flops = _fft_flops(args, result)
+            self.add(0, flops)
+            self.macs["mixer"] += self.rule.mixer_fft * flops
+        elif kind is aten.native_layer_norm and self.in_mixer:
+            self.add(self.rule.inner_norm * first.numel(), 0)
+        elif kind is aten.upsample_bilinear2d and not self.in_mixer:
+            self.add(self.rule.upsampling * first.numel(), 0)
+        elif self.in_mixer and isinstance(first, Tensor):
+            self.add(0, ELEMENTWISE.get((kind, first.is_complex()), 0) * first.numel())
         return result
 
     def counts(self, operator: Any) -> bool:
@@ -98,7 +117,7 @@ class _Operators(TorchDispatchMode):
         if self.attention_products is not None:
             self.attention_products += 1
             return self.attention_products <= self.rule.attention_products
-        return self.rule.conv_bias or not (self.in_mixer and operator is aten.convolution)
+        return self.rule.conv_bias or not (self.in_spectral_mixer and operator is aten.convolution)
 
     def add(self, macs: float, flops: float) -> None:
         for part in ("model", "mixer") if self.in_mixer else ("model",):
@@ -120,10 +139,6 @@ class _AttentionProducts(TorchFunctionMode):
         result = function(*args, **(kwargs or {}))
         self.counter.attention_products = None
         return result
-
-
-def _size(result: Any) -> int:
-    return result.numel() if isinstance(result, Tensor) else 0
 
 
 def _fft_flops(args: Any, result: Tensor) -> float:

@@ -38,8 +38,9 @@ def tables(places: Places, built: list[Table], scale: str, choice: Choice) -> An
 
     def show() -> None:
         for table in built:
+            titles = len(table.spec.structure.row_title)
             header, lines = grid(table, [column for column in table.columns if column.printed], brief=True)
-            print_grid(f"{table.spec.structure.title} ({table.scale} scale)", header, lines, whole=len(table.spec.structure.row_title))
+            print_grid(f"{table.spec.structure.title} ({table.scale} scale)", header, lines, whole=titles if titles <= 2 else 0)
             print("paper: = stated, ~ assumed, ! differs")
             print(f"{folder / table.spec.name}.md, .csv; all cells in {folder / 'cells.csv'}, claims in {folder / 'claims.csv'}")
 

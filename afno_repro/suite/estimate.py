@@ -41,7 +41,9 @@ def flops(config: RunConfig, machine: Machine) -> float | None:
         return 0.0
     with torch.device("meta"):
         model = build_model(config.model, config.data.image_size)
-    forward = 1e9 * count(model, config.data.image_size, CountingRule(2, True)).gflops_full
+    forward = (
+        1e9 * count(model, config.data.image_size, CountingRule(attention_products=2, conv_bias=True, inner_norm=0, upsampling=0, mixer_fft=0.0)).gflops_full
+    )
     if config.train is None:
         passes = config.task.options["batch_size"] * (config.task.options["warmup"] + config.task.options["repeats"])
         return float(forward * passes)

@@ -117,7 +117,7 @@ def grid(table: Table, columns: list[Column], brief: bool = False) -> tuple[list
         line = list(row.title)
         for column in columns:
             cell = table.cell(row, column)
-            line += [_ours(cell, column), *([_papers(cell, column, brief)] if column in with_paper else [])]
+            line += [_ours(cell, column), *([_papers(cell, column, brief) if column.key in row.paper else "–"] if column in with_paper else [])]
         lines.append(line)
     return header, lines
 

@@ -160,7 +160,7 @@ def reproduce(places: Places, prepared: Prepared, scale: str, choice: Choice, ma
         if messages:
             raise kind("\n".join(dict.fromkeys(messages)))
     asked = [table for table in tables if table.spec.name in {plan.spec.name for plan in prepared.plans}]
-    return asked, 0 if all(_complete(table, plan) for table, plan in zip(asked, prepared.plans, strict=True)) else 4
+    return asked, 0 if all(_complete(table, plan, choice) for table, plan in zip(asked, prepared.plans, strict=True)) else 4
 
 
 def _publish(plans: Sequence[Plan], machine: Machine, folder: Path) -> None:
@@ -173,13 +173,14 @@ def _publish(plans: Sequence[Plan], machine: Machine, folder: Path) -> None:
                 publish(records_folder(folder, plan.spec.name), row, stage, seed, record)
 
 
-def _complete(table: Table, plan: Plan) -> bool:
+def _complete(table: Table, plan: Plan, choice: Choice) -> bool:
     """Whether every asked cell has what the paper's has: a number, or no number where the paper prints none."""
-    asked = {(row, stage) for row, stage, _ in plan.needs}
+    rows = {row for row, _, _ in plan.needs} if choice.kinds else set(choice.rows or [row.key for row in table.spec.rows])
+    stages = {stage for _, stage, _ in plan.needs} if choice.kinds else set(table.spec.stages)
     for row in table.spec.rows:
         for column in table.columns:
             cell = table.cell(row, column)
-            if (row.key, column.source.split("/")[0]) not in asked or cell.state in ("measured", "not_applicable"):
+            if row.key not in rows or column.source.split("/")[0] not in stages or cell.state in ("measured", "quoted", "not_applicable"):
                 continue
             if cell.state == "out_of_memory" and column.key in row.paper and row.paper[column.key] is None:
                 continue

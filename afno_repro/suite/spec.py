@@ -42,6 +42,7 @@ class Row(BaseModel):
     model: dict[str, Any] | None
     paper: dict[str, float | None] = {}
     printed: bool = True  # False: an extra row that the paper does not have
+    quoted: str = ""  # whose numbers the paper took over for this row, where it did not measure them
 
 
 class Scale(BaseModel):
@@ -81,9 +82,9 @@ class _Structure(BaseModel):
     title: str
     group: str
     row_title: list[str]
-    counting: dict[str, bool | int]
+    counting: dict[str, Any]
     model: dict[str, Any]
-    stages: dict[str, dict[str, Any]]
+    stages: dict[str, dict[str, Any] | None]  # None: no task fills it yet
     columns: list[Column]
     rows: list[Row]
     scales: dict[Literal["smoke", "tiny", "small", "paper"], Scale]
@@ -152,7 +153,7 @@ def _structure_problems(tree: Tree, error: ValidationError) -> list[tuple[tuple[
     """pydantic's errors as problems, with the keys of the part to leave out; list items last first."""
     found: list[tuple[tuple[str | int, ...], Problem]] = []
     for item in error.errors():
-        keys = tuple(key for key in item["loc"] if key != "[key]" and not (isinstance(key, str) and key in ("bool", "int", "list[str]")))
+        keys = tuple(key for key in item["loc"] if key != "[key]" and not (isinstance(key, str) and key in ("list[str]", "dict[str,any]")))
         path = tuple(map(str, keys))
         if item["type"] == "extra_forbidden":
             problem = Problem(f"unknown key {path[-1]!r}", path, _suggestion(path), tree.locate(keys), unknown=True)

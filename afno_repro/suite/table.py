@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Cell:
     """One number: mean and sample standard deviation over `samples` (a seed's or a repeat's value each).
 
-    `state` is measured, out_of_memory, diverged, missing or not_applicable; `paper` is None where the scale makes the
+    `state` is measured, quoted, out_of_memory, diverged, missing or not_applicable; `paper` is None where the scale makes the
     paper's value incomparable; `verdict` is stated, assumed or differs, for counted costs alone.
     """
 
@@ -106,7 +106,11 @@ def _cell(plan: Plan, row: Row, column: Column, found: Mapping[tuple[str, str, i
     at_paper = stage_scale(plan.spec, plan.scale, stage) == "paper"
     paper = row.paper.get(column.key) if at_paper else None
     if not wanted:
-        return Cell("not_applicable")
+        if plan.spec.structure.stages[stage] is not None or column.key not in row.paper:
+            return Cell("not_applicable")
+        if row.quoted:
+            return Cell("quoted", note=f"quoted by the paper from {row.quoted}")
+        return Cell("missing", paper=paper, note="no task fills this column yet")
     records = [found[need] for need in wanted if need in found]
     ids = tuple(record.run_id for record in records)
     failed = sorted({record.outcome for record in records if record.outcome != "ok"})

@@ -7,8 +7,8 @@ from afno_repro.config import ModelConfig, Part
 from afno_repro.models import build_model
 from afno_repro.profiling.flops import CountingRule, count
 
-ONE_PRODUCT = CountingRule(attention_products=1, conv_bias=False)
-BOTH_PRODUCTS = CountingRule(attention_products=2, conv_bias=True)
+ONE_PRODUCT = CountingRule(attention_products=1, conv_bias=False, inner_norm=0, upsampling=0, mixer_fft=0.0)
+BOTH_PRODUCTS = CountingRule(attention_products=2, conv_bias=True, inner_norm=5, upsampling=4, mixer_fft=0.5)
 
 
 def counted(dim, depth, mixer, image_size=224, patch=4, rule=ONE_PRODUCT, ratio=4, head=None):
@@ -68,6 +68,74 @@ def test_full_operations_add_transforms_and_elementwise_work(dim, depth, image_s
     assert gfn.gflops_full * 1e9 == pytest.approx(2e9 * gfn.gflops + transforms + 6 * m * dim * depth)
     assert spectral.gflops_full * 1e9 == pytest.approx(2e9 * spectral.gflops + transforms + 16 * m * dim * depth)
     assert spectral.mixer_gflops_full * 1e9 == pytest.approx(2e9 * spectral.mixer_gflops + transforms + 16 * m * dim * depth)
+
+
+def test_the_norms_of_a_mixer_and_half_its_transforms_count_where_the_rule_says_so():
+    dim, depth, n, m, h, rank = 96, 3, 64, 8 * 5, 8, 4
+    mixer = Part("long_short", {"num_heads": 6, "window": 1, "rank": rank})
+    without, with_norms = (counted(dim, depth, mixer, 32, 4, rule).gflops * 1e9 for rule in (ONE_PRODUCT, BOTH_PRODUCTS))
+    assert with_norms - without == pytest.approx(5 * depth * 2 * (n + rank) * dim)
+    gfn = counted(dim, depth, Part("gfn", {}), 32, 4, BOTH_PRODUCTS)
+    transforms = depth * dim * (2.5 * n * math.log2(n) + 2.5 * n * math.log2(h) + 5 * m * math.log2(h))
+    assert gfn.mixer_gflops * 1e9 == pytest.approx(transforms / 2)
+    assert gfn.gflops == pytest.approx(counted(dim, depth, Part("gfn", {}), 32, 4, ONE_PRODUCT).gflops)
+
+
+@pytest.mark.parametrize(("dims", "size"), [((8, 16, 40, 64), 64), ((16, 24, 48, 64), 128)])
+def test_segformer_equals_its_closed_form(dims, size):
+    depths, ratio, out, classes, reductions = [1, 2, 1, 1], 2, 16, 19, [8, 4, 2, 1]
+    options = {"embed_dims": list(dims), "depths": depths, "mlp_ratio": ratio, "learned_at": 64}
+    mixer = Part("efficient_self_attention", {"num_heads": [1, 2, 4, 8], "reduction": reductions})
+    head = Part("segformer", {"embed_dim": out, "dropout": 0.1, "num_classes": classes})
+    with torch.device("meta"):
+        model = build_model(ModelConfig(Part("segformer", options), mixer, head), size)
+    macs, mixers = 0, 0
+    for i, (dim, depth, reduction) in enumerate(zip(dims, depths, reductions, strict=True)):
+        n = (size // 2 ** (i + 2)) ** 2
+        keys = n // reduction**2
+        layer = 2 * n * dim**2 + 2 * keys * dim**2 + 2 * n * keys * dim + (keys * reduction**2 * dim**2 if reduction > 1 else 0)
+        mixers += depth * layer
+        macs += n * dim * ((3 * 49) if i == 0 else dims[i - 1] * 9)  # the patch embedding
+        macs += depth * (2 * n * ratio * dim**2 + 9 * n * ratio * dim) + n * dim * out
+    fine = (size // 4) ** 2
+    macs += mixers + fine * (4 * out * out + out * classes)
+    norms = 5 * sum(d * (size // 2 ** (i + 2)) ** 2 // r**2 * w for i, (d, r, w) in enumerate(zip(depths, reductions, dims, strict=True)) if r > 1)
+    got, ruled = count(model, size, ONE_PRODUCT), count(model, size, BOTH_PRODUCTS)
+    products = sum(d * (size // 2 ** (i + 2)) ** 4 // r**2 * w for i, (d, r, w) in enumerate(zip(depths, reductions, dims, strict=True)))
+    assert got.gflops * 1e9 == pytest.approx(macs - products)
+    assert ruled.gflops * 1e9 == pytest.approx(macs + 4 * 3 * fine * out + norms)
+    assert ruled.mixer_gflops * 1e9 == pytest.approx(mixers + norms)
+
+
+def test_fno_and_static_afno_cost_what_their_kept_modes_cost():
+    dim, depth, n = 24, 2, 64
+    rest = 8 * n * dim**2 * depth + 2 * n * 48 * dim
+    fno = counted(dim, depth, Part("fno", {"modes": [3, 2], "init_std": 0.02}), 32)
+    assert fno.gflops * 1e9 == pytest.approx(rest + depth * 4 * 12 * dim**2)
+    assert fno.mixer_params == depth * 2 * 12 * dim**2
+    options = {"num_blocks": 4, "sparsity_threshold": 0.1, "modes": [3, 2], "bias": "identity", "init_std": 0.02}
+    static = counted(dim, depth, Part("afno_static", options), 32)
+    assert static.gflops * 1e9 == pytest.approx(rest + depth * 4 * 12 * dim**2 / 4)
+    kept = counted(dim, depth, Part("afno", {**afno(4).options, "keep": 0.5}), 32)
+    assert kept.gflops * 1e9 == pytest.approx(rest + depth * 8 * (4 * 3) * dim**2 / 4)
+
+
+def test_public_counters_agree_where_they_are_right():
+    from fvcore.nn import FlopCountAnalysis
+    from torch.utils.flop_counter import FlopCounterMode
+
+    backbone = Part("resnet", {"depth": 50})
+    config = ModelConfig(backbone, None, Part("segformer", {"embed_dim": 32, "dropout": 0.1, "num_classes": 19}))
+    model = build_model(config, 64).eval()
+    with torch.device("meta"):
+        ours = count(build_model(config, 64), 64, ONE_PRODUCT).gflops * 1e9
+    images = torch.zeros(1, 3, 64, 64)
+    theirs = FlopCountAnalysis(model, images).unsupported_ops_warnings(False)
+    by_operator = theirs.by_operator()
+    assert by_operator["conv"] + by_operator["linear"] == pytest.approx(ours, rel=1e-4)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images)
+    assert counter.get_total_flops() == pytest.approx(2 * ours)
 
 
 def test_parameters_of_a_mixer_and_of_the_model():

@@ -15,7 +15,7 @@ SMALL = """\
 title: A small table
 group: inpainting
 row_title: [Backbone, Mixer]
-counting: {attention_products: 1, conv_bias: false}
+counting: {attention_products: 1, conv_bias: false, inner_norm: 0, upsampling: 0, mixer_fft: 0.0}
 model:
   backbone: {name: vit, patch_size: 4, embed_dim: 8, depth: 1, mlp_ratio: 2, skips: 2}
   head: {name: inpainting}

@@ -56,6 +56,7 @@ def test_the_small_spec_is_sound(tmp_path):
         ("name: flip", "name: flop", "Did you mean 'flip'?"),
         ("fill: mean", "fill: median", "there is no fill 'median'"),
         ("attention_products: 1, ", "attention_products: 1, fft: true, ", "count has no option 'fft'"),
+        ("attention_products: 1, ", "attention_products: 3, ", "must be 0, 1 or 2, is 3"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_line(tmp_path, old, new, says):

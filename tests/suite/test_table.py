@@ -73,6 +73,15 @@ def test_a_stage_that_a_row_leaves_out_is_not_applicable(tmp_path):
     assert Made(tmp_path).table().cells["fill_mean", "gflops"].state == "not_applicable"
 
 
+@pytest.mark.parametrize(("quoted", "state"), [("", "missing"), ("    quoted: Xie et al. 2021\n", "quoted")])
+def test_a_column_without_a_task_is_missing_unless_the_paper_quotes_it(tmp_path, quoted, state):
+    text = SMALL.replace("columns:\n", "  finetune: null\ncolumns:\n  - {key: miou, title: mIoU, source: finetune/miou, digits: 1, higher_is_better: true}\n")
+    text = text.replace("psnr: 21.0}\n", "psnr: 21.0, miou: null}\n" + quoted)
+    cells = Made(tmp_path, text).table().cells
+    assert cells["afno", "miou"].state == state
+    assert cells["gfn", "miou"].state == "not_applicable"  # the paper has no such cell
+
+
 @pytest.mark.parametrize("outcome", ["diverged", "out_of_memory"])
 def test_a_failed_run_is_a_state_not_a_hole(tmp_path, outcome):
     made = Made(tmp_path).put("afno", "pretrain", outcome=outcome)
