@@ -40,72 +40,46 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing while running.
 HERE = Path()
 
 
-@app.command()
-def run(
-    spec: Spec,
-    scale: Scale = "tiny",
-    row: Rows = None,
-    seed: Seeds = None,
-    device: Device = "auto",
-    jobs: Jobs = None,
-    workers: Workers = 0,
-    dry_run: DryRun = False,
-    root: Root = HERE,
-    data: Data = None,
-    runs: Runs = None,
-    set: Set = None,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Reproduce one table or figure: run what is missing, then write its results."""
-    _reproduce(None, spec, scale, row, seed, device, jobs, workers, dry_run, root, data, runs, set, json, quiet)
+def _stages(name: str, kinds: tuple[str, ...] | None, help: str) -> None:
+    """Add the command that does a spec's stages of some kinds, or all."""
+
+    @app.command(name, help=help)
+    def command(
+        spec: Spec,
+        scale: Scale = "tiny",
+        row: Rows = None,
+        seed: Seeds = None,
+        device: Device = "auto",
+        jobs: Jobs = None,
+        workers: Workers = 0,
+        dry_run: DryRun = False,
+        root: Root = HERE,
+        data: Data = None,
+        runs: Runs = None,
+        set: Set = None,
+        json: Json = False,
+        quiet: Quiet = False,
+    ) -> None:
+        from afno_repro.suite.plan import Choice
+
+        choice = Choice(rows=_some(row), seeds=_some(seed), kinds=kinds, changes=tuple(set or ()))
+        machine = _machine(device, jobs, workers, root, data, runs)
+        _reproduce(_places(root, runs), spec, scale, choice, machine, dry_run, json, quiet)
 
 
-@app.command()
-def pretrain(
-    spec: Spec,
-    scale: Scale = "tiny",
-    row: Rows = None,
-    seed: Seeds = None,
-    device: Device = "auto",
-    jobs: Jobs = None,
-    workers: Workers = 0,
-    dry_run: DryRun = False,
-    root: Root = HERE,
-    data: Data = None,
-    runs: Runs = None,
-    set: Set = None,
-    json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Do the pretraining of a spec's rows, with the fillings it is compared to."""
-    _reproduce(("pretrain", "baseline"), spec, scale, row, seed, device, jobs, workers, dry_run, root, data, runs, set, json, quiet)
+_stages("run", None, "Reproduce one table or figure: run what is missing, then write its results.")
+_stages("pretrain", ("pretrain", "baseline"), "Do the pretraining of a spec's rows, with the fillings it is compared to.")
 
 
-def _reproduce(
-    kinds: tuple[str, ...] | None,
-    spec: str,
-    scale: str,
-    row: list[str] | None,
-    seed: list[int] | None,
-    device: str,
-    jobs: int | None,
-    workers: int,
-    dry_run: bool,
-    root: Path,
-    data: Path | None,
-    runs: Path | None,
-    changes: list[str] | None,
-    json: bool,
-    quiet: bool,
-) -> NoReturn:
+def _some(asked: list[Any] | None) -> tuple[Any, ...] | None:
+    return tuple(asked) if asked else None
+
+
+def _reproduce(places: Any, spec: str, scale: str, choice: Any, machine: Any, dry_run: bool, json: bool, quiet: bool) -> NoReturn:
     from afno_repro.suite import answers
-    from afno_repro.suite.plan import Choice
     from afno_repro.suite.reproduce import prepare, reproduce
     from afno_repro.suite.terminal import show_for
 
-    choice = Choice(tuple(row) if row else None, tuple(seed) if seed else None, kinds, tuple(changes or ()))
-    places, machine = _places(root, runs), _machine(device, jobs, workers, root, data, runs)
     prepared = prepare(places, spec, scale, choice, machine, check_all=dry_run)
     if dry_run:
         _answer(answers.plan(places, prepared, scale, machine), json)
@@ -114,6 +88,44 @@ def _reproduce(
         tables, code = reproduce(places, prepared, scale, choice, machine, show)
     _answer(answers.tables(places, tables, scale, choice), json)
     raise typer.Exit(code)
+
+
+@app.command()
+def profile(
+    spec: Annotated[str | None, typer.Argument(help="A spec whose costs are counted and timed, or tables: the counts of all specs.")] = None,
+    mixer: Annotated[list[str] | None, typer.Option(help="A mixer to profile without a spec, or all: Table 4's five; may be repeated.")] = None,
+    res: Annotated[list[str] | None, typer.Option(help="HEIGHT or HEIGHTxWIDTH in pixels; may be repeated.")] = None,
+    backbone: Annotated[str, typer.Option(help="A backbone of the tables, like segformer-b0 or vit-b.")] = "segformer-b3",
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
+    precision: Annotated[str, typer.Option(help="float32 or bf16.")] = "float32",
+    mode: Annotated[str, typer.Option(help="forward or train (forward and backward).")] = "forward",
+    latency: Annotated[bool, typer.Option(help="Measure latency and memory too, not only count.")] = True,
+    out: Annotated[Path | None, typer.Option(help="Save CSV, Markdown and a plot in this folder.")] = None,
+    set: Set = None,
+    scale: Scale = "tiny",
+    row: Rows = None,
+    device: Device = "auto",
+    root: Root = HERE,
+    runs: Runs = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Count and time what mixers cost: ad hoc with --mixer, or the cost columns of a spec."""
+    from afno_repro.suite import answers
+    from afno_repro.suite.plan import Choice
+
+    if (spec is None) == (mixer is None):
+        raise ConfigError("profile takes a spec, tables or --mixer, one of them")
+    machine = _machine(device, None if spec else 1, 0, root, None, runs)
+    if spec is not None:
+        choice = Choice(rows=_some(row), kinds=("profile",), latency=latency and spec != "tables", changes=tuple(set or ()))
+        _reproduce(_places(root, runs), "all" if spec == "tables" else spec, scale, choice, machine, False, json, quiet)
+    for option, value, allowed in (("precision", precision, ("float32", "bf16")), ("mode", mode, ("forward", "train"))):
+        if value not in allowed:
+            raise ConfigError(f"--{option} {value}: must be {' or '.join(allowed)}")
+    changes = tuple(f"model.{change}" if not change.startswith("model.") else change for change in set or ())
+    asked = (backbone, tuple(mixer or ()), tuple(res or ["1024"]), batch, precision, mode, latency, changes)
+    _answer(answers.profiled(_places(root, runs), asked, machine.device, out), json)
 
 
 @app.command()

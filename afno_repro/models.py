@@ -24,6 +24,7 @@ class Model(nn.Module):
     def __init__(self, backbone: nn.Module, head: nn.Module):
         super().__init__()
         self.backbone, self.head = backbone, head
+        self.strides: list[int] = backbone.strides  # type: ignore[assignment]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.backbone(images))

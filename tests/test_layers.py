@@ -14,7 +14,8 @@ LAYERS = [
     {"mixers", "metrics", "data", "fills"},
     {"backbones", "heads"},
     {"models", "tasks"},
-    {"training", "profiling"},
+    {"weights"},
+    {"training", "profiling", "visualize"},
     {"suite"},
     {"cli"},
 ]
@@ -58,6 +59,8 @@ def test_each_library_has_its_place(path):
     assert "yaml" not in names or relative == "suite/tree.py"
     assert "pandas" not in names or relative == "suite/table.py"
     assert "typer" not in names or relative == "cli.py"
+    assert "matplotlib" not in names or relative.startswith("visualize")
+    assert "torchvision" not in names or relative == "backbones/trunks.py"
     assert not any(name.startswith("torch.distributed") for name in imports(path)) or relative == "training/engine.py"
     if relative.startswith(("mixers", "backbones", "heads")):
         assert not any(name.startswith("afno_repro.config") for name in imports(path))

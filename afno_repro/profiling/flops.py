@@ -55,16 +55,19 @@ class Count:
     mixer_gflops: float
     gflops_full: float
     mixer_gflops_full: float
+    largest_bytes: int  # operands and result of the largest operator: memory that a forward pass needs at the least
+    product_bytes: int  # results of all products: memory that a backward pass needs at the least
 
 
-def count(model: nn.Module, image_size: int, rule: CountingRule) -> Count:
-    """Count a model on the meta device for one image of image_size pixels a side."""
+def count(model: nn.Module, image_size: int | tuple[int, int], rule: CountingRule) -> Count:
+    """Count a model on the meta device for one image of image_size pixels a side, or of (height, width) pixels."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     counter = _Operators(rule)
     mixers = [module for module in model.modules() if isinstance(module, tuple(MIXERS.values()))]
     hooks = [mixer.register_forward_pre_hook(counter.enter_mixer) for mixer in mixers]
     hooks += [mixer.register_forward_hook(counter.leave_mixer) for mixer in mixers]
     with torch.no_grad(), _AttentionProducts(counter), counter:
-        model(torch.empty(1, 3, image_size, image_size, device="meta"))
+        model(torch.empty(1, 3, height, width, device="meta"))
     for hook in hooks:
         hook.remove()
     return Count(
@@ -74,6 +77,8 @@ def count(model: nn.Module, image_size: int, rule: CountingRule) -> Count:
         mixer_gflops=counter.macs["mixer"] / 1e9,
         gflops_full=counter.flops["model"] / 1e9,
         mixer_gflops_full=counter.flops["mixer"] / 1e9,
+        largest_bytes=counter.largest_bytes,
+        product_bytes=counter.product_bytes,
     )
 
 
@@ -87,6 +92,7 @@ class _Operators(TorchDispatchMode):
         self.flops = {"model": 0.0, "mixer": 0.0}
         self.in_mixer = self.in_spectral_mixer = False
         self.attention_products: int | None = None  # seen so far in the attention that is running
+        self.largest_bytes = self.product_bytes = 0
 
     def enter_mixer(self, mixer: nn.Module, *_: Any) -> None:
         self.in_mixer, self.in_spectral_mixer = True, isinstance(mixer, SPECTRAL)
@@ -96,6 +102,7 @@ class _Operators(TorchDispatchMode):
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operator(*args, **(kwargs or {}))
+        self.weigh(operator.overloadpacket, args, result)
         kind, first = operator.overloadpacket, result[0] if isinstance(result, tuple) else result
         if kind in PRODUCTS:
             macs = PRODUCTS[kind](args, result) * (4 if result.is_complex() else 1)
@@ -111,6 +118,13 @@ class _Operators(TorchDispatchMode):
         elif self.in_mixer and isinstance(first, Tensor):
             self.add(0, ELEMENTWISE.get((kind, first.is_complex()), 0) * first.numel())
         return result
+
+    def weigh(self, operator: Any, args: Any, result: Any) -> None:
+        """Note the memory of an operator; attention is fused on real devices and never holds all its scores."""
+        if self.attention_products is None and isinstance(result, Tensor) and not result._is_view():
+            operands = [*args[0], result] if isinstance(args[:1], tuple) and args and isinstance(args[0], list | tuple) else [*args, result]
+            self.largest_bytes = max(self.largest_bytes, sum(t.nbytes for t in operands if isinstance(t, Tensor)))
+            self.product_bytes += result.nbytes if operator in PRODUCTS else 0
 
     def counts(self, operator: Any) -> bool:
         """Whether the rule counts this product as multiply-accumulates."""

@@ -1,7 +1,7 @@
 """What the commands answer: one value for machines, and the same shown to people."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +169,30 @@ def checked(places: Places, name: str, scale: str, machine: Machine) -> Answer:
             print(f"{entry['table']} at {entry['scale']} scale: sound, {entry['runs']} runs")
 
     return Answer(value, show)
+
+
+def profiled(places: Places, asked: Any, device: str, out: Path | None) -> Answer:
+    """Mixers profiled without a spec; saved only where a folder is named."""
+    from afno_repro.suite.profile import Asked, profile_mixers, save_profiles
+
+    profiles = profile_mixers(places, Asked(*asked), device)
+    files = save_profiles(profiles, out) if out else []
+
+    def show() -> None:
+        lines = []
+        for p in profiles:
+            latency = p.state.replace("_", " ") if p.state != "measured" else _seconds(p.latency_s, p.latency_spread_s)
+            memory = "" if p.peak_memory_mib is None else f"{p.peak_memory_mib:.0f}"
+            counts = [f"{p.params / 1e6:.2f}", f"{p.mixer_params / 1e6:.2f}", *(f"{g:.1f}" for g in (p.gflops, p.mixer_gflops, p.gflops_full))]
+            lines.append([p.mixer, str(p.resolution), *counts, latency, "" if p.images_per_s is None else f"{p.images_per_s:.2f}", memory])
+        header = ["Mixer", "Pixels", "Params (M)", "Mixer (M)", "GFLOPs", "Mixer GFLOPs", "Full GFLOPs", "Latency (s)", "Images/s", "Peak (MiB)"]
+        print_grid(f"{profiles[0].backbone} on {profiles[0].device}, {profiles[0].mode}, batch {profiles[0].batch}", header, lines, whole=1)
+        print("GFLOPs are multiply-accumulates in 1e9, counted as in Table 4; full GFLOPs are all floating-point operations")
+        for file in files:
+            print(file)
+
+    return Answer([asdict(p) for p in profiles], show)
+
+
+def _seconds(value: float | None, spread: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" + ("" if spread is None else f" ± {spread:.1g}")

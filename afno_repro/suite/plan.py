@@ -47,6 +47,7 @@ class Choice:
     rows: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
     kinds: tuple[str, ...] | None = None
+    latency: bool = True  # False: leave latencies out
     changes: tuple[str, ...] = ()
 
 
@@ -88,6 +89,8 @@ def _stage_runs(spec: Spec, scale: str, row: str, stage: str, choice: Choice, ch
     resolved_at = stage_scale(spec, scale, stage)
     tree = stage_tree(spec, resolved_at, row, stage, changes)
     if tree is None or (choice.kinds is not None and tree.plain().get("kind") not in choice.kinds):
+        return []
+    if not choice.latency and tree.plain().get("task", {}).get("name") == "latency":
         return []
     seeds = spec.structure.scales[scale].seeds if choice.seeds is None else choice.seeds  # type: ignore[index]
     found = []

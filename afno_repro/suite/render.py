@@ -89,6 +89,8 @@ def table_markdown(table: Table) -> str:
         parts += ["## The paper's claims, tested here", _claims(table)]
     if spec.assumptions:
         parts += ["## Assumptions", "Where the paper is silent or contradicts itself, the spec chooses:", _assumptions(table)]
+    if spec.remarks:
+        parts += ["## What does not add up", "\n\n".join(md(remark) for remark in spec.remarks)]
     parts += ["## Provenance", _provenance(table)]
     return "\n\n".join(parts) + "\n"
 

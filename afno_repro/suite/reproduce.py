@@ -7,8 +7,9 @@ from typing import Any
 
 from afno_repro.config import Machine
 from afno_repro.errors import ConfigError, DataError, LockedError, Problem, StorageError
-from afno_repro.files import check_writable
+from afno_repro.files import check_writable, write_atomic
 from afno_repro.options import suggest
+from afno_repro.suite.costs import costs_markdown
 from afno_repro.suite.plan import Choice, Plan, Run, resolve_runs
 from afno_repro.suite.render import records_folder, write_results
 from afno_repro.suite.spec import SCALES, Spec, read_spec
@@ -198,7 +199,18 @@ def rebuild(places: Places, scale: str, choice: Choice, asked: Sequence[Spec] = 
     changes = choice.changes
     tables = [build_table(names[name], scale, records_folder(folder, name), changes) for name in sorted(names)]
     write_results(folder, tables)
+    write_costs(places)
     return tables
+
+
+def write_costs(places: Places) -> None:
+    """results/costs.md, from the first scale that has records; costs are those of the paper's own models at every scale."""
+    scale = next((each for each in scales_with_records(places) if each != "smoke"), None)
+    if scale is not None:
+        folder = places.results(scale)
+        names = [name for name in places.spec_names() if records_folder(folder, name).is_dir()]
+        tables = [build_table(sound_specs(places, name)[0], scale, records_folder(folder, name)) for name in names]
+        write_atomic(places.root / "results" / "costs.md", costs_markdown(tables))
 
 
 def scales_with_records(places: Places) -> list[str]:

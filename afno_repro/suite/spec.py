@@ -90,6 +90,7 @@ class _Structure(BaseModel):
     scales: dict[Literal["smoke", "tiny", "small", "paper"], Scale]
     claims: list[Claim] = []
     assumptions: list[Assumption] = []
+    remarks: list[str] = []  # what does not add up in the paper's table
 
 
 @dataclass(frozen=True)
