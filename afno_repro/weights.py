@@ -1,8 +1,8 @@
 """Published weights: foreign state dicts -> our models' names and layouts, written as safetensors.
 
-A format is a table of names, theirs -> ours. Tensors are renamed by it, the model is inferred from their shapes and built
-without memory, and every tensor is held to it. An entry stands for everything below its name; {s} is a stage from zero, {S}
-from one, {b} a block, {j} its place behind the stage's patch embedding, {end} the place behind the last block.
+A format is a table of names, theirs -> ours, each standing for everything below it. Tensors are renamed by it, the model is
+inferred from their shapes and built without memory, and every tensor is held to it. {s} is a stage from zero, {S} from one,
+{b} a block, {j} its place behind the stage's patch embedding, {end} the place behind the last block.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from typing import NamedTuple
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from afno_repro.config import ModelConfig, Part
 from afno_repro.errors import ConfigError, DataError, Problem
@@ -58,10 +57,7 @@ class Conversion(Fit):
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or a PyTorch checkpoint, out of the nests and prefixes that training scripts leave.
-
-    Raises DataError where the file is missing or damaged, ConfigError where it holds pickled objects: none is executed.
-    """
+    """The named tensors of a .safetensors or PyTorch file. Raises DataError (missing, damaged) or ConfigError (pickled objects: none is executed)."""
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # a training script's arguments beside its weights
             found = safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True, map_location="cpu")
@@ -69,7 +65,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
         raise ConfigError(f"{path}: refused: holds pickled objects other than tensors and plain containers; ask for safetensors") from error
-    except (safetensors.SafetensorError, RuntimeError, EOFError) as error:
+    except Exception as error:  # a damaged file makes PyTorch's reader fail in every way
         raise DataError(f"{path}: is no whole weights file ({str(error).partition('.')[0]})") from error
     while isinstance(found, dict) and (nest := next((key for key in ("state_dict", "model") if isinstance(found.get(key), dict)), None)):
         found = found[nest]
@@ -92,13 +88,12 @@ def convert(path: Path, format_name: str) -> Conversion:
         with torch.device("meta"):
             expected = build_model(config, learned_at).state_dict()
         fit = _fit(expected, {name: tensor for name, tensor in weights.items() if name in expected})
-    except (KeyError, IndexError, RuntimeError) as error:  # a tensor that the names or shapes of the format do not fit
-        raise ConfigError(f"{path}: is not of the format {format_name} (at {error})") from error
+    except (LookupError, ArithmeticError, TypeError, RuntimeError) as error:  # a tensor is missing or of a shape that the format has not
+        raise ConfigError(f"{path}: is not of the format {format_name} ({error})") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: does not fit the format {format_name}", *error.problems) from None
     unexpected = [name for name in theirs if names.get(name) not in expected]
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Conversion(**vars(fit), unexpected=unexpected, sha256=sha256, model=config, learned_at=learned_at)
+    return Conversion(**vars(fit), unexpected=unexpected, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), model=config, learned_at=learned_at)
 
 
 def write_weights(conversion: Conversion, out: Path) -> None:
@@ -137,16 +132,15 @@ def _in_our_layout(theirs: Weights, names: Mapping[str, str]) -> dict[str, Tenso
     for name in sorted(names):
         parts[names[name]].append(theirs[name])
     joined = {name: torch.cat(tensors) if len(tensors) > 1 else tensors[0] for name, tensors in parts.items()}
-    ours = {name: LAYOUTS.get(name.rpartition(".")[2], Tensor.detach)(tensor) for name, tensor in joined.items()}
-    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in ours.items()}
+    return {name: LAYOUTS.get(name.rpartition(".")[2], Tensor.detach)(tensor).clone(memory_format=torch.contiguous_format) for name, tensor in joined.items()}
 
 
 def _fit(expected: Weights, weights: Weights) -> Fit:
     """The weights on the grids of a model's tensors; only a whole head and batch norm's step counts may be missing."""
     fitting = {name: _on_grid(name, tensor, expected[name].shape) if name in expected else tensor for name, tensor in weights.items()}
     missing = [name for name in expected if name not in weights]
-    headless = not any(name.startswith("head.") for name in weights)
-    excused = {name for name in missing if (headless and name.startswith("head.")) or name.endswith(".num_batches_tracked")}
+    optional = "head." if not any(name.startswith("head.") for name in weights) else ()
+    excused = {name for name in missing if name.startswith(optional) or name.endswith(".num_batches_tracked")}
     shapes, found = ({name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (expected, fitting))
     wrong = [name for name in shapes | found if shapes.get(name) != found.get(name) and name not in excused]
     if wrong:
@@ -159,9 +153,9 @@ def _fit(expected: Weights, weights: Weights) -> Fit:
 def _on_grid(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
     """Position tables (C H W) and GFN filters (H M C 2) on another grid, as Positions and GFN resize them; the rest unchanged."""
     if name == "backbone.positions.table" and tensor.ndim == 3 and tensor.shape[1:] != shape[1:]:
-        return interpolate(tensor[None], size=shape[1:], mode="bilinear", align_corners=False)[0]
+        return nn.functional.interpolate(tensor[None], size=shape[1:], mode="bilinear", align_corners=False)[0]
     if name.endswith(".mixer.filter") and tensor.ndim == 4 and tensor.shape[:2] != shape[:2]:
-        return interpolate(tensor.permute(2, 3, 0, 1), size=shape[:2], mode="bilinear", align_corners=True).permute(2, 3, 0, 1).contiguous()
+        return nn.functional.interpolate(tensor.permute(2, 3, 0, 1), size=shape[:2], mode="bilinear", align_corners=True).permute(2, 3, 0, 1).contiguous()
     return tensor
 
 
@@ -213,40 +207,37 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {  # by the last part of our na
 TRUNKS = {(64, 6): Part("resnet", {"depth": 50}), (64, 23): Part("resnet", {"depth": 101})} | {
     size: Part("swin", {"size": name}) for size, name in {(96, 6): "tiny", (96, 18): "small", (128, 18): "base"}.items()
 }
-# SegFormer: ours, the original's, Hugging Face's in files, Hugging Face's in memory since version 5
-BLOCK = """
-norm1           norm1               layer_norm_1                layernorm_before
-mixer.q         attn.q              attention.self.query        attention.q_proj
-mixer.kv        attn.kv             attention.self.key          attention.k_proj
-mixer.kv        attn.kv             attention.self.value        attention.v_proj
-mixer.reduce    attn.sr             attention.self.sr           attention.sequence_reduction.sequence_reduction
-mixer.norm      attn.norm           attention.self.layer_norm   attention.sequence_reduction.layer_norm
-mixer.project   attn.proj           attention.output.dense      attention.o_proj
-norm2           norm2               layer_norm_2                layernorm_after
-mlp.expand      mlp.fc1             mlp.dense1                  mlp.fc1
-mlp.depthwise   mlp.dwconv.dwconv   mlp.dwconv.dwconv           mlp.dwconv.dwconv
-mlp.contract    mlp.fc2             mlp.dense2                  mlp.fc2"""
-STAGES = """
-backbone.stages.{s}.{j}         block{S}.{b}                   encoder.block.{s}.{b}                    stages.{s}.blocks.{b}
-backbone.stages.{s}.0.project   patch_embed{S}.proj            encoder.patch_embeddings.{s}.proj        stages.{s}.patch_embeddings.proj
-backbone.stages.{s}.0.norm      patch_embed{S}.norm            encoder.patch_embeddings.{s}.layer_norm  stages.{s}.patch_embeddings.layer_norm
-backbone.stages.{s}.{end}       norm{S}                        encoder.layer_norm.{s}                   stages.{s}.layer_norm
-head.projections.{s}            decode_head.linear_c{S}.proj   decode_head.linear_c.{s}.proj            decode_head.linear_projections.{s}.proj
-head.fuse.0                     decode_head.linear_fuse.conv   decode_head.linear_fuse                  decode_head.linear_fuse
-head.fuse.1                     decode_head.linear_fuse.bn     decode_head.batch_norm                   decode_head.batch_norm
-head.classify                   decode_head.linear_pred        decode_head.classifier                   decode_head.classifier
-head.project                    head                           classifier                               classifier"""
+# SegFormer: ours, the original's, Hugging Face's in files, Hugging Face's in memory since version 5; ~ is the first row.
+SEGFORMER = """
+backbone.stages.{s}.{j}         block{S}.{b}                    encoder.block.{s}.{b}                     stages.{s}.blocks.{b}
+~.norm1                         ~.norm1                         ~.layer_norm_1                            ~.layernorm_before
+~.mixer.q                       ~.attn.q                        ~.attention.self.query                    ~.attention.q_proj
+~.mixer.kv                      ~.attn.kv                       ~.attention.self.key                      ~.attention.k_proj
+~.mixer.kv                      ~.attn.kv                       ~.attention.self.value                    ~.attention.v_proj
+~.mixer.reduce                  ~.attn.sr                       ~.attention.self.sr                       ~.attention.sequence_reduction.sequence_reduction
+~.mixer.norm                    ~.attn.norm                     ~.attention.self.layer_norm               ~.attention.sequence_reduction.layer_norm
+~.mixer.project                 ~.attn.proj                     ~.attention.output.dense                  ~.attention.o_proj
+~.norm2                         ~.norm2                         ~.layer_norm_2                            ~.layernorm_after
+~.mlp.expand                    ~.mlp.fc1                       ~.mlp.dense1                              ~.mlp.fc1
+~.mlp.depthwise                 ~.mlp.dwconv.dwconv             ~.mlp.dwconv.dwconv                       ~.mlp.dwconv.dwconv
+~.mlp.contract                  ~.mlp.fc2                       ~.mlp.dense2                              ~.mlp.fc2
+backbone.stages.{s}.0.project   patch_embed{S}.proj             encoder.patch_embeddings.{s}.proj         stages.{s}.patch_embeddings.proj
+backbone.stages.{s}.0.norm      patch_embed{S}.norm             encoder.patch_embeddings.{s}.layer_norm   stages.{s}.patch_embeddings.layer_norm
+backbone.stages.{s}.{end}       norm{S}                         encoder.layer_norm.{s}                    stages.{s}.layer_norm
+head.projections.{s}            decode_head.linear_c{S}.proj    decode_head.linear_c.{s}.proj             decode_head.linear_projections.{s}.proj
+head.fuse.0                     decode_head.linear_fuse.conv    decode_head.linear_fuse                   decode_head.linear_fuse
+head.fuse.1                     decode_head.linear_fuse.bn      decode_head.batch_norm                    decode_head.batch_norm
+head.classify                   decode_head.linear_pred         decode_head.classifier                    decode_head.classifier
+head.project                    head                            classifier                                classifier"""
 
 
 def _segformer_names(column: int) -> dict[str, str]:
-    blocks, (block, *stages) = ([row.split() for row in table.strip().splitlines()] for table in (BLOCK, STAGES))
-    inside = {f"{block[column]}.{row[column]}": f"{block[0]}.{row[0]}" for row in blocks}
-    return inside | {row[column]: row[0] for row in stages}
+    block, *rows = (line.split() for line in SEGFORMER.strip().splitlines())
+    return {row[column].replace("~", block[column]): row[0].replace("~", block[0]) for row in rows}
 
 
 VIT = {"patch_embed.proj": "backbone.embed.project", "pos_embed": "backbone.positions.table", "norm": "backbone.norm", "head": "head.project"} | {
-    f"blocks.{{b}}.{theirs}": f"backbone.blocks.{{b}}.{ours}"
-    for theirs, ours in {"norm1": "norm1", "norm2": "norm2", "mlp.fc1": "mlp.0", "mlp.fc2": "mlp.2"}.items()
+    f"blocks.{{b}}.{old}": f"backbone.blocks.{{b}}.{new}" for old, new in {"norm1": "norm1", "norm2": "norm2", "mlp.fc1": "mlp.0", "mlp.fc2": "mlp.2"}.items()
 }
 RESNET = {"conv1": "0.0", "bn1": "0.1", "layer1": "0.4", "layer2": "1", "layer3": "2", "layer4": "3"}
 FORMATS = {
