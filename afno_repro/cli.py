@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from afno_repro.errors import AfnoError, ConfigError, DataError
+from afno_repro.errors import AfnoError, ConfigError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -163,6 +163,19 @@ def check(spec: Spec, scale: Scale = "tiny", root: Root = HERE, data: Data = Non
 
 
 @app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A published checkpoint: tensors alone, nothing in it is executed.")],
+    format: Annotated[str, typer.Option(help="segformer, hf_segformer, gfnet, afno, swin or resnet.")],
+    out: Annotated[Path, typer.Option(help="The safetensors file to write, with this package's names.")],
+    json: Json = False,
+) -> None:
+    """Import published weights and report matched, missing, unexpected and resized tensors."""
+    from afno_repro.suite import answers
+
+    _answer(answers.converted(file, format, out), json)
+
+
+@app.command()
 def doctor(root: Root = HERE, data: Data = None, runs: Runs = None, json: Json = False) -> None:
     """Look at the environment: packages, device, memory, folders."""
     from afno_repro.suite.doctor import examine
@@ -179,33 +192,9 @@ def _places(root: Path, runs: Path | None) -> Any:
 
 
 def _machine(device: str, jobs: int | None, workers: int, root: Path, data: Path | None, runs: Path | None) -> Any:
-    from afno_repro.config import Machine
-    from afno_repro.suite.store import cores
+    from afno_repro.suite.machine import find_machine
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {device}: must be auto, cpu or cuda")
-    chosen = _existing_device() if device == "auto" else device
-    if chosen == "cuda" and _existing_device() != "cuda":
-        raise DataError("--device cuda: there is no CUDA device that torch can use here\n  --device cpu runs without one")
-    side_by_side = jobs or (cores() if chosen == "cpu" else 1)
-    return Machine(
-        device=chosen,
-        jobs=side_by_side,
-        threads=max(1, cores() // side_by_side),
-        num_workers=workers,
-        data_root=data or root / "data",
-        runs_root=runs or root / "runs",
-        checkpoint_every_s=600.0,
-    )
-
-
-def _existing_device() -> str:
-    """cuda where there is an NVIDIA device that torch can use; torch is asked only then."""
-    if not Path("/dev/nvidia0").exists():
-        return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return find_machine(device, jobs, workers, data or root / "data", runs or root / "runs")
 
 
 def _scales(asked: str | None, known: list[str]) -> list[str]:

@@ -38,7 +38,7 @@ def modules_after(*arguments: str, root: Path) -> tuple[int, set[str]]:
     return int(code) if code != "None" else 0, set(names)
 
 
-COMMANDS = ["run", "pretrain", "report", "list", "check", "doctor"]
+COMMANDS = ["run", "pretrain", "profile", "convert", "report", "list", "check", "doctor"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([c, "--help"] for c in COMMANDS), ["list"], ["report"], list(SMOKE)], ids=" ".join)
@@ -151,6 +151,14 @@ def test_a_mistake_in_usage_ends_with_2(done, arguments, says):
     assert says in afno(*arguments, root=done, expect=2).stderr
 
 
+def test_a_gpu_that_is_not_there_ends_with_3(done):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    assert "--device cpu runs without one" in afno("run", "small", "--device", "cuda", root=done, expect=3).stderr
+
+
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_all_mistakes_of_a_spec_are_told_at_once(tmp_path, command):
     changes = {
@@ -250,3 +258,18 @@ def test_list_counts_what_is_missing(done):
     listed = {e["scale"]: e for e in answer("list", root=done)}
     assert listed["paper"]["missing"]
     assert json.dumps(listed["smoke"]["missing"]) == "[]"
+
+
+def test_a_published_checkpoint_is_converted_and_another_format_is_refused(tmp_path):
+    import torch
+
+    from tests.test_weights import GFN, tensors, vit_shapes
+
+    torch.save(tensors(vit_shapes(GFN)), tmp_path / "gfnet.pth")
+    found = answer("convert", "gfnet.pth", "--format", "gfnet", "--out", "weights.safetensors", root=tmp_path)
+    assert found["missing"] == found["unexpected"] == []
+    assert found["sha256"] == hashlib.sha256((tmp_path / "gfnet.pth").read_bytes()).hexdigest()
+    assert (tmp_path / "weights.safetensors").is_file()
+    afno("convert", "gfnet.pth", "--format", "segformer", "--out", "other.safetensors", root=tmp_path, expect=2)
+    afno("convert", "nothing.pth", "--format", "gfnet", "--out", "other.safetensors", root=tmp_path, expect=3)
+    assert not (tmp_path / "other.safetensors").exists()

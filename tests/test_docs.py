@@ -39,7 +39,7 @@ def test_every_command_stands_in_the_readme(command):
 @pytest.mark.parametrize("line", re.findall(r"^\| `afno (.*?)` \|", README, re.MULTILINE))
 def test_every_command_in_the_readme_is_accepted(line):
     name, *arguments = line.split()
-    options = {o for p in get_command(app).commands[name].params for o in p.opts}
+    options = {o for p in get_command(app).commands[name].params for o in (*p.opts, *p.secondary_opts)}
     assert {a for a in arguments if a.startswith("--")} <= options
 
 

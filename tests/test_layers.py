@@ -13,7 +13,7 @@ LAYERS = [
     {"config", "files", "options"},
     {"mixers", "metrics", "data", "fills"},
     {"backbones", "heads"},
-    {"models", "tasks"},
+    {"models", "tasks", "formats"},
     {"weights"},
     {"training", "profiling", "visualize"},
     {"suite"},

@@ -196,3 +196,21 @@ def profiled(places: Places, asked: Any, device: str, out: Path | None) -> Answe
 
 def _seconds(value: float | None, spread: float | None) -> str:
     return "" if value is None else f"{value:.3g}" + ("" if spread is None else f" ± {spread:.1g}")
+
+
+def converted(file: Path, format_name: str, out: Path) -> Answer:
+    """A checkpoint written in our names, and which of its tensors found a place."""
+    from afno_repro.weights import convert, write_weights
+
+    found = convert(file, format_name)
+    write_weights(found, out)
+    lists = {key: getattr(found, key) for key in ("matched", "missing", "unexpected", "resized")}
+    value = {"file": str(file), "format": format_name, "out": str(out), "sha256": found.sha256, "model": asdict(found.model), "image_size": found.learned_at}
+
+    def show() -> None:
+        for key, names in lists.items():
+            print(f"{key}: {len(names)}" + (f" ({_some(names)})" if names and key != "matched" else ""))
+        print(f"model: {found.model.backbone.name} {dict(found.model.backbone.options)}, made for {found.learned_at} pixels")
+        print(f"sha256 of {file}: {found.sha256}\n{out}")
+
+    return Answer({**value, **lists}, show)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from afno_repro.errors import ConfigError
+from afno_repro.mixers.afno import AFNO
 from afno_repro.mixers.afno_static import AFNOStatic
 from afno_repro.mixers.fno import FNO
 from afno_repro.mixers.gfn import GFN
@@ -75,6 +76,15 @@ def band_limited(grid, seed=0):
 
 def test_an_fno_gives_the_same_function_on_a_finer_grid():
     mixer = FNO(4, (8, 8), [2, 2], init_std=0.5).double()
+    coarse, fine = (mixer(band_limited(grid)) for grid in ((8, 8), (16, 24)))
+    torch.testing.assert_close(fine[:, ::2, ::3], coarse)
+
+
+def test_an_afno_without_threshold_and_biases_gives_the_same_function_on_a_finer_grid():
+    mixer = AFNO(4, (8, 8), num_blocks=2, sparsity_threshold=0.0, keep=1.0, bias="identity", init_std=0.5).double()
+    with torch.no_grad():
+        mixer.b1.zero_()
+        mixer.b2.zero_()
     coarse, fine = (mixer(band_limited(grid)) for grid in ((8, 8), (16, 24)))
     torch.testing.assert_close(fine[:, ::2, ::3], coarse)
 
