@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from afno_repro.suite.render import md
+from afno_repro.suite.render import md, percent
 from afno_repro.suite.spec import Column, Row
 from afno_repro.suite.table import Cell, Table
 
@@ -67,7 +67,7 @@ def _grid(cells: Sequence[CostCell]) -> str:
         assert cell.value is not None
         assert cell.paper is not None
         ours, paper = f"{cell.value:.{max(column.digits + 2, 2)}f}", f"{cell.paper:.{column.digits}f}"
-        lines.append([item.table.spec.name, md(item.row.title[-1]), md(column.title), ours, paper, f"{cell.difference:+.2g}%", cell.verdict])
+        lines.append([item.table.spec.name, md(item.row.title[-1]), md(column.title), ours, paper, percent(cell.difference or 0.0), cell.verdict])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

@@ -137,7 +137,7 @@ def _papers(cell: Cell, column: Column, brief: bool) -> str:
         return "–" if cell.state == "not_applicable" else "N/A"
     if brief:
         return f"{_number(cell.paper, column)} {BRIEF.get(cell.verdict, '')}".rstrip()
-    difference = f" {cell.difference:+.2g}%" if cell.verdict == "differs" and cell.difference is not None else ""
+    difference = f" {percent(cell.difference)}" if cell.verdict == "differs" and cell.difference is not None else ""
     return f"{_number(cell.paper, column)}{f' ({cell.verdict}{difference})' if cell.verdict else ''}"
 
 
@@ -201,6 +201,11 @@ def _device(record: Record) -> str:
 def _packages(record: Record) -> str:
     packages = record.provenance["packages"]
     return f"Python {record.provenance['python']}, torch {packages['torch']}, numpy {packages['numpy']}, scikit-image {packages['scikit-image']}"
+
+
+def percent(value: float) -> str:
+    """A difference with its sign, to two digits or to whole percents."""
+    return f"{value:+.0f}%" if abs(value) >= 10 else f"{value:+.2g}%"
 
 
 def _number(value: float | None, column: Column) -> str:

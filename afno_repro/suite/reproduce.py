@@ -199,7 +199,8 @@ def rebuild(places: Places, scale: str, choice: Choice, asked: Sequence[Spec] = 
     changes = choice.changes
     tables = [build_table(names[name], scale, records_folder(folder, name), changes) for name in sorted(names)]
     write_results(folder, tables)
-    write_costs(places)
+    if scale != "smoke" and not choice.changes:
+        write_costs(places)
     return tables
 
 
