@@ -134,9 +134,10 @@ def report(scale: SomeScale = None, root: Root = HERE, runs: Runs = None, json: 
     from afno_repro.suite import answers
     from afno_repro.suite.plan import EVERYTHING
     from afno_repro.suite.reproduce import rebuild, scales_with_records
+    from afno_repro.suite.spec import SCALES
 
     places = _places(root, runs)
-    tables = {each: rebuild(places, each, EVERYTHING) for each in _scales(scale, scales_with_records(places))}
+    tables = {each: rebuild(places, each, EVERYTHING) for each in _scales(scale, list(SCALES)) if each in scales_with_records(places)}
     answer = answers.rewritten(places, tables)
     if not quiet or json:
         _answer(answer, json)

@@ -97,6 +97,11 @@ def test_the_committed_results_are_what_report_makes_of_the_committed_records(tm
     assert "tiny/table2.md" in before
 
 
+def test_report_of_a_scale_without_records_writes_nothing(done):
+    assert "no records" in afno("report", "--scale", "paper", root=done).stdout
+    assert not (done / "results" / "paper").exists()
+
+
 def test_json_is_one_value_and_nothing_else(done):
     table = answer(*SMOKE, root=done)[0]
     assert table["table"] == "small"
@@ -138,6 +143,7 @@ def test_a_dry_run_of_a_sound_spec_ends_with_0_when_its_data_are_absent(tmp_path
         (["run", "nothing"], "there is no spec 'nothing'"),
         (["run", "small", "--scale", "tinny"], "Did you mean 'tiny'?"),
         (["run", "small", "--row", "afn"], "there is no row 'afn'"),
+        (["run", "small", "--seed", "7"], "scale tiny has no seed 7"),
         (["report", "--scale", "huge"], "there is no scale 'huge'"),
         (["check", "nothing.yaml"], "there is no spec 'nothing.yaml'"),
         (["run", "small", "--device", "tpu"], "must be auto, cpu or cuda"),

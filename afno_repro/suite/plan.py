@@ -69,6 +69,11 @@ def resolve_runs(spec: Spec, scale: str, choice: Choice = EVERYTHING) -> tuple[P
         raise ConfigError(Problem(f"there is no scale {scale!r}", (), suggest(scale, list(scales), "scales"), spec.tree.place))
     rows = [row.key for row in spec.rows]
     unknown = [Problem(f"there is no row {key!r}", (), suggest(key, rows, "rows"), spec.tree.place) for key in choice.rows or () if key not in rows]
+    seeds = scales[scale].seeds
+    strange = sorted(set(choice.seeds or ()) - set(seeds))
+    if strange:
+        hint = f"its seeds: {', '.join(map(str, seeds))}; a table is the mean over them, so another one belongs into the spec"
+        unknown.append(Problem(f"scale {scale} has no seed {', '.join(map(str, strange))}", (), hint, spec.tree.locate(("scales", scale, "seeds"))))
     if unknown:
         raise ConfigError(*unknown)
     changes = [_change(text) for text in choice.changes]

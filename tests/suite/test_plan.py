@@ -56,8 +56,8 @@ def test_profiles_and_baselines_have_one_run_whatever_the_seeds(spec):
 
 
 def test_rows_seeds_and_kinds_can_be_chosen(spec):
-    needs = plan_runs(spec, "paper", Choice(rows=("afno",), seeds=(7,), kinds=("pretrain",))).needs
-    assert list(needs) == [("afno", "pretrain", 7)]
+    needs = plan_runs(spec, "paper", Choice(rows=("afno",), seeds=(1,), kinds=("pretrain",))).needs
+    assert list(needs) == [("afno", "pretrain", 1)]
 
 
 def test_a_change_on_the_command_line_comes_last(spec):

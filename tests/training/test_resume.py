@@ -49,9 +49,9 @@ def uninterrupted(tmp_path_factory):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize("stop_at", [1, 6, 7, 17])
+@pytest.mark.parametrize("stop_at", [1, 6, 7, 17, 18])
 def test_a_stopped_run_continues_bit_for_bit(tmp_path, uninterrupted, workers, stop_at):
-    """18 steps, 6 an epoch: stopped after the first step, at an epoch's end, after it, before the last step."""
+    """18 steps, 6 an epoch: stopped after the first step, at an epoch's end, after it, before and after the last step."""
 
     def stop(step):
         if step.step == stop_at - 1 or stop_at == 1:
