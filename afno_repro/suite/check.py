@@ -49,7 +49,7 @@ def config_problems(config: RunConfig) -> list[Problem]:
     task = Part(config.task.name, options)
     problems += _part_problems(task, TASKS, ("image_size",), "task", construct=True, image_size=config.data.image_size)
     fill = config.task.options.get("fill")
-    if config.kind == "baseline" and fill not in FILLS:
+    if config.kind == "baseline" and (not isinstance(fill, str) or fill not in FILLS):
         problems.append(Problem(f"there is no fill {fill!r}", ("task", "fill"), suggest(str(fill), FILLS, "fills")))
     assert config.data.name is not None
     problems += _part_problems(Part(config.data.name, config.data.options), DATASETS, DATA_GIVEN, "data")

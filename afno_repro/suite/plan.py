@@ -93,9 +93,13 @@ def resolve_runs(spec: Spec, scale: str, choice: Choice = EVERYTHING) -> tuple[P
 def _stage_runs(spec: Spec, scale: str, row: str, stage: str, choice: Choice, changes: list[Tree]) -> list[tuple[Need, Run]]:
     resolved_at = stage_scale(spec, scale, stage)
     tree = stage_tree(spec, resolved_at, row, stage, changes)
-    if tree is None or (choice.kinds is not None and tree.plain().get("kind") not in choice.kinds):
+    if tree is None:
         return []
-    if not choice.latency and tree.plain().get("task", {}).get("name") == "latency":
+    if not isinstance(tree.value, dict):
+        raise ConfigError(Problem("must be a mapping or null", ("rows", row, stage), "", tree.place))
+    if choice.kinds is not None and tree.plain().get("kind") not in choice.kinds:
+        return []
+    if not choice.latency and _name(tree.get("task")) == "latency":
         return []
     seeds = spec.structure.scales[scale].seeds if choice.seeds is None else choice.seeds  # type: ignore[index]
     found = []
@@ -138,10 +142,16 @@ def stage_tree(spec: Spec, scale: str, row: str, stage: str, changes: list[Tree]
         if change.get(stage) or change.get("model"):
             tree = merge(tree, change.get(stage) or change)
     task = tree.get("task") if tree else None
-    if task is not None and task.plain().get("name") == "count":  # a count runs by the spec's rule
+    if task is not None and _name(task) == "count":  # a count runs by the spec's rule
         counting = Tree({"task": spec.tree.value["counting"]}, task.place)
         tree = merge(counting, tree)
     return tree
+
+
+def _name(part: Tree | None) -> object:
+    """The name of a part, if it is one."""
+    name = part.get("name") if part else None
+    return name.value if name else None
 
 
 def _change(text: str) -> Tree:

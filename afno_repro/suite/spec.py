@@ -121,7 +121,15 @@ class Spec:
     def columns(self, scale: str) -> list[Column]:
         """The columns, with the changes that a scale makes."""
         changes = self.structure.scales[scale].columns if scale in self.structure.scales else {}
-        return [column.model_copy(update=changes.get(column.key, {})) for column in self.structure.columns]
+        return [_changed(column, changes.get(column.key, {}))[0] for column in self.structure.columns]
+
+
+def _changed(column: Column, changes: dict[str, Any]) -> tuple[Column, list[str]]:
+    """A column with a scale's changes, or as it was with what is wrong with them."""
+    try:
+        return Column.model_validate({**column.model_dump(), **changes}), []
+    except ValidationError as error:
+        return column, [f"{'.'.join(map(str, item['loc']))}: {item['msg'][0].lower()}{item['msg'][1:]}" for item in error.errors()]
 
 
 def load_spec(path: Path, label: str | None = None) -> Spec:
@@ -204,8 +212,10 @@ def _reference_problems(spec: Spec) -> list[Problem]:
             known(key, rows, "row", "scales", name, "rows", key)
             for stage in changes:
                 known(stage, ["model", *stages], "stage", "scales", name, "rows", key, stage)
-        for key in scale.columns:
+        for key, changes in scale.columns.items():
             known(key, columns, "column", "scales", name, "columns", key)
+            wrong = _changed(s.columns[columns.index(key)], changes)[1] if key in columns else []
+            problems += [Problem(text, ("scales", name, "columns", key), "", spec.tree.locate(("scales", name, "columns", key))) for text in wrong]
     for i, claim in enumerate(s.claims):
         for word in claim.column:
             known(word, columns, "column", "claims", i, "column")
