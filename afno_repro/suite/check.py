@@ -13,7 +13,6 @@ from afno_repro.options import option_problems, suggest
 from afno_repro.profiling.flops import CountingRule
 from afno_repro.profiling.measure import Latency
 from afno_repro.suite.plan import Plan, Run, located, stage_scale, stage_tree
-from afno_repro.suite.spec import Spec
 from afno_repro.tasks import TASKS
 
 PROFILES: dict[str, Any] = {"count": CountingRule, "latency": Latency}
@@ -71,9 +70,3 @@ def _part_problems(part: Part, table: Any, given: tuple[str, ...], key: str, con
         except ConfigError as error:
             problems = list(error.problems)
     return list(ConfigError(*problems).within(key).problems)
-
-
-def check_spec(spec: Spec, plans: list[Plan]) -> list[Problem]:
-    """The mistakes in all runs of some plans of one spec, each once."""
-    found = [problem for plan in plans for problem in check_runs(plan, plan.runs)]
-    return list({(p.place, p.message): p for p in found}.values())

@@ -9,9 +9,10 @@ from afno_repro.suite.spec import Column, Row
 from afno_repro.suite.table import Cell, Table
 
 COUNTERS = (
-    "fvcore and PyTorch's FlopCounterMode ignore FFTs and all elementwise work, count a complex einsum as a quarter of its four real products, and "
-    "miss scaled_dot_product_attention on a CPU; fvcore cannot trace on the meta device and rounds an einsum to four digits. On convolutions and "
-    "linear layers both agree with the counter used here, which watches operators on the meta device, where a network of any size takes no memory."
+    "fvcore and PyTorch's FlopCounterMode ignore FFTs and all elementwise work and count a complex einsum as a quarter of its four real products. "
+    "fvcore misses scaled_dot_product_attention on a CPU, and so does FlopCounterMode in torch 2.11, not in 2.15. fvcore cannot trace these networks on "
+    "the meta device and rounds an einsum to four digits. On convolutions and linear layers both agree with the counter used here, which watches "
+    "operators on the meta device, where a network of any size takes no memory."
 )
 
 
