@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from afno_repro import arguments as given
 from afno_repro.errors import AfnoError, ConfigError
 
 app = typer.Typer(
@@ -21,54 +22,57 @@ app = typer.Typer(
     help="Reproduce the tables and figures of 'Adaptive Fourier Neural Operators' from YAML specs.",
 )
 
-Spec = Annotated[str, typer.Argument(help="A spec's name, like table2, a path to a YAML file, or all.")]
-Scale = Annotated[str, typer.Option(help="smoke, tiny (a CPU, nothing to download), small (one GPU, open data) or paper.")]
-SomeScale = Annotated[str | None, typer.Option("--scale", help="One scale; without it, all.")]
-Rows = Annotated[list[str] | None, typer.Option("--row", help="Only this row; may be repeated.")]
-Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Only this seed; may be repeated.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Independent runs side by side; default: the CPU's cores, 1 on a GPU.")]
-Workers = Annotated[int, typer.Option(min=0, help="Data-loading processes of each run.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, what is done and the estimated time; compute nothing.")]
-Root = Annotated[Path, typer.Option(help="The folder that holds experiments/, results/ and runs/.")]
-Data = Annotated[Path | None, typer.Option("--data", envvar="AFNO_DATA", help="The folder that holds data sets, like imagenet/.")]
-Runs = Annotated[Path | None, typer.Option("--runs", help="Where runs are kept; default: runs/ below the root.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, as in pretrain.train.lr=1e-4; such tables go to results/custom/.")]
-Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON value on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing while running.")]
-
 HERE = Path()
 
 
-def _stages(name: str, kinds: tuple[str, ...] | None, help: str) -> None:
-    """Add the command that does a spec's stages of some kinds, or all."""
+def _stages(name: str, kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> None:
+    """Add the command that does a spec's stages of some kinds, or all; `default` is the spec where none is named."""
 
     @app.command(name, help=help)
     def command(
-        spec: Spec,
-        scale: Scale = "tiny",
-        row: Rows = None,
-        seed: Seeds = None,
-        device: Device = "auto",
-        jobs: Jobs = None,
-        workers: Workers = 0,
-        dry_run: DryRun = False,
-        root: Root = HERE,
-        data: Data = None,
-        runs: Runs = None,
-        set: Set = None,
-        json: Json = False,
-        quiet: Quiet = False,
+        spec: given.Spec = default,
+        scale: given.Scale = "tiny",
+        row: given.Rows = None,
+        seed: given.Seeds = None,
+        device: given.Device = "auto",
+        devices: given.Devices = 1,
+        nodes: given.Nodes = 1,
+        jobs: given.Jobs = None,
+        workers: given.Workers = 0,
+        micro_batch: given.MicroBatch = None,
+        checkpoint_activations: given.Recompute = False,
+        dry_run: given.DryRun = False,
+        root: given.Root = HERE,
+        data: given.Data = None,
+        runs: given.Runs = None,
+        set: given.Set = None,
+        json: given.Json = False,
+        quiet: given.Quiet = False,
     ) -> None:
+        from afno_repro.suite.machine import Asked, find_machine
         from afno_repro.suite.plan import Choice
 
         choice = Choice(rows=_some(row), seeds=_some(seed), kinds=kinds, changes=tuple(set or ()))
-        machine = _machine(device, jobs, workers, root, data, runs)
+        asked = Asked(device, devices, nodes, jobs, workers, micro_batch, checkpoint_activations)
+        machine = find_machine(asked, data or root / "data", runs or root / "runs")
+        if machine.devices > 1 and not dry_run:
+            _together(machine, nodes)
         _reproduce(_places(root, runs), spec, scale, choice, machine, dry_run, json, quiet)
+
+
+def _together(machine: Any, nodes: int) -> None:
+    """Join the other processes, or start one for each device and end with their exit code."""
+    from afno_repro.suite.launch import take_place
+    from afno_repro.training.engine import launch
+
+    if not take_place(machine, nodes, os.environ):
+        raise typer.Exit(launch(sys.argv[1:], machine.devices))
 
 
 _stages("run", None, "Reproduce one table or figure: run what is missing, then write its results.")
 _stages("pretrain", ("pretrain", "baseline"), "Do the pretraining of a spec's rows, with the fillings it is compared to.")
+_stages("finetune", ("finetune",), "Do the finetuning of a spec's rows, and the pretraining that it starts from.")
+_stages("ablate", None, "Reproduce the ablations, Table 6 and Figure 4, or one of them.", default="ablation")
 
 
 def _some(asked: list[Any] | None) -> tuple[Any, ...] | None:
@@ -84,9 +88,10 @@ def _reproduce(places: Any, spec: str, scale: str, choice: Any, machine: Any, dr
     if dry_run:
         _answer(answers.plan(places, prepared, scale, machine), json)
         raise typer.Exit(0)
-    with show_for(quiet) as show:
+    with show_for(quiet or prepared.follows) as show:
         tables, code = reproduce(places, prepared, scale, choice, machine, show)
-    _answer(answers.tables(places, tables, scale, choice), json)
+    if not prepared.follows:
+        _answer(answers.tables(places, tables, scale, choice), json)
     raise typer.Exit(code)
 
 
@@ -101,14 +106,14 @@ def profile(
     mode: Annotated[str, typer.Option(help="forward or train (forward and backward).")] = "forward",
     latency: Annotated[bool, typer.Option(help="Measure latency and memory too, not only count.")] = True,
     out: Annotated[Path | None, typer.Option(help="Save CSV, Markdown and a plot in this folder.")] = None,
-    set: Set = None,
-    scale: Scale = "tiny",
-    row: Rows = None,
-    device: Device = "auto",
-    root: Root = HERE,
-    runs: Runs = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    set: given.Set = None,
+    scale: given.Scale = "tiny",
+    row: given.Rows = None,
+    device: given.Device = "auto",
+    root: given.Root = HERE,
+    runs: given.Runs = None,
+    json: given.Json = False,
+    quiet: given.Quiet = False,
 ) -> None:
     """Count and time what mixers cost: ad hoc with --mixer, or the cost columns of a spec."""
     from afno_repro.suite import answers
@@ -116,7 +121,7 @@ def profile(
 
     if (spec is None) == (mixer is None):
         raise ConfigError("profile takes a spec, tables or --mixer, one of them")
-    machine = _machine(device, None if spec else 1, 0, root, None, runs)
+    machine = _machine(device, root, None, runs)
     if spec is not None:
         choice = Choice(rows=_some(row), kinds=("profile",), latency=latency and spec != "tables", changes=tuple(set or ()))
         _reproduce(_places(root, runs), "all" if spec == "tables" else spec, scale, choice, machine, False, json, quiet)
@@ -129,38 +134,60 @@ def profile(
 
 
 @app.command()
-def report(scale: SomeScale = None, root: Root = HERE, runs: Runs = None, json: Json = False, quiet: Quiet = False) -> None:
+def report(scale: given.SomeScale = None, root: given.Root = HERE, runs: given.Runs = None, json: given.Json = False, quiet: given.Quiet = False) -> None:
     """Compute nothing: rewrite every table from the records beside it."""
     from afno_repro.suite import answers
     from afno_repro.suite.plan import EVERYTHING
-    from afno_repro.suite.reproduce import rebuild, scales_with_records
-    from afno_repro.suite.spec import SCALES
+    from afno_repro.suite.reproduce import asked_scales, rebuild, scales_with_records
 
     places = _places(root, runs)
-    tables = {each: rebuild(places, each, EVERYTHING) for each in _scales(scale, list(SCALES)) if each in scales_with_records(places)}
+    tables = {each: rebuild(places, each, EVERYTHING) for each in asked_scales(scale) if each in scales_with_records(places)}
     answer = answers.rewritten(places, tables)
     if not quiet or json:
         _answer(answer, json)
 
 
 @app.command(name="list")
-def list_tables(scale: SomeScale = None, root: Root = HERE, runs: Runs = None, json: Json = False) -> None:
+def list_tables(scale: given.SomeScale = None, root: given.Root = HERE, runs: given.Runs = None, json: given.Json = False) -> None:
     """Show every spec with what is done and what is missing, per scale."""
     from afno_repro.suite import answers
-    from afno_repro.suite.spec import SCALES
+    from afno_repro.suite.reproduce import asked_scales
 
-    _answer(answers.overview(_places(root, runs), _scales(scale, list(SCALES))), json)
+    _answer(answers.overview(_places(root, runs), asked_scales(scale)), json)
 
 
 @app.command()
-def check(spec: Spec, scale: Scale = "tiny", root: Root = HERE, data: Data = None, runs: Runs = None, json: Json = False, quiet: Quiet = False) -> None:
+def check(
+    spec: given.Spec,
+    scale: given.Scale = "tiny",
+    root: given.Root = HERE,
+    data: given.Data = None,
+    runs: given.Runs = None,
+    json: given.Json = False,
+    quiet: given.Quiet = False,
+) -> None:
     """Check a spec at every scale, each row's model built without memory, and the data of one scale; does no work."""
     from afno_repro.suite import answers
 
-    machine = _machine("cpu", None, 0, root, data, runs)
+    machine = _machine("cpu", root, data, runs)
     answer = answers.checked(_places(root, runs), spec, scale, machine)
     if not quiet or json:
         _answer(answer, json)
+
+
+@app.command(name="data")
+def data_sets(
+    root: given.Root = HERE,
+    data: given.Data = None,
+    check: Annotated[bool, typer.Option("--check", help="Open every file and name those that cannot be used.")] = False,
+    json: given.Json = False,
+) -> None:
+    """List every data set: found or not, where it was looked for, and how to get it."""
+    from afno_repro.suite import surveys
+
+    answer = surveys.data_sets(data or root / "data", check)
+    _answer(answer, json)
+    raise typer.Exit(3 if surveys.problem_count(answer.value) else 0)
 
 
 @app.command()
@@ -168,7 +195,7 @@ def convert(
     file: Annotated[Path, typer.Argument(help="A published checkpoint: tensors alone, nothing in it is executed.")],
     format: Annotated[str, typer.Option(help="segformer, hf_segformer, gfnet, afno, swin or resnet.")],
     out: Annotated[Path, typer.Option(help="The safetensors file to write, with this package's names.")],
-    json: Json = False,
+    json: given.Json = False,
 ) -> None:
     """Import published weights and report matched, missing, unexpected and resized tensors."""
     from afno_repro.suite import answers
@@ -177,7 +204,7 @@ def convert(
 
 
 @app.command()
-def doctor(root: Root = HERE, data: Data = None, runs: Runs = None, json: Json = False) -> None:
+def doctor(root: given.Root = HERE, data: given.Data = None, runs: given.Runs = None, json: given.Json = False) -> None:
     """Look at the environment: packages, device, memory, folders."""
     from afno_repro.suite.doctor import examine
 
@@ -192,19 +219,10 @@ def _places(root: Path, runs: Path | None) -> Any:
     return Places(root, runs or root / "runs")
 
 
-def _machine(device: str, jobs: int | None, workers: int, root: Path, data: Path | None, runs: Path | None) -> Any:
-    from afno_repro.suite.machine import find_machine
+def _machine(device: str, root: Path, data: Path | None, runs: Path | None) -> Any:
+    from afno_repro.suite.machine import Asked, find_machine
 
-    return find_machine(device, jobs, workers, data or root / "data", runs or root / "runs")
-
-
-def _scales(asked: str | None, known: list[str]) -> list[str]:
-    from afno_repro.options import suggest
-    from afno_repro.suite.spec import SCALES
-
-    if asked is not None and asked not in SCALES:
-        raise ConfigError(f"there is no scale {asked!r}\n  {suggest(asked, SCALES, 'scales')}")
-    return known if asked is None else [asked]
+    return find_machine(Asked(device), data or root / "data", runs or root / "runs")
 
 
 def _answer(answer: Any, as_json: bool) -> None:

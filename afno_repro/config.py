@@ -68,13 +68,17 @@ class RunConfig:
     data: DataConfig
     train: TrainConfig | None
     seed: int
+    init: str | None  # digest of the run whose weights it starts from; None: from scratch
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Everything that cannot change a number beyond rounding; never part of a run's identity."""
+    """Everything that cannot change a number beyond rounding (and batch norm, which sees one device's micro-batch); never part of a run's identity."""
 
     device: str
+    devices: int  # of all nodes together, one process each
+    micro_batch: int | None  # images at a time on a device; None: its share of the batch
+    activation_checkpointing: bool
     jobs: int
     threads: int
     num_workers: int
@@ -84,8 +88,12 @@ class Machine:
 
 
 def canonical_json(config: RunConfig) -> str:
-    """The config as JSON with sorted keys: the text whose hash is the run's identity."""
-    return json.dumps(asdict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """The config as JSON with sorted keys: the text whose hash is the run's identity.
+
+    `init` is left out where it is None, so that runs from scratch keep the digest they had before it existed.
+    """
+    tree = {key: value for key, value in asdict(config).items() if key != "init" or value is not None}
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(config: RunConfig) -> str:
@@ -103,4 +111,5 @@ def config_from_json(tree: Mapping[str, Any]) -> RunConfig:
         data=DataConfig(**tree["data"]),
         train=None if train is None else TrainConfig(**train),
         seed=tree["seed"],
+        init=tree.get("init"),
     )

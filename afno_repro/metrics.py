@@ -1,4 +1,4 @@
-"""How good a prediction is. Each metric is updated batch by batch and computes means over images.
+"""How good a prediction is. Each metric is updated batch by batch, merged with that of another process, and computed.
 
 Images are (B, 3, height, width) in [0, 1]; a mask (B, height, width) is true on hidden pixels.
 """
@@ -12,11 +12,26 @@ SIGMA, RADIUS = 1.5, 5  # Wang et al. 2004: a Gaussian window of 11 taps
 C1, C2 = 0.01**2, 0.03**2  # for a data range of 1
 
 
-class PSNR:
+class PerImage:
+    """Values per image, and their means."""
+
+    def __init__(self, *keys: str) -> None:
+        self.values: dict[str, list[float]] = {key: [] for key in keys}
+
+    def merge(self, other: "PerImage") -> None:
+        """Add the values of another process; the order does not change a mean."""
+        for key, values in other.values.items():
+            self.values[key] += values
+
+    def compute(self) -> dict[str, float]:
+        return {key: math.fsum(values) / len(values) for key, values in self.values.items()}
+
+
+class PSNR(PerImage):
     """Peak signal-to-noise ratio in dB per image, then the mean: over all pixels and over the hidden ones."""
 
     def __init__(self) -> None:
-        self.values: dict[str, list[float]] = {"psnr": [], "psnr_masked": []}
+        super().__init__("psnr", "psnr_masked")
 
     def update(self, prediction: Tensor, target: Tensor, mask: Tensor) -> None:
         error = (prediction.double() - target.double()).square()
@@ -26,11 +41,8 @@ class PSNR:
         for key, mse in (("psnr", whole), ("psnr_masked", masked)):
             self.values[key] += (-10 * mse.log10()).tolist()
 
-    def compute(self) -> dict[str, float]:
-        return {key: math.fsum(values) / len(values) for key, values in self.values.items()}
 
-
-class SSIM:
+class SSIM(PerImage):
     """Structural similarity per image, then the mean (Wang et al. 2004), with population covariances.
 
     `ssim` averages the map where its window lies inside the image, as scikit-image does; `ssim_masked` averages it
@@ -38,7 +50,7 @@ class SSIM:
     """
 
     def __init__(self) -> None:
-        self.values: dict[str, list[float]] = {"ssim": [], "ssim_masked": []}
+        super().__init__("ssim", "ssim_masked")
 
     def update(self, prediction: Tensor, target: Tensor, mask: Tensor) -> None:
         similarity = ssim_map(prediction.double(), target.double())
@@ -46,9 +58,6 @@ class SSIM:
         hidden = mask[:, None].expand_as(similarity)
         self.values["ssim"] += inside.flatten(1).mean(1).tolist()
         self.values["ssim_masked"] += ((similarity * hidden).flatten(1).sum(1) / hidden.flatten(1).sum(1)).tolist()
-
-    def compute(self) -> dict[str, float]:
-        return {key: math.fsum(values) / len(values) for key, values in self.values.items()}
 
 
 def ssim_map(x: Tensor, y: Tensor) -> Tensor:
@@ -74,3 +83,44 @@ def mirrored(size: int) -> Tensor:
     """Indices of a line of `size` pixels mirrored by RADIUS at both ends, the border pixel repeated."""
     index = torch.arange(-RADIUS, size + RADIUS) % (2 * size)
     return torch.minimum(index, 2 * size - 1 - index)
+
+
+class TopK(PerImage):
+    """Share of images whose class is the first, or among the first five, of the scores (B, classes): in percent."""
+
+    def __init__(self) -> None:
+        super().__init__("top1", "top5")
+
+    def update(self, scores: Tensor, classes: Tensor) -> None:
+        ranked = scores.topk(min(5, scores.shape[1]), dim=1).indices == classes[:, None]
+        self.values["top1"] += (100.0 * ranked[:, 0]).tolist()
+        self.values["top5"] += (100.0 * ranked.any(1)).tolist()
+
+
+class MeanIoU:
+    """Intersection over union per class over the whole data set, then the mean: in percent; and the share of right pixels.
+
+    A class that neither labels nor predictions have is skipped, or counts as zero (`absent`).
+    """
+
+    def __init__(self, num_classes: int, absent: str):
+        self.absent, self.confusion = absent, torch.zeros(num_classes, num_classes, dtype=torch.int64)  # label, prediction
+
+    def update(self, prediction: Tensor, label: Tensor) -> None:
+        """Class ids (B, height, width); pixels labelled `num_classes` or above are ignored."""
+        classes = len(self.confusion)
+        pairs = label.clamp(max=classes).to(torch.int32) * classes + prediction.to(torch.int32)  # ignored pixels go to a row of their own
+        counts = torch.bincount(pairs.flatten(), minlength=classes * (classes + 1)).cpu()
+        self.confusion += counts[: classes * classes].view(classes, classes)
+
+    def merge(self, other: "MeanIoU") -> None:
+        """Add the counts of another process."""
+        self.confusion += other.confusion
+
+    def compute(self) -> dict[str, float]:
+        right = self.confusion.diagonal().double()
+        union = self.confusion.sum(0) + self.confusion.sum(1) - right
+        seen = union > 0
+        iou = right[seen] / union[seen]
+        count = int(seen.sum()) if self.absent == "skip" else len(seen)
+        return {"miou": 100 * float(iou.sum()) / count, "pixel_accuracy": 100 * float(right.sum() / self.confusion.sum())}

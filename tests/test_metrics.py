@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from sklearn.metrics import confusion_matrix, jaccard_score, top_k_accuracy_score
 
-from afno_repro.metrics import PSNR, SSIM, ssim_map
+from afno_repro.metrics import PSNR, SSIM, MeanIoU, TopK, ssim_map
 
 
 @pytest.fixture
@@ -48,3 +49,47 @@ def test_a_mean_over_batches_is_the_mean_over_images(batch):
     for part in (slice(0, 1), slice(1, 3)):
         parts.update(*(x[part] for x in batch))
     assert parts.compute() == pytest.approx(whole.compute())
+
+
+def test_top_k_equals_scikit_learn():
+    rng = np.random.default_rng(0)
+    scores, classes = rng.standard_normal((200, 9)), rng.integers(9, size=200)
+    metric = TopK()
+    metric.update(torch.from_numpy(scores), torch.from_numpy(classes))
+    expected = {f"top{k}": 100 * top_k_accuracy_score(classes, scores, k=k, labels=range(9)) for k in (1, 5)}
+    assert metric.compute() == pytest.approx(expected)
+
+
+def test_mean_iou_equals_scikit_learn_over_the_whole_data_set():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(5, size=(6, 13, 11))
+    predictions = np.where(rng.random(labels.shape) < 0.4, labels, rng.integers(5, size=labels.shape))
+    ignored = rng.random(labels.shape) < 0.2
+    metric = MeanIoU(5, "skip")
+    for i in range(0, 6, 2):
+        metric.update(torch.from_numpy(predictions[i : i + 2]), torch.from_numpy(np.where(ignored, 255, labels)[i : i + 2]))
+    seen = ~ignored
+    assert np.array_equal(metric.confusion.numpy(), confusion_matrix(labels[seen], predictions[seen]))
+    expected = 100 * jaccard_score(labels[seen], predictions[seen], average="macro")
+    assert metric.compute() == pytest.approx({"miou": expected, "pixel_accuracy": 100 * np.mean(labels[seen] == predictions[seen])})
+
+
+@pytest.mark.parametrize(("absent", "miou"), [("skip", 100.0), ("zero", 50.0)])
+def test_a_class_that_nobody_has_is_skipped_or_counts_nothing(absent, miou):
+    metric, label = MeanIoU(4, absent), torch.tensor([[[0, 2], [2, 255]]])
+    metric.update(torch.where(label == 255, 3, label), label)
+    assert metric.compute()["miou"] == miou
+
+
+@pytest.mark.parametrize("kind", ["psnr", "top", "miou"])
+def test_parts_merged_equal_the_whole(kind):
+    make = {"psnr": PSNR, "top": TopK, "miou": lambda: MeanIoU(3, "skip")}[kind]
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 9, 9), torch.rand(4, 3, 9, 9), torch.rand(4, 9, 9) < 0.5
+    batch = {"psnr": images, "top": (torch.randn(4, 6), torch.tensor([0, 5, 2, 2])), "miou": (torch.randint(3, (4, 5, 5)), torch.randint(3, (4, 5, 5)))}[kind]
+    whole, first, second = make(), make(), make()
+    whole.update(*batch)
+    first.update(*(x[:1] for x in batch))
+    second.update(*(x[1:] for x in batch))
+    second.merge(first)
+    assert second.compute() == whole.compute()

@@ -3,7 +3,10 @@ import pytest
 import torch
 
 from afno_repro.errors import ConfigError
-from afno_repro.tasks import Inpainting
+from afno_repro.tasks import TASKS
+from afno_repro.tasks.classification import Classification
+from afno_repro.tasks.inpainting import Inpainting
+from afno_repro.tasks.segmentation import Segmentation
 
 TOKENS = {"grid": "tokens", "patch_size": 4, "steps": 16}
 
@@ -12,7 +15,7 @@ TOKENS = {"grid": "tokens", "patch_size": 4, "steps": 16}
 def batch():
     task, rng = Inpainting(16, TOKENS), np.random.default_rng(0)
     images = rng.integers(0, 256, (3, 3, 16, 16), dtype=np.uint8)
-    return tuple(torch.stack(parts) for parts in zip(*(task.prepare(torch.from_numpy(i), rng) for i in images), strict=True))
+    return tuple(torch.stack(parts) for parts in zip(*(task.prepare((torch.from_numpy(i), None), rng) for i in images), strict=True))
 
 
 class Constant(torch.nn.Module):
@@ -31,7 +34,7 @@ def test_masks_hide_whole_patches_on_tokens_and_single_pixels_on_pixels(batch):
     masks = batch[1]
     patches = masks.unflatten(1, (4, 4)).unflatten(3, (4, 4)).float().mean((2, 4))
     assert set(patches.unique().tolist()) == {0.0, 1.0}
-    _, pixels = Inpainting(16, {"grid": "pixels", "steps": 5}).prepare(torch.zeros(3, 16, 16, dtype=torch.uint8), np.random.default_rng(1))
+    _, pixels = Inpainting(16, {"grid": "pixels", "steps": 5}).prepare((torch.zeros(3, 16, 16, dtype=torch.uint8), None), np.random.default_rng(1))
     assert 1 <= pixels.sum() <= 6
 
 
@@ -58,7 +61,7 @@ def test_the_loss_is_the_mean_squared_error_of_hidden_pixels_alone(batch):
     images, masks = batch
     means = torch.stack([i[:, ~m].mean(1) for i, m in zip(*batch, strict=True)])
     errors = torch.cat([((mean[:, None] + 0.25) - i[:, m]).flatten() for mean, i, m in zip(means, images, masks, strict=True)])
-    torch.testing.assert_close(task.loss(Constant(0.25), batch), errors.square().mean())
+    torch.testing.assert_close(task.loss(Constant(0.25), batch) / task.weight(batch), errors.square().mean())
 
 
 def test_a_reconstruction_keeps_visible_pixels_and_clips_hidden_ones(batch):
@@ -94,3 +97,92 @@ def test_metrics_have_the_keys_they_announce(batch):
 def test_a_walk_that_cannot_be_walked_is_refused(walk):
     with pytest.raises(ConfigError, match="walk: inpainting"):
         Inpainting(16, walk)
+
+
+CLASSES = {"num_classes": 7, "input": "image_mean", "mixup": 0.0, "cutmix": 0.0, "label_smoothing": 0.1}
+PIXELS = {"num_classes": 4, "input": "imagenet", "stride": 8, "absent": "skip"}
+
+
+class Linear(torch.nn.Module):
+    """Scores of a 1x1 convolution, on a coarser grid where `factor` is above 1, or their mean over the image."""
+
+    def __init__(self, classes, factor=1, mean=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.factor, self.mean = torch.nn.Conv2d(3, classes, 1), factor, mean
+
+    def forward(self, x):
+        scores = self.convolution(torch.nn.functional.avg_pool2d(x, self.factor))
+        return scores.mean((2, 3)) if self.mean else scores
+
+
+def test_classification_s_loss_is_the_smoothed_cross_entropy():
+    task, model = Classification(16, **CLASSES), Linear(7, mean=True)
+    images, classes = torch.randn(5, 3, 16, 16), torch.tensor([0, 3, 6, 3, 1])
+    log_p = model(images).log_softmax(1)
+    target = torch.nn.functional.one_hot(classes, 7) * 0.9 + 0.1 / 7
+    torch.testing.assert_close(task.loss(model, (images, classes)) / task.weight((images, classes)), -(target * log_p).sum(1).mean())
+
+
+def test_mixing_changes_training_alone_and_follows_the_generator():
+    task, model = Classification(16, **{**CLASSES, "mixup": 0.8, "cutmix": 1.0}), Linear(7, mean=True)
+    batch = torch.randn(6, 3, 16, 16), torch.arange(6)
+    losses = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        losses.append(task.loss(model, batch).item())
+    assert losses[0] == losses[1] != losses[2]
+    metrics = [task.metrics() for _ in range(2)]
+    for each in metrics:
+        each.update(model, batch)
+    assert metrics[0].compute() == metrics[1].compute()
+
+
+def test_segmentation_s_loss_is_the_mean_cross_entropy_of_labelled_pixels():
+    task, model = Segmentation(8, **PIXELS), Linear(4)
+    images, labels = torch.randn(2, 3, 8, 8), torch.randint(4, (2, 8, 8))
+    labels[:, :3] = 255
+    log_p = model(images).log_softmax(1)
+    expected = -torch.stack([log_p[b, labels[b, y, x], y, x] for b in range(2) for y in range(3, 8) for x in range(8)]).mean()
+    torch.testing.assert_close(task.loss(model, (images, labels)) / task.weight((images, labels)), expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 24), (19, 21), (5, 30)])
+@pytest.mark.parametrize("stride", [8, 5, 3])
+def test_windows_agree_with_one_look_where_a_model_looks_at_single_pixels(height, width, stride):
+    task, model = Segmentation(8, **{**PIXELS, "stride": stride}), Linear(4)
+    images = torch.randn(2, 3, height, width)
+    torch.testing.assert_close(task.predict(model, images), model(images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("extent", "stride", "starts"), [(8, 8, [0]), (16, 8, [0, 8]), (20, 8, [0, 8, 12]), (9, 3, [0, 1])])
+def test_windows_cover_an_axis_and_end_with_it(extent, stride, starts):
+    assert Segmentation(8, **{**PIXELS, "stride": stride}).starts(extent) == starts
+
+
+def test_an_image_enters_centred():
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8))
+    own = Segmentation(8, **{**PIXELS, "input": "image_mean"}).prepare((image, torch.zeros(8, 8, dtype=torch.uint8)), np.random.default_rng(0))[0]
+    torch.testing.assert_close(own, image / 255 - (image / 255).mean((1, 2), keepdim=True))
+    imagenet = Segmentation(8, **PIXELS).prepare((image, torch.zeros(8, 8, dtype=torch.uint8)), np.random.default_rng(0))[0]
+    torch.testing.assert_close(imagenet[1], (image[1] / 255 - 0.456) / 0.224)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("classification", {"num_classes": 1}),
+        ("classification", {"mixup": -0.1}),
+        ("classification", {"cutmix": -1.0}),
+        ("classification", {"label_smoothing": 1.0}),
+        ("segmentation", {"num_classes": 255}),
+        ("segmentation", {"stride": 0}),
+        ("segmentation", {"stride": 9}),
+    ],
+    ids=str,
+)
+def test_impossible_options_name_their_key(name, change):
+    options = CLASSES if name == "classification" else PIXELS
+    with pytest.raises(ConfigError) as error:
+        TASKS[name](8, **{**options, **change})
+    assert {p.key for p in error.value.problems} == {tuple(change)}

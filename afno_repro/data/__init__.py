@@ -5,11 +5,25 @@ from pathlib import Path
 from typing import Any
 
 from afno_repro.config import DataConfig
+from afno_repro.data.camvid import camvid
+from afno_repro.data.cityscapes import cityscapes
+from afno_repro.data.digits import digits
+from afno_repro.data.fewshot import datasetgan, fewshot
 from afno_repro.data.imagenet import imagenet
 from afno_repro.data.photos import photos
 from afno_repro.data.samples import Images
+from afno_repro.data.textures import textures
 
-DATASETS: dict[str, Callable[..., tuple[Any, Any]]] = {"photos": photos, "imagenet": imagenet}
+DATASETS: dict[str, Callable[..., tuple[Any, Any]]] = {
+    "photos": photos,
+    "digits": digits,
+    "textures": textures,
+    "imagenet": imagenet,
+    "datasetgan": datasetgan,
+    "fewshot": fewshot,
+    "cityscapes": cityscapes,
+    "camvid": camvid,
+}
 GIVEN = ("image_size", "fraction", "seed", "root")
 
 

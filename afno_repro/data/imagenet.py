@@ -1,38 +1,55 @@
 """An ImageNet-like folder: `imagenet/train/CLASS/*.JPEG` and `imagenet/val/CLASS/*.JPEG` below the data root."""
 
 import hashlib
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from afno_repro.data.transforms import center_square
 from afno_repro.errors import DataError, require
 
 LAYOUT = "imagenet/train/CLASS/*.JPEG and imagenet/val/CLASS/*.JPEG"
+SOURCE = "ImageNet-1k comes from image-net.org, after registration"
+PLACE = "name its parent folder with --data or AFNO_DATA"
 SUFFIXES = {".jpeg", ".jpg", ".png"}
+BROKEN = (OSError, ValueError, TypeError, SyntaxError, EOFError, struct.error, zlib.error, TokenError, OverflowError, MemoryError, Image.DecompressionBombError)
+DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of more than 8 bits, which Pillow would clip
 
 
 class Folder:
-    """Images of a folder of class folders; the label is the index in the sorted class names.
+    """Images of a folder of class folders; the label is the index in the sorted class names of training.
 
     Training images come whole, for an augmentation to crop; validation images as their central square.
+    Where validation has classes that training lacks there are no labels, and `num_classes` is None.
     """
 
-    def __init__(self, files: list[Path], root: Path, image_size: int, crop_fraction: float | None):
+    def __init__(self, files: list[Path], root: Path, image_size: int, crop_fraction: float | None, classes: list[str] | None):
         self.files, self.image_size, self.crop_fraction = files, image_size, crop_fraction
+        self.labels = None if classes is None else {name: label for label, name in enumerate(classes)}
+        self.num_classes = None if classes is None else len(classes)
         names = "\n".join(f"{file.relative_to(root)} {file.stat().st_size}" for file in files)
         self.fingerprint = hashlib.sha256(names.encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def image(self, index: int, rng: np.random.Generator) -> Tensor:
-        """The image of this index: uint8 (3, height, width)."""
-        image = read_image(self.files[index])
-        return image if self.crop_fraction is None else center_square(image, self.image_size, self.crop_fraction)
+    def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
+        """The image of this index, uint8 (3, height, width), and its class."""
+        file = self.files[index]
+        try:
+            image = read_image(file)
+        except DataError as error:
+            raise DataError(f"imagenet: image {index}: {error}") from error
+        label = None if self.labels is None else torch.tensor(self.labels[file.parent.name])
+        return image if self.crop_fraction is None else center_square(image, self.image_size, self.crop_fraction), label
 
 
 def imagenet(image_size: int, fraction: float, seed: int, root: Path, crop_fraction: float) -> tuple[Folder, Folder]:
@@ -46,29 +63,54 @@ def imagenet(image_size: int, fraction: float, seed: int, root: Path, crop_fract
     )
     folder = root / "imagenet"
     train, val = (class_files(folder / split) for split in ("train", "val"))
+    names, evaluated = ([files[0].parent.name for files in split] for split in (train, val))
+    classes = names if set(evaluated) <= set(names) else None
     rng = np.random.default_rng(seed)
     kept = [files[i] for files in train for i in sorted(rng.permutation(len(files))[: max(1, round(fraction * len(files)))])]
-    return Folder(kept, folder, image_size, None), Folder([f for files in val for f in files], folder, image_size, crop_fraction)
+    validation = Folder([f for files in val for f in files], folder, image_size, crop_fraction, classes)
+    return Folder(kept, folder, image_size, None, classes), validation
 
 
 def class_files(folder: Path) -> list[list[Path]]:
     """The image files of each class folder, both sorted by name; raises DataError with the layout expected."""
-    classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    files = [sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES) for path in classes]
+    try:
+        classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        files = [sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES) for path in classes]
+    except OSError as error:
+        raise DataError(f"imagenet: {folder} cannot be read ({error})") from error
     files = [found for found in files if found]
     if not files:
         found = "no such folder" if not folder.is_dir() else f"{len(classes)} class folders without images"
-        raise DataError(
-            f"imagenet: no images in {folder} ({found})\n  expected below the data root: {LAYOUT}\n"
-            "  ImageNet-1k comes from image-net.org; name its parent folder with --data or AFNO_DATA"
-        )
+        raise DataError(f"imagenet: no images in {folder} ({found})\n  expected below the data root: {LAYOUT}\n  {SOURCE}; {PLACE}")
     return files
 
 
 def read_image(path: Path) -> Tensor:
-    """A file as uint8 (3, height, width); grey and CMYK images become RGB. Raises DataError for a broken one."""
+    """A file as uint8 (3, height, width); grey and CMYK images become RGB, alpha is dropped. Raises DataError for a broken one."""
     try:
         with Image.open(path) as image:
+            if image.mode in DEEP:
+                raise DataError(f"{path}: not a readable image (more than 8 bits a channel, mode {image.mode}: convert it to 8)")
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+    except BROKEN as error:
         raise DataError(f"{path}: not a readable image ({error})") from error
+
+
+def failures(check: Callable[[Path], object], paths: Iterable[Path]) -> list[str]:
+    """What a check that raises DataError says of each path."""
+    told = []
+    for path in paths:
+        try:
+            check(path)
+        except DataError as error:
+            told.append(str(error))
+    return told
+
+
+def problems(root: Path) -> Iterator[str]:
+    """Every image that cannot be read: `path: what is wrong`; opens all files."""
+    with ThreadPoolExecutor() as pool:
+        for split in ("train", "val"):
+            for files in class_files(root / "imagenet" / split):
+                for told in pool.map(lambda file: failures(read_image, [file]), files):
+                    yield from told

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from afno_repro.data.transforms import random_square
+from afno_repro.data.transforms import Example, random_square
 from afno_repro.errors import DataError, require
 
 SKIMAGE = {
@@ -46,6 +46,8 @@ PHOTOS = {
 class Crops:
     """`count` random square crops of some photographs, at image_size pixels a side; a crop depends on its generator alone."""
 
+    num_classes = None
+
     def __init__(self, names: list[str], count: int, side: list[float], image_size: int):
         self.photographs = [photograph(name) for name in names]
         self.count, self.side, self.image_size = count, side, image_size
@@ -54,10 +56,10 @@ class Crops:
     def __len__(self) -> int:
         return self.count
 
-    def image(self, index: int, rng: np.random.Generator) -> Tensor:
-        """The crop of this index: uint8 (3, image_size, image_size)."""
+    def example(self, index: int, rng: np.random.Generator) -> Example:
+        """The crop of this index: uint8 (3, image_size, image_size), without a label."""
         source = self.photographs[index % len(self.photographs)]
-        return random_square(source, self.image_size, self.side[0], self.side[1], rng)
+        return random_square((source, None), self.image_size, self.side[0], self.side[1], rng)
 
 
 def photos(

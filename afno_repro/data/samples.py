@@ -7,40 +7,47 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
-from torch import Generator, Tensor
+from torch import Generator
 from torch.utils.data import DataLoader, Dataset
+
+from afno_repro.data.transforms import Example
 
 TRAIN, VALIDATION, ORDER = 0, 1, 2  # independent streams of random numbers
 Key = tuple[int, int]  # epoch, index
 
 
 class Images(Protocol):
-    """A set of images; `fingerprint` names its content."""
+    """A set of images with their labels; `fingerprint` names its content, `num_classes` is None where there are no labels."""
 
     fingerprint: str
+    num_classes: int | None
 
     def __len__(self) -> int: ...
 
-    def image(self, index: int, rng: np.random.Generator) -> Tensor: ...
+    def example(self, index: int, rng: np.random.Generator) -> Example: ...
 
 
 class Samples(Dataset[Any]):
-    """Images made into samples by `prepare`, each with its own random generator."""
+    """Examples made into samples by `prepare`, each with its own random generator."""
 
-    def __init__(self, images: Images, prepare: Callable[[Tensor, np.random.Generator], Any], seed: int, stream: int):
+    def __init__(self, images: Images, prepare: Callable[[Example, np.random.Generator], Any], seed: int, stream: int):
         self.images, self.prepare, self.seed, self.stream = images, prepare, seed, stream
 
     def __getitem__(self, key: Key) -> Any:
         epoch, index = key
         rng = np.random.default_rng([self.seed, self.stream, epoch, index])
-        return self.prepare(self.images.image(index, rng), rng)
+        return self.prepare(self.images.example(index, rng), rng)
 
 
 class TrainingBatches:
-    """Keys of the batches from `start` steps on; each epoch is a permutation of the images, the rest dropped."""
+    """Keys of the batches from `start` steps on; each epoch is a permutation of the images, the rest dropped.
 
-    def __init__(self, size: int, batch_size: int, epochs: int, seed: int, start: int):
+    Of every batch, process `rank` of `ranks` gets its share.
+    """
+
+    def __init__(self, size: int, batch_size: int, epochs: int, seed: int, start: int, rank: int = 0, ranks: int = 1):
         self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
+        self.share = slice(rank * batch_size // ranks, (rank + 1) * batch_size // ranks)
         self.per_epoch = size // batch_size
         self.total = epochs * self.per_epoch
 
@@ -53,7 +60,7 @@ class TrainingBatches:
             epoch, place = divmod(step, self.per_epoch)
             if epoch != ordered:
                 order, ordered = np.random.default_rng([self.seed, ORDER, epoch]).permutation(self.size), epoch
-            yield [(epoch, int(i)) for i in order[place * self.batch_size : (place + 1) * self.batch_size]]
+            yield [(epoch, int(i)) for i in order[place * self.batch_size : (place + 1) * self.batch_size][self.share]]
 
 
 def validation_batches(size: int, batch_size: int) -> list[list[Key]]:

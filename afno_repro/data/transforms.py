@@ -1,14 +1,19 @@
-"""From an image of any size to a square one: crops, resizing, and the augmentations that a spec names.
+"""From an example of any size to a square one: crops, resizing, and the augmentations that a spec names.
 
-Images are uint8 (3, height, width). Every random choice comes from the generator handed in.
+An example is a uint8 image (3, height, width) and its label: a class, a map of classes (height, width), or None. What moves
+pixels moves a map with them. Every random choice comes from the generator handed in.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
+
+IGNORED = 255  # the class of pixels that neither loss nor metrics look at
+Example = tuple[Tensor, Tensor | None]
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -19,6 +24,21 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     return resized.round().clamp(0, 255).to(torch.uint8)
 
 
+def resize_example(example: Example, height: int, width: int) -> Example:
+    """An example at another size; a map of classes takes the nearest pixel's."""
+    image, label = example
+    if label is not None and label.ndim == 2:
+        label = interpolate(label[None, None], size=(height, width), mode="nearest-exact")[0, 0]
+    return resize(image, height, width), label
+
+
+def cut(example: Example, top: int, left: int, side: int) -> Example:
+    """The square of `side` pixels at (top, left)."""
+    image, label = example
+    window = (..., slice(top, top + side), slice(left, left + side))
+    return image[window], label[window] if label is not None and label.ndim == 2 else label
+
+
 def center_square(image: Tensor, size: int, crop_fraction: float) -> Tensor:
     """The central square of crop_fraction of the short side, at size x size pixels."""
     side = round(min(image.shape[1:]) * crop_fraction)
@@ -26,23 +46,77 @@ def center_square(image: Tensor, size: int, crop_fraction: float) -> Tensor:
     return resize(image[:, top : top + side, left : left + side], size, size)
 
 
-def random_square(image: Tensor, size: int, smallest: float, largest: float, rng: np.random.Generator) -> Tensor:
+def random_square(example: Example, size: int, smallest: float, largest: float, rng: np.random.Generator) -> Example:
     """A square anywhere in the image, its side log-uniform between two numbers of pixels, at size x size pixels."""
-    largest = min(largest, *image.shape[1:])
+    extents = example[0].shape[1:]
+    largest = min(largest, *extents)
     side = round(float(np.exp(rng.uniform(np.log(min(smallest, largest)), np.log(largest)))))
-    top, left = (int(rng.integers(extent - side + 1)) for extent in image.shape[1:])
-    return resize(image[:, top : top + side, left : left + side], size, size)
+    top, left = (int(rng.integers(extent - side + 1)) for extent in extents)
+    return resize_example(cut(example, top, left, side), size, size)
 
 
-def flip(image: Tensor, size: int, rng: np.random.Generator) -> Tensor:
+def none(example: Example, size: int, rng: np.random.Generator) -> Example:
+    """The example as it is."""
+    return example
+
+
+def flip(example: Example, size: int, rng: np.random.Generator) -> Example:
     """Mirror left and right with probability 1/2."""
-    return image.flip(-1) if rng.random() < 0.5 else image
+    if rng.random() >= 0.5:
+        return example
+    image, label = example
+    return image.flip(-1), label.flip(-1) if label is not None and label.ndim == 2 else label
 
 
-def random_crop(image: Tensor, size: int, rng: np.random.Generator, side: list[float]) -> Tensor:
+def random_crop(example: Example, size: int, rng: np.random.Generator, side: list[float]) -> Example:
     """A random square, its side log-uniform between two fractions of the short side, mirrored with probability 1/2."""
-    short = min(image.shape[1:])
-    return flip(random_square(image, size, side[0] * short, side[1] * short, rng), size, rng)
+    short = min(example[0].shape[1:])
+    return flip(random_square(example, size, side[0] * short, side[1] * short, rng), size, rng)
 
 
-AUGMENTS: dict[str, Callable[..., Tensor]] = {"flip": flip, "random_crop": random_crop}
+def scale_crop(example: Example, size: int, rng: np.random.Generator, scale: list[float], photometric: bool) -> Example:
+    """A size x size piece of the image at a scale between two, mirrored with probability 1/2 (Cityscapes' usual recipe, A.3).
+
+    Where the scaled image is smaller than the piece, the rest is black and its label ignored. `photometric` also
+    changes brightness, contrast, saturation and hue.
+    """
+    side = round(size / rng.uniform(scale[0], scale[1]))  # cut first, then scale: less to resize
+    image, label = example
+    missing = [max(0, side - extent) for extent in image.shape[1:]]
+    padding = (0, missing[1], 0, missing[0])
+    label = pad(label, padding, value=IGNORED) if label is not None and label.ndim == 2 else label
+    image = pad(image, padding)
+    top, left = (int(rng.integers(extent - side + 1)) for extent in image.shape[1:])
+    image, label = flip(resize_example(cut((image, label), top, left, side), size, size), size, rng)
+    if photometric:
+        from torchvision.transforms import v2  # not above: most recipes do without
+
+        image = drawn_from(rng, v2.RandomPhotometricDistort(), image)
+    return image, label
+
+
+def rand_augment(example: Example, size: int, rng: np.random.Generator, area: list[float], operations: int, magnitude: int) -> Example:
+    """A random resized crop of a share of the area, mirrored half the time, then RandAugment (Cubuk et al. 2020; A.5)."""
+    from torchvision.transforms import v2
+
+    crop = v2.RandomResizedCrop(size, scale=(area[0], area[1]), interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+    steps = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.RandAugment(operations, magnitude)])
+    image, label = example
+    return drawn_from(rng, steps, image), label
+
+
+def drawn_from(rng: np.random.Generator, transform: Callable[[Tensor], Any], image: Tensor) -> Tensor:
+    """A transform that draws from PyTorch's generator, with that generator seeded by ours."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**63)))
+        transformed: Tensor = transform(image)
+    return transformed
+
+
+AUGMENTS: dict[str, Callable[..., Example]] = {
+    "none": none,
+    "flip": flip,
+    "random_crop": random_crop,
+    "scale_crop": scale_crop,
+    "rand_augment": rand_augment,
+}

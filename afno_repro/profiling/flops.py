@@ -19,11 +19,13 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from afno_repro.backbones.layers import MLP, MixFFN
 from afno_repro.errors import require
 from afno_repro.mixers import AFNO, FNO, GFN, MIXERS, AFNOStatic
 
 aten = torch.ops.aten
 SPECTRAL = (AFNO, AFNOStatic, FNO, GFN)
+CHANNEL_MIXING = (MLP, MixFFN)
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,22 @@ class CountingRule:
 
 @dataclass(frozen=True)
 class Count:
-    """Cost of one forward pass of one image; the mixer fields are the share of the token mixers."""
+    """Cost of one forward pass of one image; the mixer fields are the part of the token mixers, mlp_gflops that of the channel MLPs."""
 
     params: int
     mixer_params: int
     gflops: float
     mixer_gflops: float
+    mlp_gflops: float
     gflops_full: float
     mixer_gflops_full: float
     largest_bytes: int  # operands and result of the largest operator: memory that a forward pass needs at the least
     product_bytes: int  # results of all products: memory that a backward pass needs at the least
+
+    @property
+    def mlp_share(self) -> float:
+        """The part of gflops that the backbone's channel MLPs need."""
+        return self.mlp_gflops / self.gflops
 
 
 def count(model: nn.Module, image_size: int | tuple[int, int], rule: CountingRule) -> Count:
@@ -64,8 +72,9 @@ def count(model: nn.Module, image_size: int | tuple[int, int], rule: CountingRul
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     counter = _Operators(rule)
     mixers = [module for module in model.modules() if isinstance(module, tuple(MIXERS.values()))]
-    hooks = [mixer.register_forward_pre_hook(counter.enter_mixer) for mixer in mixers]
-    hooks += [mixer.register_forward_hook(counter.leave_mixer) for mixer in mixers]
+    watched = [*mixers, *(module for module in model.modules() if isinstance(module, CHANNEL_MIXING))]
+    hooks = [module.register_forward_pre_hook(counter.enter) for module in watched]
+    hooks += [module.register_forward_hook(counter.leave) for module in watched]
     with torch.no_grad(), _AttentionProducts(counter), counter:
         model(torch.empty(1, 3, height, width, device="meta"))
     for hook in hooks:
@@ -75,6 +84,7 @@ def count(model: nn.Module, image_size: int | tuple[int, int], rule: CountingRul
         mixer_params=sum(p.numel() for mixer in mixers for p in mixer.parameters()),
         gflops=counter.macs["model"] / 1e9,
         mixer_gflops=counter.macs["mixer"] / 1e9,
+        mlp_gflops=counter.macs["mlp"] / 1e9,
         gflops_full=counter.flops["model"] / 1e9,
         mixer_gflops_full=counter.flops["mixer"] / 1e9,
         largest_bytes=counter.largest_bytes,
@@ -83,22 +93,23 @@ def count(model: nn.Module, image_size: int | tuple[int, int], rule: CountingRul
 
 
 class _Operators(TorchDispatchMode):
-    """Adds up every operator that runs, for the whole model and while a mixer runs."""
+    """Adds up every operator that runs, for the whole model and while a mixer or a channel MLP runs."""
 
     def __init__(self, rule: CountingRule):
         super().__init__()
         self.rule = rule
-        self.macs = {"model": 0.0, "mixer": 0.0}
-        self.flops = {"model": 0.0, "mixer": 0.0}
-        self.in_mixer = self.in_spectral_mixer = False
+        self.macs = {"model": 0.0, "mixer": 0.0, "mlp": 0.0}
+        self.flops = {"model": 0.0, "mixer": 0.0, "mlp": 0.0}
+        self.in_mixer = self.in_spectral_mixer = self.in_mlp = False
         self.attention_products: int | None = None  # seen so far in the attention that is running
         self.largest_bytes = self.product_bytes = 0
 
-    def enter_mixer(self, mixer: nn.Module, *_: Any) -> None:
-        self.in_mixer, self.in_spectral_mixer = True, isinstance(mixer, SPECTRAL)
+    def enter(self, module: nn.Module, *_: Any) -> None:
+        self.in_mlp = isinstance(module, CHANNEL_MIXING)
+        self.in_mixer, self.in_spectral_mixer = not self.in_mlp, isinstance(module, SPECTRAL)
 
-    def leave_mixer(self, *_: Any) -> None:
-        self.in_mixer = self.in_spectral_mixer = False
+    def leave(self, *_: Any) -> None:
+        self.in_mixer = self.in_spectral_mixer = self.in_mlp = False
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operator(*args, **(kwargs or {}))
@@ -134,9 +145,9 @@ class _Operators(TorchDispatchMode):
         return self.rule.conv_bias or not (self.in_spectral_mixer and operator is aten.convolution)
 
     def add(self, macs: float, flops: float) -> None:
-        for part in ("model", "mixer") if self.in_mixer else ("model",):
-            self.macs[part] += macs
-            self.flops[part] += flops
+        for part, running in (("model", True), ("mixer", self.in_mixer), ("mlp", self.in_mlp)):
+            self.macs[part] += macs * running
+            self.flops[part] += flops * running
 
 
 class _AttentionProducts(TorchFunctionMode):

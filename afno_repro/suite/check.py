@@ -52,10 +52,13 @@ def config_problems(config: RunConfig) -> list[Problem]:
         problems.append(Problem(f"there is no fill {fill!r}", ("task", "fill"), suggest(str(fill), FILLS, "fills")))
     assert config.data.name is not None
     problems += _part_problems(Part(config.data.name, config.data.options), DATASETS, DATA_GIVEN, "data")
+    classes, head = options.get("num_classes"), config.model.head.options if config.model else {}
+    if classes is not None and head.get("num_classes") != classes:
+        problems.append(Problem(f"must be the {classes} classes of the task, is {head.get('num_classes')!r}", ("model", "head", "num_classes")))
     if config.train is not None:
         augment = {key: value for key, value in config.train.augment.items() if key != "name"}
         part = Part(config.train.augment["name"], augment)
-        problems += ConfigError(*_part_problems(part, AUGMENTS, ("image", "size", "rng"), "augment")).within("train").problems
+        problems += ConfigError(*_part_problems(part, AUGMENTS, ("example", "size", "rng"), "augment")).within("train").problems
     return problems
 
 

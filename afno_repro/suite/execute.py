@@ -12,16 +12,19 @@ import torch
 
 from afno_repro.config import Machine, RunConfig
 from afno_repro.data import load_data
-from afno_repro.errors import AfnoError, Diverged, Interrupted, LockedError
+from afno_repro.errors import AfnoError, DataError, Diverged, Interrupted, LockedError
 from afno_repro.fills import FILLS
 from afno_repro.models import build_model
 from afno_repro.profiling.flops import CountingRule, count
 from afno_repro.profiling.measure import Latency, latencies_s
 from afno_repro.suite.plan import Run
+from afno_repro.suite.resolve import TRAINED
 from afno_repro.suite.store import Record, Store, device_name, provenance
-from afno_repro.tasks import TASKS
+from afno_repro.tasks.inpainting import Inpainting
 from afno_repro.training import engine
-from afno_repro.training.loop import Progress, train, validation_loader
+from afno_repro.training.evaluation import validation_loader
+from afno_repro.training.loop import Progress, Weights, train
+from afno_repro.weights import read_state_dict
 
 Report = Callable[[Progress], None]
 
@@ -42,7 +45,7 @@ def profile(config: RunConfig, machine: Machine, directory: Path, report: Report
         with torch.device("meta"):
             model = build_model(config.model, config.data.image_size)
         counted = count(model, config.data.image_size, CountingRule(**config.task.options))
-        costs = {key: getattr(counted, key) for key in ("gflops", "mixer_gflops", "gflops_full", "mixer_gflops_full")}
+        costs = {key: getattr(counted, key) for key in ("gflops", "mixer_gflops", "gflops_full", "mixer_gflops_full", "mlp_share")}
         return Outcome({"params_m": counted.params / 1e6, "mixer_params_m": counted.mixer_params / 1e6, **costs})
     device = engine.start(machine.device, machine.threads)
     engine.seed_everything(config.seed)
@@ -55,7 +58,7 @@ def baseline(config: RunConfig, machine: Machine, directory: Path, report: Repor
     """Score a filling that learns nothing on the validation images and masks of the rows that do."""
     options = dict(config.task.options)
     fill = FILLS[options.pop("fill")]
-    task = TASKS[config.task.name](config.data.image_size, **options)
+    task = Inpainting(config.data.image_size, **options)
     _, validation = load_data(config.data, machine.data_root)
     metrics = task.metrics()
     for images, masks in validation_loader(task, validation, config, batch_size=64, num_workers=machine.num_workers):
@@ -64,47 +67,96 @@ def baseline(config: RunConfig, machine: Machine, directory: Path, report: Repor
     return Outcome(metrics.compute(), data=validation.fingerprint)
 
 
-def pretrain(config: RunConfig, machine: Machine, directory: Path, report: Report) -> Outcome:
-    """Train a network from scratch."""
+def training(config: RunConfig, machine: Machine, directory: Path, report: Report) -> Outcome:
+    """Train a network from scratch, or from the weights of the run that it starts from."""
+    start = None if config.init is None else trunk_weights(config.init, machine)
     images, validation = load_data(config.data, machine.data_root)
-    metrics = train(config, (images, validation), machine, directory, report)
+    metrics = train(config, (images, validation), machine, directory, report, start)
     return Outcome(metrics, data=f"{images.fingerprint[:16]}/{validation.fingerprint[:16]}")
 
 
-EXECUTORS: dict[str, Callable[[RunConfig, Machine, Path, Report], Outcome]] = {"profile": profile, "baseline": baseline, "pretrain": pretrain}
+def trunk_weights(digest: str, machine: Machine) -> Weights:
+    """A finished run's weights without its head, which belongs to its own task.
 
-
-def run_one(run: Run, machine: Machine, report: Report) -> Record:
-    """Do one run, or return its record when it is finished; its outcome may be `diverged` or `out_of_memory`.
-
-    Raises LockedError when another process holds it, Interrupted after a checkpoint, and whatever the user can mend; any
-    other error is written to error.txt and raised again.
+    Raises Diverged or MemoryError when that run ended so, DataError when it is not finished.
     """
     store = Store(machine.runs_root)
-    with store.lock(run) as directory:
-        record = store.finished(run, machine)
-        if record is not None:
-            return record
-        store.begin(run, directory)
-        started, outcome, result = time.monotonic(), "ok", Outcome({})
-        try:
-            result = EXECUTORS[run.config.kind](run.config, machine, directory, report)
-        except Diverged:
-            outcome = "diverged"
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                store.fail(directory, traceback.format_exc())
-                raise
-            outcome = "out_of_memory"
-        except (Interrupted, LockedError):
+    directory, record = store.find(digest), store.record(digest)
+    if directory is None or record is None:
+        raise DataError(f"the run {digest}, from which this one starts, is not finished\n  the same command, without --row or --seed, does it first")
+    if record.outcome == "diverged":
+        raise Diverged(f"{record.run_id}, from which this run starts, diverged")
+    if record.outcome == "out_of_memory":
+        raise MemoryError(f"{record.run_id}, from which this run starts, ran out of memory")
+    weights = read_state_dict(directory / "weights.safetensors")
+    return {name: value for name, value in weights.items() if name.startswith("backbone.")}
+
+
+EXECUTORS: dict[str, Callable[[RunConfig, Machine, Path, Report], Outcome]] = {
+    "profile": profile,
+    "baseline": baseline,
+    "pretrain": training,
+    "finetune": training,
+}
+
+
+def run_one(run: Run, machine: Machine, report: Report) -> Record | None:
+    """Do one run, or return its record when it is finished; its outcome may be `diverged` or `out_of_memory`.
+
+    Where several processes train together, the first keeps the run's directory and the others only help it to train: they return
+    None. Raises LockedError when another process holds it, Interrupted after a checkpoint, and whatever the user can mend;
+    any other error is written to error.txt and raised again.
+    """
+    together = run.config.kind in TRAINED
+    if engine.rank() > 0:
+        directory = engine.agreed(None) if together else None
+        if directory is not None:
+            _outcome(run, machine, Path(directory), report)
+        return None
+    store, leading = Store(machine.runs_root), False
+    try:
+        with store.lock(run) as directory:
+            record = store.finished(run, machine)
+            if record is not None:
+                return record
+            store.begin(run, directory)
+            if together:
+                leading = bool(engine.agreed(str(directory)))
+            return _lead(run, machine, report, store, directory)
+    finally:
+        if together and not leading:
+            engine.agreed(None)
+
+
+def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: Path) -> Record:
+    """Do a run whose lock is held, up to its record."""
+    started = time.monotonic()
+    try:
+        outcome, result = _outcome(run, machine, directory, report)
+    except (Interrupted, LockedError):
+        raise
+    except AfnoError as error:
+        store.fail(directory, f"{error}\n")
+        raise
+    except Exception:
+        store.fail(directory, traceback.format_exc())
+        raise
+    made_with = provenance(device_name(machine.device), machine, time.monotonic() - started, result.data)
+    record = Record(run.id, run.digest, run.config, outcome, result.metrics, result.repeats, made_with)
+    store.finish(record, directory)
+    return record
+
+
+def _outcome(run: Run, machine: Machine, directory: Path, report: Report) -> tuple[str, Outcome]:
+    """What a run came to; running out of memory and diverging are results."""
+    try:
+        return "ok", EXECUTORS[run.config.kind](run.config, machine, directory, report)
+    except Diverged:
+        return "diverged", Outcome({})
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
             raise
-        except AfnoError as error:
-            store.fail(directory, f"{error}\n")
-            raise
-        made_with = provenance(device_name(machine.device), machine.threads, machine.num_workers, time.monotonic() - started, result.data)
-        record = Record(run.id, run.digest, run.config, outcome, result.metrics, result.repeats, made_with)
-        store.finish(record, directory)
-        return record
+        return "out_of_memory", Outcome({})
 
 
 def out_of_memory(error: BaseException) -> bool:

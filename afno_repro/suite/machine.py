@@ -1,5 +1,6 @@
-"""The machine at hand, as far as runs care: its device, how many runs go side by side, the threads of each."""
+"""The machine at hand, as far as runs care: its devices, how many runs go side by side, the threads of each."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from afno_repro.config import Machine
@@ -9,18 +10,47 @@ from afno_repro.suite.store import cores
 CHECKPOINT_EVERY_S = 600.0  # besides the one at each epoch's end
 
 
-def find_machine(device: str, jobs: int | None, workers: int, data_root: Path, runs_root: Path) -> Machine:
-    """`device` is auto, cpu or cuda; `jobs` defaults to the CPU's cores, to 1 on a GPU, and shares the cores out as threads.
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says of the machine; `jobs` None is a sensible number."""
 
-    Raises ConfigError for another device's name, DataError for a CUDA device that is not there.
+    device: str = "auto"  # auto, cpu or cuda
+    devices: int = 1  # on each node
+    nodes: int = 1
+    jobs: int | None = None
+    workers: int = 0
+    micro_batch: int | None = None
+    activation_checkpointing: bool = False
+
+
+def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
+    """Runs side by side default to the CPU's cores, to one on a GPU or on several devices, and share the cores out as threads.
+
+    Raises ConfigError for what no machine has, DataError for a CUDA device that is not there.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {device}: must be auto, cpu or cuda")
-    chosen = "cuda" if device != "cpu" and cuda_exists() else "cpu"
-    if device == "cuda" and chosen == "cpu":
+    if asked.device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"--device {asked.device}: must be auto, cpu or cuda")
+    together = asked.devices * asked.nodes
+    if together > 1 and (asked.jobs or 1) > 1:
+        raise ConfigError(f"--jobs {asked.jobs}: must be 1 where {together} devices share every run")
+    chosen = "cuda" if asked.device != "cpu" and cuda_exists() else "cpu"
+    if asked.device == "cuda" and chosen == "cpu":
         raise DataError("--device cuda: there is no CUDA device that torch can use here\n  --device cpu runs without one")
-    side_by_side = jobs or (cores() if chosen == "cpu" else 1)
-    return Machine(chosen, side_by_side, max(1, cores() // side_by_side), workers, data_root, runs_root, CHECKPOINT_EVERY_S)
+    if chosen == "cuda" and asked.devices > cuda_count():
+        raise DataError(f"--devices {asked.devices}: this machine has {cuda_count()} CUDA devices")
+    jobs = asked.jobs or (cores() if chosen == "cpu" and together == 1 else 1)
+    return Machine(
+        device=chosen,
+        devices=together,
+        micro_batch=asked.micro_batch,
+        activation_checkpointing=asked.activation_checkpointing,
+        jobs=jobs,
+        threads=max(1, cores() // max(jobs, asked.devices)),
+        num_workers=asked.workers,
+        data_root=data_root,
+        runs_root=runs_root,
+        checkpoint_every_s=CHECKPOINT_EVERY_S,
+    )
 
 
 def cuda_exists() -> bool:
@@ -30,3 +60,10 @@ def cuda_exists() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def cuda_count() -> int:
+    """The CUDA devices of this machine."""
+    import torch
+
+    return torch.cuda.device_count()

@@ -14,12 +14,13 @@ Need = tuple[str, str, int]  # row, stage, seed
 
 @dataclass(frozen=True)
 class Run:
-    """One computation: its config, the digest that names it, and the row and stage that it was first planned for."""
+    """One computation: its config, the digest that names it, the row and stage that it was first planned for, and the run it starts from."""
 
     digest: str
     config: RunConfig
     row: str
     stage: str
+    parent: "Run | None" = None
 
     @property
     def id(self) -> str:
@@ -29,7 +30,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs of a spec at a scale; `needs` says which run each (row, stage, seed) wants. Equal configs are one run."""
+    """All runs of a spec at a scale; `needs` says which run each (row, stage, seed) wants, parents first. Equal configs are one run."""
 
     spec: Spec
     scale: str
@@ -91,30 +92,54 @@ def resolve_runs(spec: Spec, scale: str, choice: Choice = EVERYTHING) -> tuple[P
 
 
 def _stage_runs(spec: Spec, scale: str, row: str, stage: str, choice: Choice, changes: list[Tree]) -> list[tuple[Need, Run]]:
-    resolved_at = stage_scale(spec, scale, stage)
-    tree = stage_tree(spec, resolved_at, row, stage, changes)
+    """The asked runs of a stage, each behind those that it starts from."""
+    tree = _tree(spec, scale, row, stage, changes)
     if tree is None:
         return []
-    if not isinstance(tree.value, dict):
-        raise ConfigError(Problem("must be a mapping or null", ("rows", row, stage), "", tree.place))
     if choice.kinds is not None and tree.plain().get("kind") not in choice.kinds:
         return []
     if not choice.latency and _name(tree.get("task")) == "latency":
         return []
     seeds = spec.structure.scales[scale].seeds if choice.seeds is None else choice.seeds  # type: ignore[index]
-    found = []
+    found: list[tuple[Need, Run]] = []
     for seed in seeds:
-        try:
-            config = run_config(tree, seed)
-        except ConfigError as error:
-            raise located(error, tree, row, stage) from None
-        found.append(((row, stage, config.seed), Run(digest(config), config, row, stage)))
+        line: list[tuple[Need, Run]] = []
+        run: Run | None = _run(spec, scale, row, stage, seed, changes)
+        while run is not None:
+            line.append(((row, run.stage, run.config.seed), run))
+            run = run.parent
+        found += line[::-1]
     return found
+
+
+def _tree(spec: Spec, scale: str, row: str, stage: str, changes: list[Tree]) -> Tree | None:
+    tree = stage_tree(spec, stage_scale(spec, scale, stage), row, stage, changes)
+    if tree is not None and not isinstance(tree.value, dict):
+        raise ConfigError(Problem("must be a mapping or null", ("rows", row, stage), "", tree.place))
+    return tree
+
+
+def _run(spec: Spec, scale: str, row: str, stage: str, seed: int, changes: list[Tree]) -> Run:
+    """A stage's run, with the run that it starts from: of the same row and seed, of an earlier stage."""
+    tree = _tree(spec, scale, row, stage, changes)
+    assert tree is not None
+    init = tree.plain().get("init")
+    earlier = spec.stages[: spec.stages.index(stage)]
+    try:
+        if init is not None and init not in earlier:
+            raise ConfigError(Problem(f"there is no earlier stage {init!r}", ("init",), suggest(str(init), earlier, "earlier stages")))
+        if init is not None and _tree(spec, scale, row, init, changes) is None:
+            raise ConfigError(Problem(f"this row leaves the stage {init!r} out", ("init",)))
+        parent = _run(spec, scale, row, init, seed, changes) if init is not None else None
+        config = run_config(tree, seed, parent.digest if parent else None)
+    except ConfigError as error:
+        raise located(error, tree, row, stage) from None
+    return Run(digest(config), config, row, stage, parent)
 
 
 def located(error: ConfigError, tree: Tree, row: str, stage: str) -> ConfigError:
     """A stage's mistakes with their places in the spec's file."""
-    return ConfigError(*(replace(p, key=("rows", row, stage, *p.key), place=p.place or tree.locate(p.key)) for p in error.problems))
+    return ConfigError(*(p if p.place else replace(p, key=("rows", row, stage, *p.key), place=tree.locate(p.key)) for p in error.problems))
 
 
 def stage_scale(spec: Spec, scale: str, stage: str) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 
 from afno_repro.files import write_atomic
 from afno_repro.suite.compare import Verdict, claim_verdicts
-from afno_repro.suite.spec import Column
+from afno_repro.suite.spec import Bound, Claim, Column, Ordering, Peak
 from afno_repro.suite.store import Record
 from afno_repro.suite.table import Cell, Table
 
 CELL_HEADER = ["table", "row", "column", "unit", "value", "spread", "seeds", "paper", "difference", "verdict", "state", "runs"]
-CLAIM_HEADER = ["table", "claim", "better", "worse", "column", "margin", "standard_error", "verdict"]
+CLAIM_HEADER = ["table", "claim", "better", "worse", "column", "margin", "standard_error", "verdict", "doubt"]
 BRIEF = {"stated": "=", "assumed": "~", "differs": "!"}
 SCALE_NOTE = {
     "smoke": "Smoke scale: a few steps on tiny images, to see that everything runs. Its qualities mean nothing.",
@@ -69,8 +69,16 @@ def _ledger(table: Table) -> Iterable[list[str]]:
 
 def _claim_line(table: Table, verdict: Verdict) -> list[str]:
     claim = verdict.claim
-    sides = [";".join(claim.better), ";".join(claim.worse), ";".join(claim.column)]
-    return [table.spec.name, claim.claim, *sides, _six(verdict.margin), _six(verdict.standard_error), verdict.outcome]
+    better, worse = _sides(claim)
+    numbers = [_six(verdict.margin), _six(verdict.standard_error)]
+    return [table.spec.name, claim.claim, ";".join(better), ";".join(worse), ";".join(claim.column), *numbers, verdict.outcome, claim.doubt]
+
+
+def _sides(claim: Claim) -> tuple[list[str], list[str]]:
+    """What should be better than what: rows and rows, the peak and its axis' other rows, or rows and a bound."""
+    if isinstance(claim, Peak):
+        return [claim.peak], [row for row in claim.over if row != claim.peak]
+    return claim.better, claim.worse if isinstance(claim, Ordering) else [_six(claim.above)]
 
 
 def table_markdown(table: Table) -> str:
@@ -162,9 +170,22 @@ def _claims(table: Table) -> str:
     for verdict in claim_verdicts(table):
         margin = "" if verdict.margin is None else f"{verdict.margin:+.3g}"
         error = "" if verdict.standard_error is None else f"{verdict.standard_error:.2g}"
-        lines.append([md(verdict.claim.claim), md(verdict.claim.where), margin, error, verdict.outcome])
+        doubt = f" *In doubt: {md(verdict.claim.doubt)}.*" if verdict.claim.doubt else ""
+        lines.append([md(verdict.claim.claim) + doubt, md(verdict.claim.where), margin, error, verdict.outcome])
     grid = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return grid + "\n\nThe margin is the paired difference over seeds in the column's own sense, of the worst pair; undecided: within twice its standard error."
+    return f"{grid}\n\n{_claims_legend(table.spec.structure.claims)}"
+
+
+def _claims_legend(claims: Sequence[Claim]) -> str:
+    """How to read margins, as far as the claims at hand need it."""
+    text = "The margin is the paired difference over seeds in the column's own sense, of the worst pair; undecided: within twice its standard error."
+    if any(isinstance(claim, Peak) for claim in claims):
+        text += (
+            " A peak's margin is the difference to the closer of its neighbours; it fails when another row of its axis is better by twice the standard error."
+        )
+    if any(isinstance(claim, Bound) for claim in claims):
+        text += " A bound's margin is the value less the bound, of the worst cell."
+    return text + (" In doubt: numbers of the paper that contradict its own sentence." if any(claim.doubt for claim in claims) else "")
 
 
 def _assumptions(table: Table) -> str:

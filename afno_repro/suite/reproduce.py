@@ -1,5 +1,6 @@
 """One command's work: load, plan, check, execute, write. torch is imported only when something is left to run."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +38,11 @@ class Places:
         """The names of all specs."""
         return sorted(path.stem for path in self.experiments.glob("*.yaml"))
 
+    def group(self, name: str) -> list[str]:
+        """The names of the specs of a group, like ablation; none where there is no such group."""
+        named = re.compile(rf"^group:\s*{re.escape(name)}\s*$", re.MULTILINE)
+        return [each for each in self.spec_names() if named.search((self.experiments / f"{each}.yaml").read_text(errors="replace"))]
+
     def spec_path(self, name: str) -> Path:
         """A spec's file, from a name like `table2` or a path; raises ConfigError with the names there are."""
         path = Path(name) if name.endswith((".yaml", ".yml")) else self.experiments / f"{name}.yaml"
@@ -49,11 +55,15 @@ class Places:
 
 @dataclass
 class Prepared:
-    """What a command will do: plans, the runs still to do, and the runs left out for lack of data, with the reason."""
+    """What a command will do: plans, the runs still to do, and the runs left out for lack of data, with the reason.
+
+    `follows` marks all processes but the first, where several share every run.
+    """
 
     plans: list[Plan]
     pending: list[Run] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)  # digest: reason
+    follows: bool = False
 
     @property
     def runnable(self) -> list[Run]:
@@ -61,8 +71,8 @@ class Prepared:
 
 
 def load_specs(places: Places, name: str) -> list[tuple[Spec | None, list[Problem]]]:
-    """The specs of a name, a path or `all`, each with its mistakes."""
-    names = places.spec_names() if name == "all" else [name]
+    """The specs of a name, a path, a group or `all`, each with its mistakes."""
+    names = places.spec_names() if name == "all" else places.group(name) or [name]
     if not names:
         raise ConfigError(Problem(f"there are no specs in {places.experiments}", (), "run in a checkout or give --root"))
     return [read_spec(path := places.spec_path(each), _label(path, places)) for each in names]
@@ -101,36 +111,35 @@ def prepare(places: Places, name: str, scale: str, choice: Choice, machine: Mach
     if prepared.pending or problems or check_all:
         from afno_repro.suite.check import check_runs
 
+        digests = {run.digest for run in prepared.pending}
         for plan in plans:
-            chosen = plan.runs if check_all or problems else [run for run in plan.runs if run in prepared.pending]
+            chosen = plan.runs if check_all or problems else [run for run in plan.runs if run.digest in digests]
             problems += [p for p in check_runs(plan, chosen) if p not in problems]
     if problems:
         raise ConfigError(*problems)
-    prepared.absent = _absent(prepared.pending, machine)
+    if prepared.pending:
+        from afno_repro.suite.absent import absent_data
+
+        prepared.absent = absent_data(prepared.pending, machine)
+    if machine.devices > 1:
+        _agree(prepared)
     return prepared
+
+
+def _agree(prepared: Prepared) -> None:
+    """Let the first process say what is left to do: the others may have looked at another moment."""
+    from afno_repro.training import engine
+
+    left = set(engine.agreed([run.digest for run in prepared.runnable]))
+    prepared.follows = engine.rank() > 0
+    if prepared.follows:
+        every = {run.digest: run for plan in prepared.plans for run in plan.runs}
+        prepared.pending, prepared.absent = [run for run in every.values() if run.digest in left], {}
 
 
 def on(machine: Machine, run: Run) -> Machine:
     """The machine as a run finds it: a latency has all cores."""
     return replace(machine, threads=cores()) if is_latency(run) else machine
-
-
-def _absent(runs: list[Run], machine: Machine) -> dict[str, str]:
-    """The runs whose data cannot be found, with what was looked for; equal data are looked at once."""
-    if not runs:
-        return {}
-    from afno_repro.data import load_data
-
-    reasons: dict[str, str | None] = {}
-    for run in runs:
-        key = repr(run.config.data)
-        if run.config.data.name is not None and key not in reasons:
-            try:
-                load_data(run.config.data, machine.data_root)
-                reasons[key] = None
-            except DataError as error:
-                reasons[key] = str(error)
-    return {run.digest: reason for run in runs if (reason := reasons.get(repr(run.config.data)))}
 
 
 def reproduce(places: Places, prepared: Prepared, scale: str, choice: Choice, machine: Machine, show: Show) -> tuple[list[Table], int]:
@@ -139,6 +148,9 @@ def reproduce(places: Places, prepared: Prepared, scale: str, choice: Choice, ma
     Returns the tables of the specs asked for and the exit code. Raises LockedError, StorageError and Interrupted after
     everything that was finished has been written.
     """
+    if prepared.follows:
+        _execute(prepared, machine, show)
+        return [], 0
     folder = places.results(scale, bool(choice.changes))
     check_writable(folder)
     check_writable(machine.runs_root)
@@ -149,10 +161,7 @@ def reproduce(places: Places, prepared: Prepared, scale: str, choice: Choice, ma
         raise DataError("nothing can run without these data")
     failures: list[Any] = []
     try:
-        if prepared.runnable:
-            from afno_repro.suite.schedule import execute
-
-            failures = execute(prepared.runnable, machine, show)
+        failures = _execute(prepared, machine, show)
     finally:
         _publish(prepared.plans, machine, folder)
         tables = rebuild(places, scale, choice, [plan.spec for plan in prepared.plans])
@@ -164,12 +173,20 @@ def reproduce(places: Places, prepared: Prepared, scale: str, choice: Choice, ma
     return asked, 0 if all(_complete(table, plan, choice) for table, plan in zip(asked, prepared.plans, strict=True)) else 4
 
 
+def _execute(prepared: Prepared, machine: Machine, show: Show) -> list[Any]:
+    if not prepared.runnable:
+        return []
+    from afno_repro.suite.schedule import execute
+
+    return execute(prepared.runnable, machine, show)
+
+
 def _publish(plans: Sequence[Plan], machine: Machine, folder: Path) -> None:
     """Copy finished records to the folder that tables are built from."""
     store = Store(machine.runs_root)
     for plan in plans:
         for (row, stage, seed), run in plan.needs.items():
-            record = store.record(run)
+            record = store.record(run.digest)
             if record is not None:
                 publish(records_folder(folder, plan.spec.name), row, stage, seed, record)
 
@@ -217,3 +234,10 @@ def write_costs(places: Places) -> None:
 def scales_with_records(places: Places) -> list[str]:
     """The scales that have records to build tables from."""
     return [scale for scale in SCALES if (places.results(scale) / "records").is_dir()]
+
+
+def asked_scales(asked: str | None) -> list[str]:
+    """The scale asked for, or all; raises ConfigError for one that does not exist."""
+    if asked is not None and asked not in SCALES:
+        raise ConfigError(Problem(f"there is no scale {asked!r}", (), suggest(asked, SCALES, "scales")))
+    return list(SCALES) if asked is None else [asked]

@@ -7,16 +7,18 @@ from afno_repro.errors import ConfigError, Problem
 from afno_repro.options import option_problems, suggest
 from afno_repro.suite.tree import Tree
 
-KINDS = ("profile", "pretrain", "baseline")
-STAGE_KEYS = ("kind", "task", "model", "data", "train")
+TRAINED = ("pretrain", "finetune")
+KINDS = ("profile", "baseline", *TRAINED)
+STAGE_KEYS = ("kind", "task", "model", "data", "train", "init")
 MODEL_KEYS = ("backbone", "mixer", "head")
 DATA_KEYS = ("name", "image_size", "fraction", "seed")
 
 
-def run_config(tree: Tree, seed: int) -> RunConfig:
+def run_config(tree: Tree, seed: int, init: str | None = None) -> RunConfig:
     """The config of a stage; raises one ConfigError with every mistake, keyed from the stage.
 
-    A profile and a baseline draw nothing from the run's seed: theirs is always 0.
+    `init` is the digest of the run that the stage starts from. A profile and a baseline draw nothing from the run's seed:
+    theirs is always 0.
     """
     stage, problems = tree.plain(), []
     problems += _unknown(stage, STAGE_KEYS, ())
@@ -27,9 +29,11 @@ def run_config(tree: Tree, seed: int) -> RunConfig:
     model = _model(stage.get("model"), kind, problems)
     data = _data(stage.get("data"), kind, problems)
     train = _train(stage.get("train"), kind, problems)
+    if stage.get("init") is not None and kind not in TRAINED:
+        problems.append(Problem(f"a {kind} stage starts from no other", ("init",)))
     if problems:
         raise ConfigError(*problems)
-    return RunConfig(kind=kind, task=task, model=model, data=data, train=train, seed=seed if kind == "pretrain" else 0)
+    return RunConfig(kind=kind, task=task, model=model, data=data, train=train, seed=seed if kind in TRAINED else 0, init=init)
 
 
 def _unknown(value: dict[str, Any], known: tuple[str, ...], keys: tuple[str, ...]) -> list[Problem]:
@@ -77,7 +81,7 @@ def _data(value: Any, kind: Any, problems: list[Problem]) -> DataConfig:
 
 
 def _train(value: Any, kind: Any, problems: list[Problem]) -> TrainConfig | None:
-    if kind != "pretrain":
+    if kind not in TRAINED:
         if value is not None:
             problems.append(Problem(f"a {kind} stage trains nothing", ("train",)))
         return None

@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -18,9 +17,10 @@ from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, Interrupted, LockedError
 from afno_repro.suite.execute import run_one
 from afno_repro.suite.plan import Run
+from afno_repro.suite.resolve import TRAINED
 from afno_repro.suite.store import Record, cores, is_latency
 from afno_repro.suite.terminal import Show
-from afno_repro.training.engine import stop_flag
+from afno_repro.training import engine
 from afno_repro.training.loop import Progress
 
 WAIT_FOR_HELD_S = 10.0
@@ -43,14 +43,14 @@ def execute(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
     A run that another process holds is passed over and tried again at the end for ten seconds. Raises Interrupted.
     """
     timed = [run for run in runs if is_latency(run)]
-    trained = [run for run in runs if run.config.kind == "pretrain"]
-    others = [run for run in runs if run not in timed and run not in trained]
+    trained = [run for run in runs if run.config.kind in TRAINED]
+    others = [run for run in runs if run.config.kind not in TRAINED and not is_latency(run)]
     alone = replace(machine, threads=cores())
     failures = [*_one_by_one(others, machine, show)]
     failures += _side_by_side(trained, machine, show) if machine.jobs > 1 and len(trained) > 1 else _one_by_one(trained, machine, show)
     failures += _one_by_one(timed, alone, show)
     deadline = time.monotonic() + WAIT_FOR_HELD_S
-    while (held := [f for f in failures if f.exit_code == LockedError.exit_code]) and time.monotonic() < deadline:
+    while (held := [f for f in failures if f.exit_code == LockedError.exit_code]) and time.monotonic() < deadline and engine.ranks() == 1:
         time.sleep(0.5)
         failures = [f for f in failures if f not in held]
         for failure in held:
@@ -87,8 +87,12 @@ def _attempt(run: Run, machine: Machine, report: Callable[[Progress], None]) -> 
     except Interrupted:
         raise
     except AfnoError as error:
+        if engine.ranks() > 1 and not isinstance(error, LockedError):
+            raise  # the other processes wait for this one: ending is what they notice
         return Failure(run, str(error), error.exit_code), None
     except Exception as error:  # the other runs go on; error.txt holds the traceback
+        if engine.ranks() > 1:
+            raise
         print(traceback.format_exc(), file=sys.stderr)
         return Failure(run, f"{type(error).__name__}: {error}", 1), None
 
@@ -102,7 +106,7 @@ def _tell(show: Show, name: str, seconds: float, failure: Failure | None, record
 
 def title(run: Run) -> str:
     """A run's name in messages."""
-    return f"{run.row}/{run.stage}" + (f" seed {run.config.seed}" if run.config.kind == "pretrain" else "")
+    return f"{run.row}/{run.stage}" + (f" seed {run.config.seed}" if run.config.kind in TRAINED else "")
 
 
 def throttled(report: Callable[[Progress], None]) -> Callable[[Progress], None]:
@@ -113,7 +117,7 @@ def throttled(report: Callable[[Progress], None]) -> Callable[[Progress], None]:
     def passed_on(step: Progress) -> None:
         waiting.append(step)
         now = time.monotonic()
-        if now - last[0] >= REPORT_EVERY_S or step.step == step.total:
+        if now - last[0] >= REPORT_EVERY_S or step.step == step.total or step.note:
             seconds = sum(1 / s.images_per_s for s in waiting)
             report(replace(step, images_per_s=len(waiting) / seconds))
             last[0] = now
@@ -133,11 +137,12 @@ class _Child:
 
 
 def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
-    waiting, active, failures = deque(runs), list[_Child](), list[Failure]()
-    with stop_flag() as stop:
+    waiting, active, failures = list(runs), list[_Child](), list[Failure]()
+    with engine.stop_flag() as stop:
         while waiting or active:
-            while waiting and len(active) < machine.jobs and stop.signal is None:
-                active.append(_start(waiting.popleft(), machine))
+            while stop.signal is None and len(active) < machine.jobs and (run := _ready(waiting, active)):
+                waiting.remove(run)
+                active.append(_start(run, machine))
                 show.started(title(active[-1].run))
             if stop.signal is not None:
                 for child in active:
@@ -161,6 +166,12 @@ def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure
                 child.process.join()
                 active.remove(child)
     return failures
+
+
+def _ready(waiting: list[Run], active: list[_Child]) -> Run | None:
+    """The first waiting run that starts from none that is still to be done."""
+    unfinished = {run.digest for run in (*waiting, *(child.run for child in active))}
+    return next((run for run in waiting if run.config.init not in unfinished), None)
 
 
 def _start(run: Run, machine: Machine) -> _Child:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from afno_repro.errors import ConfigError, Problem
 from afno_repro.options import suggest
@@ -16,7 +16,7 @@ from afno_repro.suite.tree import Tree, read_tree
 SCALES = ("smoke", "tiny", "small", "paper")
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-ListOfNames = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+ListOfNames = Annotated[list[str], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
 class Column(BaseModel):
@@ -55,16 +55,43 @@ class Scale(BaseModel):
     columns: dict[str, dict[str, Any]] = {}
 
 
-class Claim(BaseModel):
-    """A sentence of the paper as an ordering: `better` beats `worse` in the column's own sense, at paper scale by at least `by`."""
-
+class _Claim(BaseModel):
     model_config = STRICT
     claim: str
     where: str
     column: ListOfNames
+    doubt: str = ""  # what in the paper's own numbers contradicts its sentence
+
+
+class Ordering(_Claim):
+    """A sentence of the paper as an ordering: `better` beats `worse` in the column's own sense, at paper scale by at least `by`."""
+
     better: ListOfNames
     worse: ListOfNames
     by: float
+
+
+class Peak(_Claim):
+    """A sentence of the paper as a peak: of the rows `over`, in order along an axis, `peak` is the best."""
+
+    peak: str
+    over: Annotated[list[str], Field(min_length=2)]
+
+
+class Bound(_Claim):
+    """A sentence of the paper as a bound: each cell of `better` is above `above`."""
+
+    better: ListOfNames
+    above: float
+
+
+def _form(claim: Any) -> str:
+    """Which form of claim is meant, told by the keys that it alone has."""
+    keys = claim if isinstance(claim, dict) else {}
+    return "peak claim" if "peak" in keys or "over" in keys else "bound claim" if "above" in keys else "ordering claim"
+
+
+Claim = Annotated[Annotated[Ordering, Tag("ordering claim")] | Annotated[Peak, Tag("peak claim")] | Annotated[Bound, Tag("bound claim")], Discriminator(_form)]
 
 
 class Assumption(BaseModel):
@@ -162,22 +189,26 @@ def _structure_problems(tree: Tree, error: ValidationError) -> list[tuple[tuple[
     """pydantic's errors as problems, with the keys of the part to leave out; list items last first."""
     found: list[tuple[tuple[str | int, ...], Problem]] = []
     for item in error.errors():
-        keys = tuple(key for key in item["loc"] if key != "[key]" and not (isinstance(key, str) and key in ("list[str]", "dict[str,any]")))
+        loc = item["loc"][:-1] if item["loc"][-1] == "[key]" and item["type"] == "literal_error" else item["loc"]
+        keys = loc[:2] + loc[3:] if loc[0] == "claims" else loc  # less the name of the claim's form
         path = tuple(map(str, keys))
         if item["type"] == "extra_forbidden":
-            problem = Problem(f"unknown key {path[-1]!r}", path, _suggestion(path), tree.locate(keys), unknown=True)
+            problem = Problem(f"unknown key {path[-1]!r}", path, _suggestion(item["loc"]), tree.locate(keys), unknown=True)
         elif item["type"] == "missing":
-            problem = Problem(f"the key {path[-1]!r} is missing", path[:-1], "", tree.locate(keys))
+            hint = "a claim has better, worse and by; or peak and over; or better and above" if path[0] == "claims" else ""
+            problem = Problem(f"the key {path[-1]!r} is missing", path[:-1], hint, tree.locate(keys))
         else:
             problem = Problem(f"{item['msg'][0].lower()}{item['msg'][1:]}, is {item['input']!r}", path, "", tree.locate(keys))
         found.append((keys, problem))
     return sorted(found, key=lambda pair: [str(key).zfill(9) for key in pair[0]], reverse=True)
 
 
-def _suggestion(path: tuple[str, ...]) -> str:
-    parts: dict[str, type[BaseModel]] = {"columns": Column, "rows": Row, "claims": Claim, "assumptions": Assumption}
-    known = list((parts[path[0]] if path[0] in parts and len(path) > 1 else _Structure).model_fields)
-    return suggest(path[-1], known, "its keys")
+def _suggestion(location: tuple[str | int, ...]) -> str:
+    """The keys that the part around an unknown key has."""
+    parts: dict[str | int, type[BaseModel]] = {"columns": Column, "rows": Row, "assumptions": Assumption}
+    parts |= {"ordering claim": Ordering, "peak claim": Peak, "bound claim": Bound}
+    part = next((key for key in location[:-1] if key in parts), "")
+    return suggest(str(location[-1]), list(parts.get(part, _Structure).model_fields), f"the {part}'s keys" if location[0] == "claims" else "its keys")
 
 
 def _reference_problems(spec: Spec) -> list[Problem]:
@@ -217,11 +248,12 @@ def _reference_problems(spec: Spec) -> list[Problem]:
             wrong = _changed(s.columns[columns.index(key)], changes)[1] if key in columns else []
             problems += [Problem(text, ("scales", name, "columns", key), "", spec.tree.locate(("scales", name, "columns", key))) for text in wrong]
     for i, claim in enumerate(s.claims):
-        for word in claim.column:
-            known(word, columns, "column", "claims", i, "column")
-        for side in ("better", "worse"):
-            for word in getattr(claim, side):
-                known(word, rows, "row", "claims", i, side)
+        for side, word in [(key, word) for key in ("column", "better", "worse", "over") for word in getattr(claim, key, [])]:
+            known(word, columns if side == "column" else rows, "column" if side == "column" else "row", "claims", i, side)
+        if isinstance(claim, Peak):
+            slips = [("over", f"duplicate row {row!r}") for row in rows if claim.over.count(row) > 1]
+            slips += [("peak", f"{claim.peak!r} is not among the rows in 'over'")] if claim.peak not in claim.over else []
+            problems += [Problem(text, ("claims", str(i), key), "", spec.tree.locate(("claims", i, key))) for key, text in slips]
     for i, assumption in enumerate(s.assumptions):
         for cell in assumption.cells:
             known(cell, [f"{r}/{c}" for r in rows for c in columns], "cell", "assumptions", i, "cells")

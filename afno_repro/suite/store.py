@@ -63,20 +63,24 @@ class Store:
 
     def directory(self, run: Run) -> Path:
         """The run's directory, whichever row it was first made for; it need not exist yet."""
-        found = sorted(self.root.glob(f"*-{run.digest}"))
-        return found[0] if found else self.root / run.id
+        return self.find(run.digest) or self.root / run.id
 
-    def record(self, run: Run) -> Record | None:
-        """The finished run's record, or None. A file that is no record of this run counts as none."""
+    def find(self, digest: str) -> Path | None:
+        """The directory of the run of this digest, if there is one."""
+        return next(iter(sorted(self.root.glob(f"*-{digest}"))), None)
+
+    def record(self, digest: str) -> Record | None:
+        """The record of the finished run of this digest, or None. A file that is no record of it counts as none."""
+        directory = self.find(digest)
         try:
-            record = Record.from_json((self.directory(run) / "record.json").read_text())
+            record = Record.from_json((directory / "record.json").read_text()) if directory else None
         except (OSError, ValueError):
             return None
-        return record if record.digest == run.digest else None
+        return record if record and record.digest == digest else None
 
     def finished(self, run: Run, machine: Machine) -> Record | None:
         """The run's record if it need not run again: a latency is measured anew on another device or thread count."""
-        record = self.record(run)
+        record = self.record(run.digest)
         if record is not None and is_latency(run):
             here = (device_name(machine.device), machine.threads)
             return record if (record.provenance["device"], record.provenance["threads"]) == here else None
@@ -138,15 +142,17 @@ def published(folder: Path, row: str, stage: str, seed: int) -> Record | None:
     return Record.from_json(path.read_text()) if path.is_file() else None
 
 
-def provenance(device: str, threads: int, num_workers: int, seconds: float, data: str | None) -> dict[str, Any]:
-    """What a number was made with: code, packages, device, threads, time and a fingerprint of the data."""
+def provenance(device: str, machine: Machine, seconds: float, data: str | None) -> dict[str, Any]:
+    """What a number was made with: code, packages, device and how many of it, threads, time and a fingerprint of the data."""
     return {
         **code_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "device": device,
-        "threads": threads,
-        "num_workers": num_workers,
+        "devices": machine.devices,
+        "micro_batch": machine.micro_batch,
+        "threads": machine.threads,
+        "num_workers": machine.num_workers,
         "seconds": round(seconds, 1),
         "data": data,
     }

@@ -32,6 +32,9 @@ class Step(Protocol):
     @property
     def metrics(self) -> Mapping[str, float]: ...
 
+    @property
+    def note(self) -> str: ...
+
 
 class Show:
     """Says nothing: the quiet form, and what the others share."""
@@ -57,7 +60,7 @@ class Show:
 
 def short(metrics: Mapping[str, float]) -> str:
     """A few metrics in one line."""
-    chosen = [key for key in ("psnr_masked", "psnr", "ssim", "gflops", "params_m", "latency_s") if key in metrics]
+    chosen = [key for key in ("psnr_masked", "psnr", "ssim", "miou", "top1", "gflops", "params_m", "latency_s") if key in metrics]
     return "  ".join(f"{key} {metrics[key]:.4g}" for key in chosen[:3])
 
 
@@ -75,6 +78,8 @@ class Plain(Show):
         self.note(f"{name}: started")
 
     def progressed(self, name: str, step: Step) -> None:
+        if step.note:
+            self.note(f"{name}: {step.note}")
         now = time.monotonic()
         if now - self.told.get(name, 0.0) >= PLAIN_EVERY_S:
             self.told[name] = now
@@ -114,6 +119,8 @@ class Bars(Show):
         self.tasks[name] = self.progress.add_task(name, total=None, rate="")
 
     def progressed(self, name: str, step: Step) -> None:
+        if step.note:
+            self.note(f"{name}: {step.note}")
         self.progress.update(self.tasks[name], total=step.total, completed=step.step, rate=f"{step.images_per_s:.0f} images/s")
 
     def finished(self, name: str, outcome: str, seconds: float, metrics: Mapping[str, float]) -> None:

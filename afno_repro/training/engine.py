@@ -1,20 +1,133 @@
-"""The process that trains: its device, threads, random states and the signals that ask it to stop."""
+"""The processes that train: one alone, or several that share every batch; their device, random states and signals.
+
+Nothing else imports torch.distributed. Alone, every function here is the obvious one.
+"""
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
+
+from afno_repro.backbones.layers import Block
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+WAIT = timedelta(minutes=30)  # for the other processes, before giving up on them
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process stands among those that train together; `address` is that of process 0, host:port."""
+
+    rank: int
+    ranks: int
+    local_rank: int
+    address: str
+
+
+def launch(arguments: Sequence[str], devices: int) -> int:
+    """Run this command once for each device of this machine; returns its exit code."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=devices, run_id="afno", rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0", max_restarts=0, monitor_interval=0.1
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "afno_repro", *arguments)
+    except ChildFailedError as error:
+        code = min(failure.exitcode for failure in error.failures.values())
+        return code if code > 0 else 128 - code
+    except SignalException as error:
+        return 128 + int(error.sigval if error.sigval else signal.SIGTERM)
+    return 0
+
+
+def join(place: Place, device: str) -> None:
+    """Become one of several processes. Raises RuntimeError when the others do not come."""
+    if device == "cuda":
+        torch.cuda.set_device(place.local_rank)
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"tcp://{place.address}", rank=place.rank, world_size=place.ranks, timeout=WAIT)
+
+
+def leave() -> None:
+    """Part from the other processes."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number; process 0 writes files and talks to the user."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def ranks() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def start(device: str, threads: int) -> torch.device:
     """Set the number of threads and return the device."""
     torch.set_num_threads(threads)
-    return torch.device(device)
+    return torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
+
+
+def share(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as all processes train it: gradients are averaged, and so are batch norm's statistics on GPUs."""
+    if ranks() == 1:
+        return model
+    if device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def recompute_blocks(model: nn.Module) -> None:
+    """Keep no activations inside mixer blocks: the backward pass computes them again, for less memory."""
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)  # type: ignore[method-assign]
+
+
+def unsynchronised(model: nn.Module) -> AbstractContextManager[Any]:
+    """Inside, a backward pass leaves its gradients with this process: more of the batch is to come."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum of a tensor over all processes."""
+    if ranks() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def agreed(value: Any) -> Any:
+    """What process 0 says."""
+    if ranks() == 1:
+        return value
+    said = [value]
+    dist.broadcast_object_list(said, src=0, device=torch.device("cpu"))
+    return said[0]
+
+
+def gathered(value: Any) -> list[Any]:
+    """What every process says, in their order."""
+    if ranks() == 1:
+        return [value]
+    said = [None] * ranks()
+    dist.all_gather_object(said, value)
+    return said
 
 
 def seed_everything(seed: int) -> None:
@@ -22,16 +135,22 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def part_ways(seed: int) -> None:
+    """Give each process but the first random numbers of its own, once all have built the same model."""
+    if rank() > 0:
+        torch.manual_seed(seed + (rank() << 32))
+
+
 def random_states() -> dict[str, Any]:
-    """The generators' states, for a checkpoint."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+    """This process's generators' states, for a checkpoint."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None}
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
     """The inverse of random_states."""
     torch.set_rng_state(states["cpu"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if states["cuda"] is not None:
+        torch.cuda.set_rng_state(states["cuda"])
 
 
 class StopFlag:

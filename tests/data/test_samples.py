@@ -19,7 +19,7 @@ def test_every_photograph_is_inside_the_installed_packages():
 
 def test_crops_have_the_size_asked_for_and_follow_from_their_generator(tmp_path):
     train, _ = photos(16, 1.0, 0, tmp_path, **OPTIONS)
-    first, again, other = (train.image(0, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    first, again, other = (train.example(0, np.random.default_rng(seed))[0] for seed in (3, 3, 4))
     assert first.shape == (3, 16, 16)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -55,8 +55,8 @@ def test_samples_do_not_depend_on_the_number_of_workers(workers, tmp_path):
         assert torch.equal(ours, expected)
 
 
-def keep(image, rng):
-    return image
+def keep(example, rng):
+    return example[0]
 
 
 def test_an_epoch_is_a_permutation_and_a_later_start_continues_it():
@@ -94,8 +94,8 @@ def test_an_image_folder_of_any_mode_becomes_rgb(tmp_path):
     make_imagenet(tmp_path)
     train, val = imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875)
     assert (len(train), len(val)) == (8, 8)
-    assert all(train.image(i, np.random.default_rng(0)).shape == (3, 40, 50) for i in range(8))
-    assert all(val.image(i, np.random.default_rng(0)).shape == (3, 16, 16) for i in range(8))
+    assert all(train.example(i, np.random.default_rng(0))[0].shape == (3, 40, 50) for i in range(8))
+    assert all(val.example(i, np.random.default_rng(0))[0].shape == (3, 16, 16) for i in range(8))
 
 
 def test_a_fraction_is_a_fixed_choice_of_each_class(tmp_path):
@@ -125,4 +125,4 @@ def test_a_broken_image_is_named(tmp_path):
     broken = tmp_path / "imagenet/train/n00000000/0.JPEG"
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(DataError, match=r"n00000000/0\.JPEG"):
-        imagenet(16, 1.0, 0, tmp_path, 0.875)[0].image(0, np.random.default_rng(0))
+        imagenet(16, 1.0, 0, tmp_path, 0.875)[0].example(0, np.random.default_rng(0))

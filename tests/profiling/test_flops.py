@@ -59,6 +59,16 @@ def test_long_short_equals_its_closed_form(dim, depth, image_size, patch):
     assert got.mixer_gflops * 1e9 == pytest.approx(depth * layer)
 
 
+@pytest.mark.parametrize("rule", [ONE_PRODUCT, BOTH_PRODUCTS])
+@pytest.mark.parametrize("mixer", [Part("gfn", {}), afno(3, "conv"), Part("self_attention", {"num_heads": 6})], ids=lambda m: m.name)
+@pytest.mark.parametrize(("dim", "depth", "image_size", "patch"), CASES)
+def test_the_mlps_are_counted_apart(dim, depth, image_size, patch, mixer, rule):
+    n, _ = sizes(image_size, patch)
+    got = counted(dim, depth, mixer, image_size, patch, rule)
+    assert got.mlp_gflops * 1e9 == pytest.approx(8 * n * dim**2 * depth)
+    assert got.mlp_share == pytest.approx(8 * n * dim**2 * depth / (got.gflops * 1e9))
+
+
 @pytest.mark.parametrize(("dim", "depth", "image_size", "patch"), CASES)
 def test_full_operations_add_transforms_and_elementwise_work(dim, depth, image_size, patch):
     n, m = sizes(image_size, patch)
@@ -89,22 +99,24 @@ def test_segformer_equals_its_closed_form(dims, size):
     head = Part("segformer", {"embed_dim": out, "dropout": 0.1, "num_classes": classes})
     with torch.device("meta"):
         model = build_model(ModelConfig(Part("segformer", options), mixer, head), size)
-    macs, mixers = 0, 0
+    macs, mixers, mlps = 0, 0, 0
     for i, (dim, depth, reduction) in enumerate(zip(dims, depths, reductions, strict=True)):
         n = (size // 2 ** (i + 2)) ** 2
         keys = n // reduction**2
         layer = 2 * n * dim**2 + 2 * keys * dim**2 + 2 * n * keys * dim + (keys * reduction**2 * dim**2 if reduction > 1 else 0)
         mixers += depth * layer
         macs += n * dim * ((3 * 49) if i == 0 else dims[i - 1] * 9)  # the patch embedding
-        macs += depth * (2 * n * ratio * dim**2 + 9 * n * ratio * dim) + n * dim * out
+        mlps += depth * (2 * n * ratio * dim**2 + 9 * n * ratio * dim)
+        macs += n * dim * out
     fine = (size // 4) ** 2
-    macs += mixers + fine * (4 * out * out + out * classes)
+    macs += mixers + mlps + fine * (4 * out * out + out * classes)
     norms = 5 * sum(d * (size // 2 ** (i + 2)) ** 2 // r**2 * w for i, (d, r, w) in enumerate(zip(depths, reductions, dims, strict=True)) if r > 1)
     got, ruled = count(model, size, ONE_PRODUCT), count(model, size, BOTH_PRODUCTS)
     products = sum(d * (size // 2 ** (i + 2)) ** 4 // r**2 * w for i, (d, r, w) in enumerate(zip(depths, reductions, dims, strict=True)))
     assert got.gflops * 1e9 == pytest.approx(macs - products)
     assert ruled.gflops * 1e9 == pytest.approx(macs + 4 * 3 * fine * out + norms)
     assert ruled.mixer_gflops * 1e9 == pytest.approx(mixers + norms)
+    assert got.mlp_gflops * 1e9 == ruled.mlp_gflops * 1e9 == pytest.approx(mlps)
 
 
 def test_fno_and_static_afno_cost_what_their_kept_modes_cost():

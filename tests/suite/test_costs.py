@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 
-from afno_repro.config import Machine
 from afno_repro.suite.costs import cost_cells, costs_markdown
 from afno_repro.suite.execute import run_one
 from afno_repro.suite.plan import Choice, plan_runs
 from afno_repro.suite.render import records_folder
 from afno_repro.suite.store import publish
 from afno_repro.suite.table import build_table
+from tests.machine import machine_at
 from tests.suite.specs import all_specs
 
 # A: rounds to the printed value as stated; B: after a choice; C: does not. Letters by column, in the order of the rows.
@@ -52,7 +52,7 @@ CLOSED_FORMS = {
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
     root = tmp_path_factory.mktemp("costs")
-    machine = Machine("cpu", 1, 1, 0, root, root / "runs", 600.0)
+    machine = machine_at(root)
     built = []
     for spec in all_specs():
         plan = plan_runs(spec, "paper", Choice(kinds=("profile",), latency=False))

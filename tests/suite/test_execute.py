@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from afno_repro.config import Machine
 from afno_repro.errors import DataError, Diverged
 from afno_repro.suite import execute
 from afno_repro.suite.plan import plan_runs
 from afno_repro.suite.spec import load_spec
 from afno_repro.suite.store import Store
 from tests.command import afno
+from tests.machine import machine_at
 from tests.suite.specs import SMALL, write_spec
 
 
@@ -23,7 +23,7 @@ def attempt(run, tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setitem(execute.EXECUTORS, "pretrain", broken)
-    return execute.run_one(run, Machine("cpu", 1, 1, 0, tmp_path, tmp_path / "runs", 1.0), lambda step: None)
+    return execute.run_one(run, machine_at(tmp_path), lambda step: None)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def attempt(run, tmp_path, monkeypatch, error):
 )
 def test_divergence_and_lack_of_memory_are_outcomes(run, tmp_path, monkeypatch, error, outcome):
     assert attempt(run, tmp_path, monkeypatch, error).outcome == outcome
-    assert Store(tmp_path / "runs").record(run).outcome == outcome
+    assert Store(tmp_path / "runs").record(run.digest).outcome == outcome
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), DataError("a broken image")], ids=str)
@@ -46,7 +46,7 @@ def test_another_error_leaves_its_text_and_no_record(run, tmp_path, monkeypatch,
     with pytest.raises(type(error)):
         attempt(run, tmp_path, monkeypatch, error)
     store = Store(tmp_path / "runs")
-    assert store.record(run) is None
+    assert store.record(run.digest) is None
     assert str(error) in (store.directory(run) / "error.txt").read_text()
 
 

@@ -48,7 +48,7 @@ def test_the_small_spec_is_sound(tmp_path):
         ("lr: 1e-3", "lr: -1e-3", "lr: must be above 0"),
         ("lr: 1e-3", "learning_rate: 1e-3", "train has no option 'learning_rate'"),
         ("optimizer: adamw", "optimizer: adamm", "must be one of adam, adamw"),
-        ("kind: pretrain", "kind: pretrian", "must be one of profile, pretrain, baseline"),
+        ("kind: pretrain", "kind: pretrian", "must be one of profile, baseline, pretrain, finetune"),
         ("steps: 16}", "steps: -1}", "walk: inpainting: steps must be a whole number of at least 0"),
         ("grid: tokens", "grid: patches", "walk: inpainting: grid must be tokens or pixels"),
         ("name: photos,", "name: fotos,", "Did you mean 'photos'?"),

@@ -2,15 +2,16 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
-from afno_repro.config import Machine
 from afno_repro.errors import LockedError, StorageError
 from afno_repro.files import check_writable, write_atomic
 from afno_repro.suite.plan import plan_runs
 from afno_repro.suite.spec import load_spec
 from afno_repro.suite.store import Record, Store, cores, device_name, provenance, publish, published
+from tests.machine import machine_at
 from tests.suite.specs import SMALL, write_spec
 
 
@@ -20,11 +21,11 @@ def run(tmp_path):
 
 
 def machine(tmp_path, threads=1):
-    return Machine("cpu", 1, threads, 0, tmp_path, tmp_path / "runs", 600.0)
+    return machine_at(tmp_path, threads=threads)
 
 
 def record(run, threads=1, **metrics):
-    return Record(run.id, run.digest, run.config, "ok", metrics, {}, provenance(device_name("cpu"), threads, 0, 1.0, None))
+    return Record(run.id, run.digest, run.config, "ok", metrics, {}, provenance(device_name("cpu"), machine_at(Path(), threads=threads), 1.0, None))
 
 
 def test_a_record_survives_its_file(tmp_path, run):
@@ -37,14 +38,14 @@ def test_a_torn_or_foreign_record_is_never_read(tmp_path, run):
     file = tmp_path / run.id / "record.json"
     for broken in (text[: len(text) // 2], "", "[]", text.replace('"lr": 0.001', '"lr": 0.002'), text.replace(run.digest, "0" * 12)):
         write_atomic(file, broken)
-        assert store.record(run) is None
+        assert store.record(run.digest) is None
     write_atomic(file, text)
-    assert store.record(run) is not None
+    assert store.record(run.digest) is not None
 
 
 def test_a_run_is_found_by_its_digest_whatever_row_it_was_made_for(tmp_path, run):
     write_atomic(tmp_path / f"pretrain-other-{run.digest}" / "record.json", record(run, psnr=1.0).to_json())
-    assert Store(tmp_path).record(run).metrics["psnr"] == 1.0
+    assert Store(tmp_path).record(run.digest).metrics["psnr"] == 1.0
 
 
 def test_a_finished_run_needs_no_checkpoint_any_more(tmp_path, run):

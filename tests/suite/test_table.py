@@ -2,6 +2,7 @@
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from afno_repro.suite.render import CELL_HEADER, csv_lines, md, records_folder, 
 from afno_repro.suite.spec import load_spec
 from afno_repro.suite.store import Record, provenance, publish
 from afno_repro.suite.table import build_table
+from tests.machine import machine_at
 from tests.suite.specs import SMALL, write_spec
 
 
@@ -23,7 +25,7 @@ class Made:
 
     def put(self, row, stage, seed=0, outcome="ok", repeats=None, **metrics):
         run = self.plan.needs[row, stage, seed]
-        record = Record(run.id, run.digest, run.config, outcome, metrics, repeats or {}, provenance("a machine", 1, 0, 2.0, None))
+        record = Record(run.id, run.digest, run.config, outcome, metrics, repeats or {}, provenance("a machine", machine_at(Path()), 2.0, None))
         publish(records_folder(self.folder, "small"), row, stage, seed, record)
         return self
 
@@ -106,8 +108,8 @@ def test_files_have_the_documented_headers_and_six_digits(tmp_path):
     assert cells[0] == "table,row,column,unit,value,spread,seeds,paper,difference,verdict,state,runs" == ",".join(CELL_HEADER)
     assert any(line.startswith("small,afno,psnr,dB,20.1235,,1,,,,measured,pretrain-afno-") for line in cells)
     claims = (made.folder / "claims.csv").read_text().splitlines()
-    assert claims[0] == "table,claim,better,worse,column,margin,standard_error,verdict"
-    assert claims[1] == "small,AFNO beats GFN,afno,gfn,psnr,0.123457,,undecided"
+    assert claims[0] == "table,claim,better,worse,column,margin,standard_error,verdict,doubt"
+    assert claims[1] == "small,AFNO beats GFN,afno,gfn,psnr,0.123457,,undecided,"
     header = (made.folder / "small.csv").read_text().splitlines()[0]
     assert header == "row,backbone,mixer,gflops,gflops_spread,gflops_paper,gflops_verdict,psnr,psnr_spread,psnr_paper,psnr_verdict"
 
@@ -193,6 +195,6 @@ def test_text_from_a_spec_cannot_become_markup_or_a_formula(tmp_path):
 def test_a_mixture_of_devices_is_said(tmp_path):
     made = Made(tmp_path).put("afno", "pretrain", psnr=20.0)
     run = made.plan.needs["gfn", "pretrain", 0]
-    other = Record(run.id, run.digest, run.config, "ok", {"psnr": 1.0}, {}, provenance("another machine", 1, 0, 2.0, None))
+    other = Record(run.id, run.digest, run.config, "ok", {"psnr": 1.0}, {}, provenance("another machine", machine_at(Path()), 2.0, None))
     publish(records_folder(made.folder, "small"), "gfn", "pretrain", 0, other)
     assert "Device: a machine; another machine **The records mix them.**" in table_markdown(made.table())

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from afno_repro.config import Machine
 from afno_repro.data import load_data
 from afno_repro.errors import Diverged, Interrupted, StorageError
 from afno_repro.suite.plan import plan_runs
 from afno_repro.suite.spec import load_spec
 from afno_repro.training import checkpoint, loop
 from tests.command import afno, start
+from tests.machine import machine_at
 from tests.suite.specs import SMALL, write_spec
 
 
@@ -30,7 +30,7 @@ def train(config, machine, directory, report):
 
 
 def machine(tmp_path, workers=0, checkpoint_every_s=0.0):
-    return Machine("cpu", 1, 1, workers, tmp_path, tmp_path / "runs", checkpoint_every_s)
+    return machine_at(tmp_path, num_workers=workers, checkpoint_every_s=checkpoint_every_s)
 
 
 def left(directory: Path) -> tuple[bytes, str]:

@@ -1,6 +1,5 @@
-"""What a network is trained to do: how a sample is prepared, the loss, the metrics. A spec names a task by its key in TASKS."""
+"""Inpainting: predict the pixels that a random walk hides (Section 5.1, A.2)."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from afno_repro.data.masks import random_walk
+from afno_repro.data.transforms import Example
 from afno_repro.errors import require
 from afno_repro.metrics import PSNR, SSIM
 
@@ -15,7 +15,7 @@ Batch = tuple[Tensor, ...]  # images, masks
 
 
 class Inpainting:
-    """Predict the pixels that a random walk hides (Section 5.1, A.2).
+    """Predict hidden pixels from visible ones.
 
     `walk` says on which grid the walk runs and how long: `{grid: tokens, patch_size: 4, steps: 3136}` hides whole
     patches, `{grid: pixels, steps: 3136}` single pixels. The network sees the image centred on the mean of its visible
@@ -23,6 +23,8 @@ class Inpainting:
     hidden pixels; metrics look at the image whose visible pixels are kept and whose hidden ones are predicted.
     A batch is (images (B, 3, height, width) in [0, 1], masks (B, height, width), true where hidden).
     """
+
+    best = "psnr"
 
     def __init__(self, image_size: int, walk: dict[str, Any]):
         grid, patch, steps = walk.get("grid"), walk.get("patch_size", 1), walk.get("steps")
@@ -38,17 +40,21 @@ class Inpainting:
         )
         self.patch, self.cells, self.steps = int(patch), image_size // patch, int(walk["steps"])
 
-    def prepare(self, image: Tensor, rng: np.random.Generator) -> Batch:
-        """A uint8 image (3, height, width) and a fresh mask, as one sample."""
+    def prepare(self, example: Example, rng: np.random.Generator) -> Batch:
+        """An image and a fresh mask, as one sample."""
+        image, _ = example
         mask = torch.from_numpy(random_walk(self.cells, self.cells, self.steps, rng))
         return image.float() / 255, mask.repeat_interleave(self.patch, 0).repeat_interleave(self.patch, 1)
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean squared error over the hidden pixels of the batch."""
+    def weight(self, batch: Batch) -> Tensor:
+        """Terms of the batch's loss: hidden values."""
         images, masks = batch
-        hidden = masks[:, None]
-        error = (self.predict(model, images, masks) - images).square() * hidden
-        return error.sum() / (hidden.sum() * images.shape[1])
+        return masks.sum() * images.shape[1]
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Squared error, summed over the hidden pixels of the batch."""
+        images, masks = batch
+        return ((self.predict(model, images, masks) - images).square() * masks[:, None]).sum()
 
     def predict(self, model: nn.Module, images: Tensor, masks: Tensor) -> Tensor:
         """The network's prediction for every pixel, not clipped: (B, 3, height, width)."""
@@ -84,8 +90,10 @@ class InpaintingMetrics:
         for part in self.parts:
             part.update(self.task.reconstruct(prediction, batch), *batch)
 
+    def merge(self, other: "InpaintingMetrics") -> None:
+        """Add what another process has seen."""
+        for part, theirs in zip(self.parts, other.parts, strict=True):
+            part.merge(theirs)
+
     def compute(self) -> dict[str, float]:
         return {key: value for part in self.parts for key, value in part.compute().items()}
-
-
-TASKS: dict[str, Callable[..., Inpainting]] = {"inpainting": Inpainting}

@@ -1,0 +1,250 @@
+"""Images with masks of class ids: which files belong together, what the ids mean, and what is wrong with them.
+
+What would stop or spoil a training is looked for before it: pairs and sizes always, and the ids of all masks in sets that
+hold no more of them than LOOKED_INTO. A class is a number below num_classes; IGNORED pixels belong to none.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from afno_repro.data.imagenet import BROKEN, PLACE, failures, read_image
+from afno_repro.data.transforms import IGNORED, Example, resize_example
+from afno_repro.errors import DataError
+
+ILLEGAL = 254  # in a table of labels: no such raw id
+LOOKED_INTO, SHOWN = 1000, 5  # masks opened before a training at most; offenders named in a message
+MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
+Pair = tuple[Path, Path]  # image, mask
+Array = np.ndarray[Any, np.dtype[Any]]
+Facts = tuple[tuple[tuple[int, int], ...], str]  # (raw id, pixels) pairs; SHA-256 of the file
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What raw ids mean: `table` has 256 entries, each a class, IGNORED or ILLEGAL; `allowed` says it in words."""
+
+    num_classes: int
+    table: bytes
+    allowed: str
+
+    def classes(self, ids: Array, path: Path) -> Array:
+        """Raw ids as uint8 classes; raises DataError for the first one out of range."""
+        known = ids if ids.dtype == np.uint8 else np.where((ids >= 0) & (ids <= 255), ids, ILLEGAL).astype(np.uint8)
+        classes = np.frombuffer(self.table, dtype=np.uint8)[known]
+        if (classes == ILLEGAL).any():
+            raise DataError(f"{path}: class id {ids[classes == ILLEGAL][0]} is out of range; allowed: {self.allowed}")
+        return classes
+
+
+def labels(num_classes: int, mapping: Mapping[int, int]) -> Labels:
+    """Labels of a mapping from consecutive raw ids to classes; 255 is always ignored."""
+    return Labels(num_classes, bytes([*(mapping.get(raw, ILLEGAL) for raw in range(255)), IGNORED]), f"{min(mapping)}..{max(mapping)} or {IGNORED} (ignored)")
+
+
+@dataclass(frozen=True)
+class Split:
+    """The pairs of one split, and what could not be paired.
+
+    `same_size`: image and mask must be of one size. `min_pixels`: classes with fewer pixels in a mask are background there.
+    """
+
+    folder: Path
+    pairs: tuple[Pair, ...]
+    unmatched: tuple[str, ...]
+    labels: Labels
+    same_size: bool
+    min_pixels: int
+
+    def before_reading(self) -> Iterator[str]:
+        """Problems that names and headers show: missing pairs, unreadable headers, sizes that differ."""
+        yield from self.unmatched
+        for pair in self.pairs:
+            yield from failures(size_of, pair) or self._misfit(pair)
+
+    def out_of_range(self) -> Iterator[str]:
+        """Masks that cannot be read or hold ids out of range; opens them all."""
+        return (told for _, mask in self.pairs for told in failures(self.classes_in, [mask]))
+
+    def problems(self) -> Iterator[str]:
+        """Everything that is wrong, as `path: what`; opens every file."""
+        yield from self.unmatched
+        with ThreadPoolExecutor() as pool:
+            for told in pool.map(self._look_at, self.pairs):
+                yield from told
+
+    def _look_at(self, pair: Pair) -> list[str]:
+        return failures(read_image, pair[:1]) + failures(self.classes_in, pair[1:]) or self._misfit(pair)
+
+    def _misfit(self, pair: Pair) -> list[str]:
+        image, mask = map(size_of, pair)
+        if image == mask or not self.same_size:
+            return []
+        return [f"{pair[1]}: {mask[1]}x{mask[0]} pixels, but its image {pair[0].name} has {image[1]}x{image[0]}"]
+
+    def classes_in(self, mask: Path) -> frozenset[int]:
+        """The classes of a mask, less the ignored; raises DataError for an unreadable mask or an id out of range."""
+        counts, pixels = facts(mask)[0], Counter[int]()
+        for one, (_, count) in zip(self.labels.classes(np.array([raw for raw, _ in counts]), mask).tolist(), counts, strict=True):
+            pixels[one] += count
+        return frozenset(0 if count < self.min_pixels else one for one, count in pixels.items() if one != IGNORED)
+
+    def classes(self, ids: Array, path: Path) -> Array:
+        """The classes of a mask's raw ids, small ones made background."""
+        classes = self.labels.classes(ids, path)
+        if not self.min_pixels:
+            return classes
+        pixels = np.bincount(classes.ravel(), minlength=256)
+        small = (pixels < self.min_pixels) & (np.arange(256) != IGNORED)
+        return np.where(small[classes], np.uint8(0), classes)
+
+
+class Pairs:
+    """Images and their masks, read when asked for; `image_size`: both are resized whole, to that many pixels a side.
+
+    `unseen` are the classes that only the validation's masks hold; None where there are too many masks to look.
+    """
+
+    def __init__(self, name: str, split: Split, pairs: list[Pair], root: Path, image_size: int | None, unseen: tuple[int, ...] | None):
+        self.name, self.split, self.pairs, self.image_size, self.unseen = name, split, pairs, image_size, unseen
+        self.num_classes: int | None = split.labels.num_classes
+        lines = [f"{path.relative_to(root)} {path.stat().st_size}" for pair in pairs for path in pair]
+        lines += [] if unseen is None else [facts(mask)[1] for _, mask in pairs]
+        self.fingerprint = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def example(self, index: int, rng: np.random.Generator) -> Example:
+        """The image of this index, uint8 (3, height, width), and its classes, uint8 (height, width)."""
+        file, mask_file = self.pairs[index]
+        try:
+            image, mask = read_image(file), torch.from_numpy(self.split.classes(read_mask(mask_file), mask_file))
+        except DataError as error:
+            raise DataError(f"{self.name}: example {index}: {error}") from error
+        if self.split.same_size and image.shape[1:] != mask.shape:
+            raise DataError(f"{self.name}: example {index}: {mask_file}: not as large as its image {file.name}")
+        return (image, mask) if self.image_size is None else resize_example((image, mask), self.image_size, self.image_size)
+
+
+def load_pairs(
+    name: str, train: Split, val: Split, hint: str, root: Path, image_size: int | None, fraction: float, seed: int, strict: bool
+) -> tuple[Pairs, Pairs]:
+    """Both splits, looked at before any training; `strict`: validation may hold no class that training lacks.
+
+    `fraction` of the training pairs, chosen by `seed`, is trained on; the checks look at all of them.
+    """
+    for split in (train, val):
+        if not split.pairs and not split.unmatched:
+            found = "nothing in it" if split.folder.is_dir() else "no such folder"
+            raise DataError(f"{name}: no images in {split.folder} ({found})\n  {hint}; {PLACE}")
+    refuse(f"{name}: its files cannot be used", [*train.before_reading(), *val.before_reading()], hint)
+    unseen = None
+    if len(train.pairs) + len(val.pairs) <= LOOKED_INTO:
+        refuse(f"{name}: its masks cannot be used", [*train.out_of_range(), *val.out_of_range()], hint)
+        unseen = compare_classes(name, train, val, hint, strict)
+    chosen = sorted(np.random.default_rng(seed).permutation(len(train.pairs))[: max(1, round(fraction * len(train.pairs)))])
+    trained = Pairs(name, train, [train.pairs[i] for i in chosen], root, image_size, unseen)
+    return trained, Pairs(name, val, list(val.pairs), root, image_size, unseen)
+
+
+def compare_classes(name: str, train: Split, val: Split, hint: str, strict: bool) -> tuple[int, ...]:
+    """The classes that only validation masks hold, refused where `strict`; training masks must hold two classes at least."""
+    trained = frozenset[int]().union(*(train.classes_in(mask) for _, mask in train.pairs))
+    if len(trained) < 2:
+        refuse(f"{name}: the training masks hold fewer than two classes", [f"{m}: classes {sorted(train.classes_in(m))}" for _, m in train.pairs], hint)
+    new = {mask: sorted(val.classes_in(mask) - trained) for _, mask in val.pairs}
+    unseen = tuple(sorted({one for found in new.values() for one in found}))
+    if strict:
+        title = f"{name}: the validation masks hold classes that no training mask holds: {', '.join(map(str, unseen))}"
+        refuse(title, [f"{mask}: classes {found}" for mask, found in new.items() if found], hint)
+    return unseen
+
+
+def refuse(title: str, offenders: list[str], hint: str) -> None:
+    """Raise DataError with the first offenders and their number, if there are any."""
+    rest = [f"... and {len(offenders) - SHOWN} more, {len(offenders)} in all"] if len(offenders) > SHOWN else []
+    if offenders:
+        raise DataError("\n  ".join([title, *offenders[:SHOWN], *rest, hint]))
+
+
+def read_mask(path: Path) -> Array:
+    """The raw ids of a mask file, (height, width); raises DataError for a broken one."""
+    try:
+        if path.suffix.lower() == ".npy":
+            ids = np.array(plane(path))
+        else:
+            with Image.open(path) as image:
+                ids, mode = np.array(image), image.mode
+                if mode not in MASK_MODES:
+                    raise ValueError(f"mode {mode}, but a mask holds one class id a pixel")
+    except BROKEN as error:
+        raise DataError(f"{path}: not a readable mask ({error})") from error
+    whole = ids.dtype.kind in "biu" or (ids.dtype.kind == "f" and bool((np.isfinite(ids) & (ids == np.trunc(ids))).all()))
+    if ids.ndim != 2 or not ids.size or not whole:
+        raise DataError(f"{path}: not a mask: whole numbers in two dimensions are needed, this is {ids.dtype} of shape {ids.shape}")
+    return ids if ids.dtype == np.uint8 else ids.astype(np.int64)
+
+
+def plane(path: Path) -> Array:
+    """The array of a .npy file; of a three-dimensional one the first channel."""
+    array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim == 3 and array.size:
+        array = array[0] if array.shape[0] == 1 else array[..., 0]
+    return array
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Height and width in pixels, from the file's header; raises DataError for a broken file."""
+    return once(_size_of, path)
+
+
+def facts(path: Path) -> Facts:
+    """What a mask file holds; raises DataError for a broken one."""
+    return once(_facts, path)
+
+
+def once(read: Callable[[Path], Found], path: Path) -> Found:
+    """What `read` makes of a file, read again only after the file's time or size has changed."""
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    found: Found = _kept(read, str(path), state.st_mtime_ns, state.st_size)
+    return found
+
+
+@lru_cache(maxsize=20_000)
+def _kept(read: Callable[[Path], Any], name: str, mtime_ns: int, size: int) -> Any:
+    return read(Path(name))
+
+
+def _size_of(path: Path) -> tuple[int, int]:
+    try:
+        if path.suffix.lower() == ".npy":
+            height, width = plane(path).shape
+            return height, width
+        with Image.open(path) as image:
+            return image.height, image.width
+    except BROKEN as error:
+        raise DataError(f"{path}: not a readable file ({error})") from error
+
+
+def _facts(path: Path) -> Facts:
+    ids = read_mask(path)
+    if ids.dtype == np.uint8:  # many times faster than sorting
+        counts = np.bincount(ids.ravel(), minlength=256)
+        found = [(raw, int(counts[raw])) for raw in counts.nonzero()[0].tolist()]
+    else:
+        found = list(zip(*(part.tolist() for part in np.unique(ids, return_counts=True)), strict=True))
+    return tuple(found), hashlib.sha256(path.read_bytes()).hexdigest()

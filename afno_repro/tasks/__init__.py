@@ -1,0 +1,44 @@
+"""What a network is trained to do: how an example is prepared, the loss, the metrics. A spec names a task by its key in TASKS."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor, nn
+
+from afno_repro.data.transforms import Example
+from afno_repro.tasks.classification import Classification
+from afno_repro.tasks.inpainting import Inpainting
+from afno_repro.tasks.segmentation import Segmentation
+
+Batch = tuple[Tensor, ...]
+
+
+class Metrics(Protocol):
+    """Accumulates what a model predicts; `keys` are those of `compute`, higher is better."""
+
+    @property
+    def keys(self) -> tuple[str, ...]: ...
+
+    def update(self, model: nn.Module, batch: Batch) -> None: ...
+
+    def merge(self, other: Any) -> None: ...
+
+    def compute(self) -> dict[str, float]: ...
+
+
+class Task(Protocol):
+    """One task; a step's loss is the sum of `loss` over all processes divided by the sum of `weight`."""
+
+    best: str  # the metric by which the best evaluation is known
+
+    def prepare(self, example: Example, rng: np.random.Generator) -> Batch: ...
+
+    def weight(self, batch: Batch) -> Tensor: ...
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor: ...
+
+    def metrics(self) -> Metrics: ...
+
+
+TASKS: dict[str, Callable[..., Task]] = {"inpainting": Inpainting, "classification": Classification, "segmentation": Segmentation}

@@ -1,0 +1,64 @@
+"""Classification: name the class of an image (Section 5.4, A.5; the pretraining of A.3)."""
+
+from typing import cast
+
+import numpy as np
+from torch import Tensor, nn, tensor
+from torch.nn.functional import cross_entropy
+from torchvision.transforms import v2
+
+from afno_repro.data.transforms import Example
+from afno_repro.errors import require
+from afno_repro.metrics import TopK
+from afno_repro.tasks.inputs import Input, centred
+
+Batch = tuple[Tensor, ...]  # images, classes
+
+
+class Classification:
+    """Cross-entropy on class scores, with label smoothing; top-1 and top-5 accuracy.
+
+    `mixup` and `cutmix` are the parameters of their Beta distributions, 0 for none; with both, each batch takes one of
+    them at random (Zhang et al. 2018, Yun et al. 2019). A batch is (images (B, 3, height, width), classes (B)).
+    """
+
+    best = "top1"
+
+    def __init__(self, image_size: int, num_classes: int, input: Input, mixup: float, cutmix: float, label_smoothing: float):
+        require(
+            (num_classes > 1, "num_classes", f"classification: must be at least 2, is {num_classes}"),
+            (mixup >= 0, "mixup", f"classification: must be at least 0, is {mixup}"),
+            (cutmix >= 0, "cutmix", f"classification: must be at least 0, is {cutmix}"),
+            (0 <= label_smoothing < 1, "label_smoothing", f"classification: must lie in [0, 1), is {label_smoothing}"),
+        )
+        self.num_classes, self.input, self.label_smoothing = num_classes, input, label_smoothing
+        mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix)) if alpha > 0]
+        self.mix = v2.RandomChoice(mixes) if mixes else v2.Identity()
+
+    def prepare(self, example: Example, rng: np.random.Generator) -> Batch:
+        """An image and its class, as one sample."""
+        image, label = example
+        return centred(image, self.input), cast(Tensor, label)
+
+    def weight(self, batch: Batch) -> Tensor:
+        """Terms of the batch's loss: images."""
+        return tensor(float(len(batch[0])))
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Cross-entropy, summed over the batch."""
+        images, classes = self.mix(*batch)
+        return cross_entropy(model(images).float(), classes, label_smoothing=self.label_smoothing, reduction="sum")
+
+    def metrics(self) -> "ClassificationMetrics":
+        """A fresh accumulator."""
+        return ClassificationMetrics()
+
+
+class ClassificationMetrics(TopK):
+    """Top-1 and top-5 accuracy of a model."""
+
+    keys = ("top1", "top5")
+
+    def update(self, model: nn.Module, batch: Batch) -> None:  # type: ignore[override]
+        """Add a batch that `model` classifies."""
+        super().update(model(batch[0]).float(), batch[1])

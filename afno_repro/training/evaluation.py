@@ -1,0 +1,47 @@
+"""A model's metrics over all validation images, each counted once, however many processes share them."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from afno_repro.config import Machine, RunConfig
+from afno_repro.data.samples import VALIDATION, Images, Samples, loader, validation_batches
+from afno_repro.tasks import Batch, Task
+from afno_repro.training import engine
+
+
+def evaluate(model: nn.Module, task: Task, validation: Images, config: RunConfig, machine: Machine, device: torch.device) -> dict[str, float]:
+    """The task's metrics over all validation images."""
+    assert config.train is not None
+    metrics = task.metrics()
+    size = machine.micro_batch or max(1, config.train.batch_size // engine.ranks())
+    model.eval()
+    with torch.inference_mode(), autocast(device, config.train.precision):
+        for batch in validation_loader(task, validation, config, size, machine.num_workers):
+            metrics.update(model, tuple(part.to(device) for part in batch))
+    model.train()
+    merged, *others = engine.gathered(metrics)
+    for other in others:
+        merged.merge(other)
+    scores: dict[str, float] = merged.compute()
+    return scores
+
+
+def validation_loader(task: Task, validation: Images, config: RunConfig, batch_size: int, num_workers: int) -> Any:
+    """This process's batches of the validation images, prepared with random numbers fixed by the data's seed: the same for every row and seed."""
+    samples = Samples(validation, task.prepare, config.data.seed or 0, VALIDATION)
+    mine = validation_batches(len(validation), batch_size)[engine.rank() :: engine.ranks()]
+    return loader(samples, mine, num_workers, pin_memory=False)
+
+
+def parts_of(batch: Batch, micro_batch: int | None) -> list[Batch]:
+    """A batch cut into parts of at most `micro_batch` samples."""
+    if micro_batch is None:
+        return [batch]
+    return list(zip(*(torch.split(part, micro_batch) for part in batch), strict=True))
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Mixed precision where the spec says so."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,37 @@
+"""How much of the spectrum soft-thresholding leaves alive: a layer that it empties learns nothing."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from afno_repro.mixers.afno import AFNO
+
+DEAD = 0.01  # fraction alive below which a layer is said to be dead
+
+
+@contextmanager
+def alive_fractions(model: nn.Module, watch: bool) -> Iterator[dict[str, float]]:
+    """The fraction of spectral values that are not zero after shrinkage, per AFNO layer, of the pass inside the block."""
+    alive: dict[str, float] = {}
+    mixers = [module for module in model.modules() if isinstance(module, AFNO)] if watch else []
+
+    def watcher(layer: int) -> Callable[[nn.Module, Any, Tensor], None]:
+        def watch_output(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            alive[f"alive_{layer}"] = (output != 0).float().mean().item()
+
+        return watch_output
+
+    hooks = [mixer.shrink.register_forward_hook(watcher(i + 1)) for i, mixer in enumerate(mixers)]
+    try:
+        yield alive
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def dead_layers(alive: dict[str, float]) -> str:
+    """A warning that names the layers that are dead, or nothing."""
+    dead = [f"{key.removeprefix('alive_')} ({100 * value:.2g}%)" for key, value in alive.items() if value < DEAD]
+    return f"warning: soft-thresholding leaves under {100 * DEAD:.0f}% of the spectrum alive in AFNO layer {', '.join(dead)}" if dead else ""

@@ -1,0 +1,109 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from afno_repro.data.imagenet import imagenet, problems
+from afno_repro.errors import ConfigError, DataError
+
+RNG = np.random.default_rng(0)
+
+
+def make_folder(root, train=("n0", "n1", "n2"), val=("n0", "n1", "n2"), images=4):
+    rng = np.random.default_rng(0)
+    for split, classes in (("train", train), ("val", val)):
+        for name in classes:
+            folder = root / "imagenet" / split / name
+            folder.mkdir(parents=True)
+            for i in range(images):
+                mode = ["RGB", "L", "CMYK"][i % 3]
+                shape = (40, 50) if mode == "L" else (40, 50, len(mode))
+                Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8), mode).save(folder / f"{i}.JPEG")
+    return root / "imagenet"
+
+
+def load(root, fraction=1.0, seed=0):
+    return imagenet(16, fraction, seed, root, crop_fraction=0.875)
+
+
+def test_images_of_any_mode_become_rgb_whole_for_training_and_square_for_validation(tmp_path):
+    make_folder(tmp_path)
+    train, val = load(tmp_path)
+    assert (len(train), len(val)) == (12, 12)
+    assert all(train.example(i, RNG)[0].shape == (3, 40, 50) for i in range(12))
+    assert all(val.example(i, RNG)[0].shape == (3, 16, 16) for i in range(12))
+    assert train.example(0, RNG)[0].dtype == torch.uint8
+
+
+def test_a_label_is_the_index_of_the_class_folder_among_those_of_training(tmp_path):
+    make_folder(tmp_path, val=("n2", "n1"))
+    train, val = load(tmp_path)
+    assert train.num_classes == val.num_classes == 3
+    assert [train.example(i, RNG)[1].item() for i in range(12)] == [0] * 4 + [1] * 4 + [2] * 4
+    assert [val.example(i, RNG)[1].item() for i in range(8)] == [1] * 4 + [2] * 4
+    assert train.example(0, RNG)[1].dtype == torch.int64
+    assert train.example(0, RNG)[1].shape == ()
+
+
+def test_where_validation_has_other_classes_there_are_images_without_labels(tmp_path):
+    make_folder(tmp_path, val=("n1", "n3"))
+    for images in load(tmp_path):
+        assert images.num_classes is None
+        assert images.example(5, RNG)[1] is None
+
+
+def test_a_fraction_is_a_fixed_choice_of_each_class(tmp_path):
+    make_folder(tmp_path)
+    chosen = [load(tmp_path, 0.5, seed)[0] for seed in (0, 0, 1)]
+    assert chosen[0].files == chosen[1].files != chosen[2].files
+    assert [file.parent.name for file in chosen[0].files] == ["n0"] * 2 + ["n1"] * 2 + ["n2"] * 2
+    assert [file.name for file in chosen[0].files] == ["0.JPEG", "2.JPEG", "2.JPEG", "3.JPEG", "1.JPEG", "3.JPEG"]
+    assert len(load(tmp_path, 0.01)[0]) == 3
+
+
+def test_the_fingerprint_is_that_of_the_files_names_and_sizes(tmp_path):
+    folder = make_folder(tmp_path)
+    train, _ = load(tmp_path, 0.5)
+    lines = [f"{file.relative_to(folder)} {file.stat().st_size}" for file in train.files]
+    assert train.fingerprint == hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("change", [{"fraction": 0.0}, {"fraction": 1.1}, {"crop_fraction": 0.0}, {"crop_fraction": 2.0}], ids=str)
+def test_impossible_options_name_their_key(change, tmp_path):
+    with pytest.raises(ConfigError, match="imagenet: must lie in") as error:
+        imagenet(**{"image_size": 16, "fraction": 1.0, "seed": 0, "root": tmp_path, "crop_fraction": 0.875, **change})
+    assert {p.key for p in error.value.problems} == {tuple(change)}
+
+
+def test_a_missing_or_empty_folder_says_what_is_expected_and_where_to_get_it(tmp_path):
+    with pytest.raises(DataError, match=rf"{tmp_path}/imagenet/train \(no such folder\)\n.*imagenet/train/CLASS/\*\.JPEG.*\n.*image-net\.org"):
+        load(tmp_path)
+    (tmp_path / "imagenet/train/n0").mkdir(parents=True)
+    with pytest.raises(DataError, match="1 class folders without images"):
+        load(tmp_path)
+
+
+def test_a_broken_image_is_named_with_its_index(tmp_path):
+    broken = make_folder(tmp_path) / "train/n1/2.JPEG"
+    broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(DataError, match=rf"imagenet: image 6: {broken}: not a readable image"):
+        load(tmp_path)[0].example(6, RNG)
+    assert [problem.split(": ")[0] for problem in problems(tmp_path)] == [str(broken)]
+
+
+def test_an_image_of_too_many_pixels_is_named_with_its_index(tmp_path, monkeypatch):
+    huge = make_folder(tmp_path) / "val/n0/1.JPEG"
+    Image.new("RGB", (100, 100)).save(huge)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # Pillow refuses twice as many
+    with pytest.raises(DataError, match=rf"imagenet: image 1: {huge}: not a readable image \(Image size \(10000 pixels\) exceeds limit"):
+        load(tmp_path)[1].example(1, RNG)
+    assert len(list(problems(tmp_path))) == 1
+
+
+def test_an_image_of_16_bits_is_refused_rather_than_clipped(tmp_path):
+    deep = make_folder(tmp_path) / "train/n0/0.png"
+    Image.fromarray(np.full((40, 50), 30000, np.uint16)).save(deep)
+    with pytest.raises(DataError, match=rf"{deep}: not a readable image \(more than 8 bits"):
+        load(tmp_path)[0].example(1, RNG)
