@@ -16,11 +16,10 @@ from scipy.ndimage import find_objects, gaussian_filter, maximum_filter, minimum
 from torch import Tensor
 
 from afno_repro.data.photos import photograph
-from afno_repro.data.transforms import resize
+from afno_repro.data.transforms import IGNORED, resize
 from afno_repro.errors import require
 
 TEXTURES = ("brick", "grass", "gravel", "moon", "immunohistochemistry", "hubble", "text", "coins")
-IGNORED = 255
 TRAIN, TEST = 0, 1  # also the index of the half
 GAP = 1 / 16  # share of a photograph's width that lies between its halves
 KNOTS, WARP = 4, 0.06  # the warp: inner knots a side, standard deviation of a knot's shift in mosaic sides
@@ -31,19 +30,19 @@ Array = np.ndarray[Any, Any]
 class Mosaics:
     """`count` mosaics; each follows from (seed, split, index), is made when first asked for, and is kept."""
 
-    def __init__(self, split: int, count: int, image_size: int, seed: int, textures: list[str], regions: int, shrink: float, border: int):
-        self.split, self.count, self.image_size, self.seed = split, count, image_size, seed
+    def __init__(self, split: int, count: int, side: int, seed: int, textures: list[str], regions: int, shrink: float, border: int):
+        self.split, self.count, self.side, self.seed = split, count, side, seed
         self.textures, self.regions, self.shrink, self.border = textures, regions, shrink, border
         self.num_classes: int | None = len(textures)
         self.made: dict[int, tuple[Array, Array]] = {}
-        options = repr((split, count, image_size, seed, textures, regions, shrink, border))
+        options = repr((split, count, side, seed, textures, regions, shrink, border))
         self.fingerprint = hashlib.sha256(b"".join([options.encode(), *(photograph(name).numpy().tobytes() for name in textures)])).hexdigest()
 
     def __len__(self) -> int:
         return self.count
 
     def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
-        """The mosaic of this index, uint8 (3, size, size), and its classes, uint8 (size, size); 255 near another region."""
+        """The mosaic of this index, uint8 (3, side, side), and its classes, uint8 (side, side); 255 near another region."""
         if index not in self.made:
             self.made[index] = self.mosaic(np.random.default_rng([self.seed, self.split, index]))
         grey, labels = self.made[index]
@@ -51,7 +50,7 @@ class Mosaics:
 
     def mosaic(self, rng: np.random.Generator) -> tuple[Array, Array]:
         """Grey levels and labels of a new mosaic. As many different textures as possible take part."""
-        region = voronoi(self.regions, self.image_size, rng)
+        region = voronoi(self.regions, self.side, rng)
         rounds = -(-self.regions // len(self.textures))
         classes = np.concatenate([rng.permutation(len(self.textures)) for _ in range(rounds)])[: self.regions]
         grey = np.zeros(region.shape, dtype=np.uint8)
@@ -65,25 +64,36 @@ class Mosaics:
 
 
 def textures(
-    image_size: int, fraction: float, seed: int, root: Path, textures: list[str], train_images: int, test_images: int, regions: int, zoom: float, border: int
+    image_size: int,
+    fraction: float,
+    seed: int,
+    root: Path,
+    textures: list[str],
+    side: int,
+    train_images: int,
+    test_images: int,
+    regions: int,
+    zoom: float,
+    border: int,
 ) -> tuple[Mosaics, Mosaics]:
-    """Training and test mosaics of `regions` regions; a class is an index in `textures`.
+    """Training and test mosaics of `side` x `side` pixels and `regions` regions; a class is an index in `textures`.
 
-    Photographs are shrunk by the factor `zoom`; pixels with another region at most `border` pixels away are ignored.
+    A side above the image size leaves it to an augmentation to cut the training mosaics. Photographs are shrunk by the factor `zoom`; pixels with another region at most `border` pixels away are ignored.
     """
     unknown = [name for name in textures if name not in TEXTURES]
-    most_regions, widest = (image_size // 8) ** 2, image_size // 8
+    most_regions, widest = max(1, (side // 8) ** 2), side // 8
     require(
         (not unknown, "textures", f"textures: there is no {', '.join(unknown)}; there are {', '.join(TEXTURES)}"),
         (len(set(textures)) == len(textures) >= 2, "textures", f"textures: at least two different ones are needed, is {textures}"),
+        (side >= image_size, "side", f"textures: must be at least the image size {image_size}, is {side}"),
         (train_images > 0, "train_images", f"textures: must be at least 1, is {train_images}"),
         (test_images > 0, "test_images", f"textures: must be at least 1, is {test_images}"),
-        (1 <= regions <= most_regions, "regions", f"textures: must lie in [1, {most_regions}] at {image_size} pixels, is {regions}"),
+        (1 <= regions <= most_regions, "regions", f"textures: must lie in [1, {most_regions}] at {side} pixels, is {regions}"),
         (0.1 <= zoom <= 1, "zoom", f"textures: must lie in [0.1, 1], is {zoom}"),
-        (0 <= border <= widest, "border", f"textures: must lie in [0, {widest}] at {image_size} pixels, is {border}"),
+        (0 <= border <= widest, "border", f"textures: must lie in [0, {widest}] at {side} pixels, is {border}"),
         (fraction == 1, "fraction", f"textures: only 1 is possible, is {fraction}"),
     )
-    train, test = (Mosaics(split, n, image_size, seed, textures, regions, zoom, border) for split, n in ((TRAIN, train_images), (TEST, test_images)))
+    train, test = (Mosaics(split, n, side, seed, textures, regions, zoom, border) for split, n in ((TRAIN, train_images), (TEST, test_images)))
     return train, test
 
 

@@ -17,7 +17,7 @@ OPTIONS = {"textures": list(TEXTURES), "train_images": 16, "test_images": 24, "r
 
 
 def made(tmp_path, image_size=64, seed=0, **change):
-    return textures(image_size, 1.0, seed, tmp_path, **{**OPTIONS, **change})
+    return textures(image_size, 1.0, seed, tmp_path, **{**OPTIONS, "side": image_size, **change})
 
 
 def example(mosaics, index):
@@ -188,7 +188,7 @@ def test_the_fingerprint_tells_every_difference(tmp_path):
 )
 def test_impossible_options_name_their_key(change, tmp_path):
     with pytest.raises(ConfigError, match="textures: ") as error:
-        textures(**{"image_size": 64, "fraction": 1.0, "seed": 0, "root": tmp_path, **OPTIONS, **change})
+        textures(**{"image_size": 64, "fraction": 1.0, "seed": 0, "root": tmp_path, "side": 64, **OPTIONS, **change})
     assert {p.key for p in error.value.problems} == {tuple(change)}
 
 
