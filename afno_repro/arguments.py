@@ -17,7 +17,7 @@ MicroBatch = Annotated[int | None, typer.Option(min=1, help="Images at a time on
 Recompute = Annotated[bool, typer.Option("--checkpoint-activations", help="Compute activations again in the backward pass, for less memory.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Independent runs side by side; default: the CPU's cores, 1 on a GPU.")]
 Workers = Annotated[int, typer.Option(min=0, help="Data-loading processes of each run.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, what is done and the estimated time; compute nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, what is done and the estimated time, memory and disk; compute nothing.")]
 Root = Annotated[Path, typer.Option(help="The folder that holds experiments/, results/ and runs/.")]
 Data = Annotated[Path | None, typer.Option("--data", envvar="AFNO_DATA", help="The folder that holds data sets, like imagenet/.")]
 Runs = Annotated[Path | None, typer.Option("--runs", help="Where runs are kept; default: runs/ below the root.")]

@@ -55,18 +55,17 @@ def _stages(name: str, kinds: tuple[str, ...] | None, help: str, default: Any = 
         choice = Choice(rows=_some(row), seeds=_some(seed), kinds=kinds, changes=tuple(set or ()))
         asked = Asked(device, devices, nodes, jobs, workers, micro_batch, checkpoint_activations)
         machine = find_machine(asked, data or root / "data", runs or root / "runs")
-        if machine.devices > 1 and not dry_run:
+        if not dry_run:
             _together(machine, nodes)
         _reproduce(_places(root, runs), spec, scale, choice, machine, dry_run, json, quiet)
 
 
 def _together(machine: Any, nodes: int) -> None:
     """Join the other processes, or start one for each device and end with their exit code."""
-    from afno_repro.suite.launch import take_place
-    from afno_repro.training.engine import launch
+    from afno_repro.suite.launch import launch, take_place
 
-    if not take_place(machine, nodes, os.environ):
-        raise typer.Exit(launch(sys.argv[1:], machine.devices))
+    if not take_place(machine, nodes, os.environ) and machine.devices > 1:
+        raise typer.Exit(launch(sys.argv[1:], machine.devices, os.environ))
 
 
 _stages("run", None, "Reproduce one table or figure: run what is missing, then write its results.")

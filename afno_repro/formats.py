@@ -61,9 +61,12 @@ def _trunk(weights: Weights) -> tuple[ModelConfig, int]:
     return ModelConfig(TRUNKS[len(stem), _count(weights, "backbone.stages.2.")], None, _head(weights)), 224
 
 
-TRUNKS = {(64, 6): Part("resnet", {"depth": 50}), (64, 23): Part("resnet", {"depth": 101})} | {
-    size: Part("swin", {"size": name}) for size, name in {(96, 6): "tiny", (96, 18): "small", (128, 18): "base"}.items()
+RESNETS = {(64, 6): Part("resnet", {"depth": 50}), (64, 23): Part("resnet", {"depth": 101})}
+SWINS = {  # Swin-T, Swin-S, Swin-B
+    (dim, depth): Part("swin", {"embed_dim": dim, "depths": [2, 2, depth, 2], "num_heads": [heads * 2**i for i in range(4)], "window": 7, "drop_path": drop})
+    for dim, depth, heads, drop in ((96, 6, 3, 0.2), (96, 18, 3, 0.3), (128, 18, 4, 0.5))
 }
+TRUNKS = RESNETS | SWINS
 # SegFormer: ours, the original's, Hugging Face's in files, Hugging Face's in memory since version 5; ~ is the first row.
 SEGFORMER = """
 backbone.stages.{s}.{j}         block{S}.{b}                    encoder.block.{s}.{b}                     stages.{s}.blocks.{b}

@@ -3,6 +3,7 @@
 So neither the number of loader workers nor an interruption changes what a network sees.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -68,6 +69,12 @@ def validation_batches(size: int, batch_size: int) -> list[list[Key]]:
     return [[(0, i) for i in range(start, min(start + batch_size, size))] for start in range(0, size, batch_size)]
 
 
+def _own_group(worker: int) -> None:
+    """Keep signals to the trainer's process group from a worker, so that the trainer can finish its step."""
+    os.setpgrp()
+
+
 def loader(samples: Samples, batches: TrainingBatches | list[list[Key]], num_workers: int, pin_memory: bool) -> DataLoader[Any]:
     """Batches of samples, prepared by `num_workers` other processes (0: by this one)."""
-    return DataLoader(samples, batch_sampler=batches, num_workers=num_workers, generator=Generator().manual_seed(0), pin_memory=pin_memory)
+    generator = Generator().manual_seed(0)
+    return DataLoader(samples, batch_sampler=batches, num_workers=num_workers, generator=generator, pin_memory=pin_memory, worker_init_fn=_own_group)

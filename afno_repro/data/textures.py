@@ -78,7 +78,8 @@ def textures(
 ) -> tuple[Mosaics, Mosaics]:
     """Training and test mosaics of `side` x `side` pixels and `regions` regions; a class is an index in `textures`.
 
-    A side above the image size leaves it to an augmentation to cut the training mosaics. Photographs are shrunk by the factor `zoom`; pixels with another region at most `border` pixels away are ignored.
+    A side above the image size leaves it to an augmentation to cut the training mosaics. Photographs are shrunk by the factor
+    `zoom`; pixels with another region at most `border` pixels away are ignored.
     """
     unknown = [name for name in textures if name not in TEXTURES]
     most_regions, widest = max(1, (side // 8) ** 2), side // 8

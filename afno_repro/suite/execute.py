@@ -156,6 +156,7 @@ def _outcome(run: Run, machine: Machine, directory: Path, report: Report) -> tup
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
+        engine.meet()
         return "out_of_memory", Outcome({})
 
 

@@ -38,7 +38,10 @@ class Plan:
 
     @property
     def runs(self) -> list[Run]:
-        return list({run.digest: run for run in self.needs.values()}.values())
+        first: dict[str, Run] = {}
+        for run in self.needs.values():
+            first.setdefault(run.digest, run)
+        return list(first.values())
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,9 @@ def stage_scale(spec: Spec, scale: str, stage: str) -> str:
 
 
 def stage_tree(spec: Spec, scale: str, row: str, stage: str, changes: list[Tree]) -> Tree | None:
-    """Spec, then row, then scale, then the scale's own row, then the command line; None where the row leaves the stage out."""
+    """Spec, then row, then scale, then the scale's own row, then the command line; None where row or scale leave the stage out."""
+    if stage in spec.structure.scales[scale].unavailable:  # type: ignore[index]
+        return None
     scale_tree = spec.tree.value["scales"].value[scale]
     rows = scale_tree.get("rows")
     levels = [spec.tree, spec.row_tree(row), scale_tree, rows.get(row) if rows else None]

@@ -1,17 +1,11 @@
 """Many runs: several trainings side by side, each in a process of its own, and whatever times the machine alone."""
 
-import ctypes
-import multiprocessing
-import os
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
 from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, Interrupted, LockedError
@@ -20,12 +14,12 @@ from afno_repro.suite.plan import Run
 from afno_repro.suite.resolve import TRAINED
 from afno_repro.suite.store import Record, cores, is_latency
 from afno_repro.suite.terminal import Show
+from afno_repro.suite.workers import Worker, start_worker, wait_for
 from afno_repro.training import engine
 from afno_repro.training.loop import Progress
 
 WAIT_FOR_HELD_S = 10.0
 REPORT_EVERY_S = 0.2
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -91,6 +85,8 @@ def _attempt(run: Run, machine: Machine, report: Callable[[Progress], None]) -> 
             raise  # the other processes wait for this one: ending is what they notice
         return Failure(run, str(error), error.exit_code), None
     except Exception as error:  # the other runs go on; error.txt holds the traceback
+        if engine.deserted(error):
+            raise AfnoError(f"another of the {engine.ranks()} processes ended, so {title(run)} stopped; the same command continues") from error
         if engine.ranks() > 1:
             raise
         print(traceback.format_exc(), file=sys.stderr)
@@ -126,73 +122,51 @@ def throttled(report: Callable[[Progress], None]) -> Callable[[Progress], None]:
     return passed_on
 
 
-@dataclass
-class _Child:
-    """A process that does one run, and the pipe it speaks through."""
-
-    run: Run
-    process: BaseProcess
-    pipe: Connection
-    started: float
-
-
 def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
-    waiting, active, failures = list(runs), list[_Child](), list[Failure]()
+    """Do runs in processes of their own, as many at once as the machine has jobs; a process that is done with one takes the next."""
+    waiting, workers, failures = list(runs), list[Worker](), list[Failure]()
     with engine.stop_flag() as stop:
-        while waiting or active:
-            while stop.signal is None and len(active) < machine.jobs and (run := _ready(waiting, active)):
-                waiting.remove(run)
-                active.append(_start(run, machine))
-                show.started(title(active[-1].run))
+        while waiting or any(worker.run for worker in workers):
             if stop.signal is not None:
-                for child in active:
-                    child.process.terminate()
-                for child in active:
-                    child.process.join()
+                for worker in workers:
+                    worker.stop()
                 raise Interrupted(stop.signal)
-            ready = wait([child.pipe for child in active], timeout=0.2)
-            for child in [c for c in active if c.pipe in ready]:
-                try:
-                    message = child.pipe.recv()
-                except EOFError:
-                    child.process.join()
-                    message = Failure(child.run, f"its process ended with exit code {child.process.exitcode}", 1), None
+            while (run := _ready(waiting, workers)) and (idle := _idle(workers, machine)):
+                waiting.remove(run)
+                idle.begin(run)
+                show.started(title(run))
+            for worker in [each for each in wait_for(workers) if each.run]:
+                run, message = cast(Run, worker.run), worker.message()
                 if isinstance(message, Progress):
-                    show.progressed(title(child.run), message)
+                    show.progressed(title(run), message)
                     continue
+                if message is None:  # it ended without a word
+                    workers.remove(worker)
+                    message = Failure(run, f"its process ended with exit code {worker.process.exitcode}", 1), None
+                worker.run = None
                 failure, record = message
-                _tell(show, title(child.run), time.monotonic() - child.started, failure, record)
+                _tell(show, title(run), time.monotonic() - worker.started, failure, record)
                 failures += [failure] if failure else []
-                child.process.join()
-                active.remove(child)
+    for worker in workers:
+        worker.dismiss()
     return failures
 
 
-def _ready(waiting: list[Run], active: list[_Child]) -> Run | None:
+def _ready(waiting: list[Run], workers: list[Worker]) -> Run | None:
     """The first waiting run that starts from none that is still to be done."""
-    unfinished = {run.digest for run in (*waiting, *(child.run for child in active))}
+    unfinished = {run.digest for run in (*waiting, *(worker.run for worker in workers if worker.run))}
     return next((run for run in waiting if run.config.init not in unfinished), None)
 
 
-def _start(run: Run, machine: Machine) -> _Child:
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(run, machine, sender, os.getpid()))
-    process.start()
-    sender.close()
-    return _Child(run, process, receiver, time.monotonic())
+def _idle(workers: list[Worker], machine: Machine) -> Worker | None:
+    """A process that waits for work, if need be a new one; None when all the machine's jobs are taken."""
+    idle = next((worker for worker in workers if worker.run is None), None)
+    if idle is None and len(workers) < machine.jobs:
+        idle = start_worker(_work, machine)
+        workers.append(idle)
+    return idle
 
 
-def _child(run: Run, machine: Machine, pipe: Connection, parent: int) -> None:
-    """Do one run in this process; ends with its parent, but not by the terminal's own signals, which the parent passes on."""
-    os.setpgrp()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        return
-    try:
-        pipe.send(_attempt(run, machine, throttled(pipe.send)))
-    except Interrupted as interrupted:
-        sys.exit(interrupted.exit_code)
-    except BrokenPipeError:
-        sys.exit(1)
+def _work(run: Run, machine: Machine, send: Callable[[Any], None]) -> None:
+    """What a process does with a run: say how far it is, then how it ended."""
+    send(_attempt(run, machine, throttled(send)))

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from afno_repro.errors import ConfigError, Problem
 from afno_repro.options import suggest
+from afno_repro.suite.references import reference_problems
 from afno_repro.suite.tree import Tree, read_tree
 
 SCALES = ("smoke", "tiny", "small", "paper")
@@ -53,6 +54,7 @@ class Scale(BaseModel):
     model: dict[str, Any] = {}
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, dict[str, Any]] = {}
+    unavailable: dict[str, str] = {}  # stages that nobody can run at this scale, with the reason: their cells are missing
 
 
 class _Claim(BaseModel):
@@ -111,7 +113,7 @@ class _Structure(BaseModel):
     row_title: list[str]
     counting: dict[str, Any]
     model: dict[str, Any]
-    stages: dict[str, dict[str, Any] | None]  # None: no task fills it yet
+    stages: dict[str, dict[str, Any]]
     columns: list[Column]
     rows: list[Row]
     scales: dict[Literal["smoke", "tiny", "small", "paper"], Scale]
@@ -150,6 +152,10 @@ class Spec:
         changes = self.structure.scales[scale].columns if scale in self.structure.scales else {}
         return [_changed(column, changes.get(column.key, {}))[0] for column in self.structure.columns]
 
+    def column_problems(self, key: str, changes: dict[str, Any]) -> list[str]:
+        """What is wrong with a scale's changes to a column."""
+        return next(_changed(column, changes)[1] for column in self.structure.columns if column.key == key)
+
 
 def _changed(column: Column, changes: dict[str, Any]) -> tuple[Column, list[str]]:
     """A column with a scale's changes, or as it was with what is wrong with them."""
@@ -181,7 +187,7 @@ def read_spec(path: Path, label: str | None = None) -> tuple[Spec | None, list[P
                 problems += [problem] if problem not in problems else []
                 tree = tree.without(keys)
         else:
-            return spec, [*problems, *_reference_problems(spec)]
+            return spec, [*problems, *reference_problems(spec)]
     return None, problems
 
 
@@ -209,52 +215,3 @@ def _suggestion(location: tuple[str | int, ...]) -> str:
     parts |= {"ordering claim": Ordering, "peak claim": Peak, "bound claim": Bound}
     part = next((key for key in location[:-1] if key in parts), "")
     return suggest(str(location[-1]), list(parts.get(part, _Structure).model_fields), f"the {part}'s keys" if location[0] == "claims" else "its keys")
-
-
-def _reference_problems(spec: Spec) -> list[Problem]:
-    """Names in a spec that point to nothing, and keys that stand twice."""
-    s = spec.structure
-    rows, columns, stages = [r.key for r in s.rows], [c.key for c in s.columns], list(s.stages)
-    problems: list[Problem] = []
-
-    def known(word: str, allowed: list[str], title: str, *keys: str | int) -> None:
-        if word not in allowed:
-            names = tuple(map(str, keys))
-            problems.append(Problem(f"there is no {title} {word!r}", names, suggest(word, allowed, f"{title}s"), spec.tree.locate(keys)))
-
-    for title, words in (("row", rows), ("column", columns)):
-        for i, word in enumerate(words):
-            if word in words[:i]:
-                keys = (f"{title}s", i, "key")
-                problems.append(Problem(f"duplicate {title} {word!r}", (f"{title}s",), "", spec.tree.locate(keys)))
-    for i, row in enumerate(s.rows):
-        for key in row.model_extra or {}:
-            known(key, stages, "stage", "rows", i, key)
-        for key in row.paper:
-            known(key, columns, "column", "rows", i, "paper", key)
-        if len(row.title) != len(s.row_title):
-            problems.append(Problem(f"must have {len(s.row_title)} parts", ("rows", row.key, "title"), "", spec.tree.locate(("rows", i, "title"))))
-    for i, column in enumerate(s.columns):
-        known(column.source.split("/")[0], stages, "stage", "columns", i, "source")
-    for name, scale in s.scales.items():
-        for key in scale.model_extra or {}:
-            known(key, stages, "stage", "scales", name, key)
-        for key, changes in scale.rows.items():
-            known(key, rows, "row", "scales", name, "rows", key)
-            for stage in changes:
-                known(stage, ["model", *stages], "stage", "scales", name, "rows", key, stage)
-        for key, changes in scale.columns.items():
-            known(key, columns, "column", "scales", name, "columns", key)
-            wrong = _changed(s.columns[columns.index(key)], changes)[1] if key in columns else []
-            problems += [Problem(text, ("scales", name, "columns", key), "", spec.tree.locate(("scales", name, "columns", key))) for text in wrong]
-    for i, claim in enumerate(s.claims):
-        for side, word in [(key, word) for key in ("column", "better", "worse", "over") for word in getattr(claim, key, [])]:
-            known(word, columns if side == "column" else rows, "column" if side == "column" else "row", "claims", i, side)
-        if isinstance(claim, Peak):
-            slips = [("over", f"duplicate row {row!r}") for row in rows if claim.over.count(row) > 1]
-            slips += [("peak", f"{claim.peak!r} is not among the rows in 'over'")] if claim.peak not in claim.over else []
-            problems += [Problem(text, ("claims", str(i), key), "", spec.tree.locate(("claims", i, key))) for key, text in slips]
-    for i, assumption in enumerate(s.assumptions):
-        for cell in assumption.cells:
-            known(cell, [f"{r}/{c}" for r in rows for c in columns], "cell", "assumptions", i, "cells")
-    return problems

@@ -106,11 +106,10 @@ def _cell(plan: Plan, row: Row, column: Column, found: Mapping[tuple[str, str, i
     at_paper = stage_scale(plan.spec, plan.scale, stage) == "paper"
     paper = row.paper.get(column.key) if at_paper else None
     if not wanted:
-        if plan.spec.structure.stages[stage] is not None or column.key not in row.paper:
-            return Cell("not_applicable")
-        if row.quoted:
+        reason = plan.spec.structure.scales[plan.scale].unavailable.get(stage, "")  # type: ignore[index]
+        if row.quoted and column.key in row.paper:
             return Cell("quoted", note=f"quoted by the paper from {row.quoted}")
-        return Cell("missing", paper=paper, note="no task fills this column yet")
+        return Cell("missing", paper=paper, note=reason) if reason and row.printed else Cell("not_applicable")
     records = [found[need] for need in wanted if need in found]
     ids = tuple(record.run_id for record in records)
     failed = sorted({record.outcome for record in records if record.outcome != "ok"})

@@ -3,9 +3,13 @@
 Nothing else imports torch.distributed. Alone, every function here is the obvious one.
 """
 
+import atexit
+import ctypes
+import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,9 +24,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from afno_repro.backbones.layers import Block
+from afno_repro.errors import AfnoError, Interrupted
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+PR_SET_PDEATHSIG = 1
 WAIT = timedelta(minutes=30)  # for the other processes, before giving up on them
+MEETING = timedelta(minutes=1)  # after running out of memory
+ENDED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")  # gloo's words
 
 
 @dataclass(frozen=True)
@@ -33,33 +41,25 @@ class Place:
     ranks: int
     local_rank: int
     address: str
-
-
-def launch(arguments: Sequence[str], devices: int) -> int:
-    """Run this command once for each device of this machine; returns its exit code."""
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    config = LaunchConfig(
-        min_nodes=1, max_nodes=1, nproc_per_node=devices, run_id="afno", rdzv_backend="c10d", rdzv_endpoint="127.0.0.1:0", max_restarts=0, monitor_interval=0.1
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "afno_repro", *arguments)
-    except ChildFailedError as error:
-        code = min(failure.exitcode for failure in error.failures.values())
-        return code if code > 0 else 128 - code
-    except SignalException as error:
-        return 128 + int(error.sigval if error.sigval else signal.SIGTERM)
-    return 0
+    parent: int  # the process that started it
 
 
 def join(place: Place, device: str) -> None:
-    """Become one of several processes. Raises RuntimeError when the others do not come."""
+    """Become one of several processes, and end with their parent. Raises RuntimeError when the others do not come."""
+    end_with(place.parent)
     if device == "cuda":
         torch.cuda.set_device(place.local_rank)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     dist.init_process_group(backend, init_method=f"tcp://{place.address}", rank=place.rank, world_size=place.ranks, timeout=WAIT)
+    atexit.register(leave)
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel send SIGTERM when the process that started this one ends, however it does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        sys.exit(128 + signal.SIGTERM)
 
 
 def leave() -> None:
@@ -90,7 +90,15 @@ def share(model: nn.Module, device: torch.device) -> nn.Module:
         return model
     if device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # depthwise convolutions: slower, not wrong
     return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def same_buffers(model: nn.Module) -> None:
+    """Give every process the first one's buffers: batch norm's statistics, which its weights are saved with."""
+    if ranks() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def recompute_blocks(model: nn.Module) -> None:
@@ -128,6 +136,21 @@ def gathered(value: Any) -> list[Any]:
     said = [None] * ranks()
     dist.all_gather_object(said, value)
     return said
+
+
+def meet() -> None:
+    """Wait a while until all processes are here, out of what they did together. Raises AfnoError when one is not: it may wait elsewhere."""
+    if ranks() == 1:
+        return
+    try:
+        dist.new_group(timeout=MEETING, backend="gloo")
+    except RuntimeError as error:
+        raise AfnoError(f"process {rank()} ran out of memory, another one did not\n  --micro-batch and --checkpoint-activations need less") from error
+
+
+def deserted(error: BaseException) -> bool:
+    """Whether an error says that another process ended."""
+    return ranks() > 1 and (isinstance(error, dist.DistError) or any(words in str(error) for words in ENDED))
 
 
 def seed_everything(seed: int) -> None:
@@ -168,11 +191,18 @@ class StopFlag:
 
 @contextmanager
 def stop_flag() -> Iterator[StopFlag]:
-    """A flag that SIGTERM, SIGINT and SIGUSR1 set inside the block, instead of ending the process."""
+    """A flag that SIGTERM, SIGINT and SIGUSR1 set inside the block, instead of ending the process.
+
+    An error after a signal is the signal's own: it may have ended a data-loading worker or another process. Raises Interrupted.
+    """
     flag = StopFlag()
     before = {number: signal.signal(number, flag.set) for number in STOP_SIGNALS}
     try:
         yield flag
+    except RuntimeError as error:
+        if flag.signal is None:
+            raise
+        raise Interrupted(flag.signal) from error
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -16,6 +16,7 @@ def evaluate(model: nn.Module, task: Task, validation: Images, config: RunConfig
     assert config.train is not None
     metrics = task.metrics()
     size = machine.micro_batch or max(1, config.train.batch_size // engine.ranks())
+    engine.same_buffers(model)
     model.eval()
     with torch.inference_mode(), autocast(device, config.train.precision):
         for batch in validation_loader(task, validation, config, size, machine.num_workers):

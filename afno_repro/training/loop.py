@@ -79,6 +79,8 @@ def train(
     state = resume(directory, model, optimizer)
     shared = engine.share(model, device)
     batches = TrainingBatches(len(images), recipe.batch_size, recipe.epochs, config.seed, state.step, engine.rank(), engine.ranks())
+    if recipe.batch_size < engine.ranks():
+        raise ConfigError(Problem(f"must be at least the {engine.ranks()} processes that share it, is {recipe.batch_size}", ("train", "batch_size")))
     if batches.per_epoch == 0:
         raise ConfigError(Problem(f"must be at most the {len(images)} training images, is {recipe.batch_size}", ("train", "batch_size")))
     warmup = warmup_steps(recipe, batches.per_epoch)

@@ -76,12 +76,14 @@ def test_a_stage_that_a_row_leaves_out_is_not_applicable(tmp_path):
 
 
 @pytest.mark.parametrize(("quoted", "state"), [("", "missing"), ("    quoted: Xie et al. 2021\n", "quoted")])
-def test_a_column_without_a_task_is_missing_unless_the_paper_quotes_it(tmp_path, quoted, state):
-    text = SMALL.replace("columns:\n", "  finetune: null\ncolumns:\n  - {key: miou, title: mIoU, source: finetune/miou, digits: 1, higher_is_better: true}\n")
-    text = text.replace("psnr: 21.0}\n", "psnr: 21.0, miou: null}\n" + quoted)
+def test_a_stage_that_a_scale_cannot_run_is_missing_with_the_reason_unless_the_paper_quotes_it(tmp_path, quoted, state):
+    text = SMALL.replace("tiny: {seeds: [0]}", "tiny: {seeds: [0], unavailable: {pretrain: there is no open set}}").replace(
+        "psnr: 21.0}\n", "psnr: 21.0}\n" + quoted
+    )
     cells = Made(tmp_path, text).table().cells
-    assert cells["afno", "miou"].state == state
-    assert cells["gfn", "miou"].state == "not_applicable"  # the paper has no such cell
+    assert cells["afno", "psnr"].state == state
+    assert (cells["gfn", "psnr"].state, cells["gfn", "psnr"].note) == ("missing", "there is no open set")
+    assert cells["fill_mean", "psnr"].state == "not_applicable"  # the paper has no such row
 
 
 @pytest.mark.parametrize("outcome", ["diverged", "out_of_memory"])

@@ -1,0 +1,127 @@
+"""One training in this process: its parts of a batch, its recomputed activations, where it starts from, what it warns of."""
+
+import csv
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from afno_repro.data import load_data
+from afno_repro.errors import ConfigError, DataError, Diverged
+from afno_repro.models import build_model
+from afno_repro.suite import execute
+from afno_repro.suite.plan import plan_runs
+from afno_repro.suite.spec import load_spec
+from afno_repro.training import engine, loop
+from tests.machine import machine_at
+from tests.suite.specs import SMALL, write_spec
+
+FINETUNE = """\
+  finetune:
+    kind: finetune
+    init: pretrain
+    task: {name: segmentation, num_classes: 3, input: image_mean, stride: 16, absent: skip}
+    model: {head: {name: linear_segmentation, num_classes: 3}}
+    data: {name: textures, image_size: 16, fraction: 1.0, seed: 0, textures: [brick, grass, gravel],
+           side: 16, train_images: 12, test_images: 5, regions: 3, zoom: 0.5, border: 1}
+    train: {epochs: 2, batch_size: 5, optimizer: adam, schedule: constant, lr: 1e-3, min_lr: 0.0, warmup: {steps: 0}, head_lr_factor: 1.0,
+            weight_decay: 0.0, clip_norm: null, precision: float32, augment: {name: flip}, eval_every: 1}
+"""
+COLUMN = "columns:\n  - {key: miou, title: mIoU, source: finetune/miou, digits: 1, higher_is_better: true}\n"
+FINETUNED = SMALL.replace("columns:\n", FINETUNE + COLUMN).replace("    cost: null\n", "    cost: null\n    finetune: null\n")
+
+
+def needs(tmp_path, text=FINETUNED):
+    return plan_runs(load_spec(write_spec(tmp_path, text)), "tiny").needs
+
+
+def train(config, directory, report=lambda step: None, start=None, **machine):
+    """The final weights and the log of a run."""
+    loop.train(config, load_data(config.data, directory), machine_at(directory, **machine), directory, report, start)
+    return left(directory)
+
+
+def left(directory):
+    rows = csv.DictReader((directory / "log.csv").read_text().splitlines())
+    return load_file(directory / "weights.safetensors"), [{key: float(value) for key, value in row.items()} for row in rows]
+
+
+def assert_same_training(one, other, apart=()):
+    """The same to float tolerance, but for the columns that look at one part of a batch."""
+    torch.testing.assert_close(one[0], other[0], rtol=1e-4, atol=1e-5)
+    for mine, theirs in zip(one[1], other[1], strict=True):
+        assert {key: mine[key] for key in mine if key not in apart} == pytest.approx({key: theirs[key] for key in theirs if key not in apart}, rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Each stage's training, its whole batch at once."""
+    folder = tmp_path_factory.mktemp("whole")
+    return {stage: train(needs(folder)["afno", stage, 0].config, folder / stage) for stage in ("pretrain", "finetune")}
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 64])
+def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(tmp_path, whole, stage, micro_batch):
+    config = needs(tmp_path)["afno", stage, 0].config
+    assert_same_training(train(config, tmp_path / "run", micro_batch=micro_batch), whole[stage], apart=("alive_1",))
+
+
+def test_recomputing_activations_changes_nothing(tmp_path, whole, monkeypatch):
+    passes = []
+    recompute = engine.checkpoint
+    monkeypatch.setattr(engine, "checkpoint", lambda *arguments, **options: passes.append(1) or recompute(*arguments, **options))
+    config = needs(tmp_path)["afno", "pretrain", 0].config
+    assert_same_training(train(config, tmp_path / "run", activation_checkpointing=True), whole["pretrain"])
+    assert passes
+
+
+def finish(run, tmp_path):
+    return execute.run_one(run, machine_at(tmp_path), lambda step: None)
+
+
+def test_finetuning_starts_from_the_trunk_that_was_pretrained_with_a_new_head(tmp_path):
+    runs = needs(tmp_path)
+    parent, child = runs["afno", "pretrain", 0], runs["afno", "finetune", 0]
+    finish(parent, tmp_path)
+    trunk = execute.trunk_weights(child.config.init, machine_at(tmp_path))
+    assert set(trunk) == {name for name in build_model(parent.config.model, 16).state_dict() if name.startswith("backbone.")}
+    still = replace(child.config, train=replace(child.config.train, epochs=1, batch_size=12, lr=1e-30))
+    weights, log = train(still, tmp_path / "child", start=trunk)
+    assert [row["step"] for row in log] == [1]
+    for name, value in trunk.items():
+        assert torch.equal(weights[name], value), name
+    engine.seed_everything(child.config.seed)
+    fresh = build_model(child.config.model, 16).state_dict()
+    assert {name for name in weights if torch.equal(weights[name], fresh[name]) and name not in trunk} == {"head.project.weight", "head.project.bias"}
+    assert any(not torch.equal(trunk[name], fresh[name]) for name in trunk)
+
+
+def test_a_run_whose_parent_diverged_diverges_and_one_without_parent_is_told(tmp_path):
+    wild = FINETUNED.replace("lr: 1e-3\n", "lr: 1e30\n").replace("clip_norm: 1.0", "clip_norm: null")
+    runs = needs(tmp_path, wild)
+    with pytest.raises(DataError, match="from which this one starts, is not finished"):
+        finish(runs["afno", "finetune", 0], tmp_path)
+    assert [finish(runs["afno", stage, 0], tmp_path).outcome for stage in ("pretrain", "finetune")] == ["diverged", "diverged"]
+    with pytest.raises(Diverged, match="diverged"):
+        execute.trunk_weights(runs["afno", "finetune", 0].config.init, machine_at(tmp_path))
+
+
+@pytest.mark.parametrize(("threshold", "warned"), [("0.01", False), ("100.0", True)])
+def test_a_layer_that_soft_thresholding_empties_is_told_at_the_first_step(tmp_path, threshold, warned):
+    notes = []
+    config = needs(tmp_path, SMALL.replace("sparsity_threshold: 0.01", f"sparsity_threshold: {threshold}"))["afno", "pretrain", 0].config
+    train(replace(config, train=replace(config.train, epochs=1)), tmp_path / "run", report=lambda step: notes.append(step.note))
+    assert bool(notes[0]) == warned
+    assert not any(notes[1:])
+    if warned:
+        assert notes[0] == "warning: soft-thresholding leaves under 1% of the spectrum alive in AFNO layer 1 (0%)"
+
+
+def test_a_batch_that_is_smaller_than_the_number_of_processes_is_refused(tmp_path, monkeypatch):
+    config = needs(tmp_path)["afno", "pretrain", 0].config
+    monkeypatch.setattr(engine, "ranks", lambda: 5)
+    monkeypatch.setattr(engine, "share", lambda model, device: model)
+    with pytest.raises(ConfigError, match="at least the 5 processes that share it, is 4"):
+        train(config, tmp_path / "run")

@@ -1,0 +1,193 @@
+"""Several processes that share a training, as a user starts them: the same numbers, the same resumption, one voice."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from afno_repro.suite import launch
+from afno_repro.suite.store import Store
+from tests.command import afno, start
+from tests.suite.specs import SMALL, write_spec
+from tests.training.test_loop import FINETUNED, assert_same_training, left, needs
+
+# Five images a step are two and three for two processes; seven to evaluate are four batches, the last of one image.
+ODD = FINETUNED.replace("epochs: 3", "epochs: 25").replace("batch_size: 4", "batch_size: 5").replace("test_crops: 8", "test_crops: 7")
+RUN = ("finetune", "small", "--row", "afno", "--device", "cpu")
+TWO = (*RUN, "--devices", "2")
+MICRO = (*TWO, "--micro-batch", "2")  # one part for the first process, two for the second
+STAGES = ("pretrain", "finetune")
+
+
+def directory(root: Path, stage: str) -> Path:
+    (found,) = (root / "runs").glob(f"{stage}-afno-*")
+    return found
+
+
+def files(root: Path) -> list[bytes]:
+    return [(directory(root, stage) / name).read_bytes() for stage in STAGES for name in ("weights.safetensors", "log.csv")]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What two uninterrupted processes leave and say."""
+    root = tmp_path_factory.mktemp("two")
+    write_spec(root, ODD)
+    return root, afno(*MICRO, root=root)
+
+
+def assert_same_stages(one: Path, other: Path) -> None:
+    for stage in STAGES:
+        assert_same_training(left(directory(one, stage)), left(directory(other, stage)), apart=("alive_1",))
+
+
+def ends(done: "subprocess.CompletedProcess[str]") -> list[str]:
+    return [line.split(" after ")[0] for line in done.stderr.splitlines() if " after " in line]
+
+
+def test_two_processes_equal_one_evaluate_every_image_once_and_speak_with_one_voice(tmp_path, two):
+    write_spec(tmp_path, ODD)
+    one = afno(*RUN, "--jobs", "1", root=tmp_path)
+    assert_same_stages(two[0], tmp_path)
+    assert (two[1].stdout, ends(two[1])) == (one.stdout, ends(one))
+    assert len(ends(one)) == len(STAGES)
+
+
+def test_torchrun_gives_the_same_with_whole_batches_too(tmp_path, two):
+    write_spec(tmp_path, ODD)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "afno_repro", *TWO]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert_same_stages(two[0], tmp_path)
+    assert (done.stdout, ends(done)) == (two[1].stdout, ends(two[1]))
+
+
+def children(process: "subprocess.Popen[str]") -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def interrupted(root: Path, workers: str, stop) -> "tuple[int, str]":
+    """Start two processes, stop them by `stop(launcher, its children)` after a new checkpoint; nobody may be left after five seconds."""
+    checkpoints = "runs/pretrain-*/checkpoints/step-*"
+    before = set(root.glob(checkpoints))
+    process = start(*MICRO, "--workers", workers, root=root)
+    deadline = time.monotonic() + 60
+    while not set(root.glob(checkpoints)) - before:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    ranks = children(process)
+    assert len(ranks) == 2
+    stop(process.pid, ranks)
+    asked = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    while any(alive(rank) for rank in ranks):
+        assert time.monotonic() - asked < 5
+        time.sleep(0.05)
+    assert not list(root.glob("runs/pretrain-*/record.json")), "it was over before it was stopped"
+    assert "Traceback" not in err, err
+    return process.returncode, err
+
+
+def test_stopped_in_any_way_they_continue_bit_for_bit(tmp_path, two):
+    write_spec(tmp_path, ODD)
+    code, err = interrupted(tmp_path, "0", lambda launcher, ranks: os.kill(ranks[1], signal.SIGKILL))
+    assert code == 1
+    assert err.splitlines()[1:] == [
+        "another of the 2 processes ended, so afno/pretrain seed 0 stopped; the same command continues",
+        "process 1 of 0 to 1 was killed by signal 9; the same command continues",
+    ]
+    code, err = interrupted(tmp_path, "1", lambda launcher, ranks: os.kill(launcher, signal.SIGTERM))
+    assert (code, err.splitlines()[1:]) == (143, ["stopped by signal 15; the same command continues"])
+    assert interrupted(tmp_path, "0", lambda launcher, ranks: os.kill(launcher, signal.SIGKILL))[0] == -signal.SIGKILL
+    afno(*MICRO, root=tmp_path)
+    assert files(tmp_path) == files(two[0])
+
+
+def test_a_loss_that_is_not_finite_is_seen_by_all(tmp_path):
+    wild = FINETUNED.replace("lr: 1e-3\n", "lr: 1e30\n").replace("clip_norm: 1.0", "clip_norm: null")
+    write_spec(tmp_path, wild)
+    done = afno(*TWO, root=tmp_path, expect=4)
+    runs = needs(tmp_path, wild)
+    assert [Store(tmp_path / "runs").record(runs["afno", stage, 0].digest).outcome for stage in STAGES] == ["diverged", "diverged"]
+    assert ends(done) == [f"afno/{stage} seed 0: diverged" for stage in STAGES]
+
+
+MEMORY = """
+import os, sys
+from datetime import timedelta
+from afno_repro import cli
+from afno_repro.training import engine, loop
+optimise, steps = loop.optimise, []
+def greedy(*arguments):
+    steps.append(1)
+    if len(steps) == 3 and os.environ["RANK"] in "{ranks}":
+        raise MemoryError
+    return optimise(*arguments)
+loop.optimise, engine.MEETING = greedy, timedelta(seconds=2)
+sys.argv[0] = "afno"
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(("ranks", "expected"), [("01", 4), ("1", 1)])
+def test_running_out_of_memory_is_an_outcome_where_all_do_and_no_hang_elsewhere(tmp_path, monkeypatch, capfd, ranks, expected):
+    write_spec(tmp_path)
+    monkeypatch.setattr(launch, "COMMAND", ("-c", MEMORY.format(ranks=ranks)))
+    monkeypatch.setattr(launch, "GRACE_S", 1.0)
+    assert launch.launch(["pretrain", *TWO[1:], "--root", str(tmp_path)], 2, os.environ) == expected
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    if expected == 4:
+        assert "afno/pretrain seed 0: out_of_memory" in said
+    else:
+        assert f"process {ranks} ran out of memory, another one did not" in said
+
+
+def test_a_mistake_is_told_once(tmp_path):
+    write_spec(tmp_path, SMALL.replace("optimizer: adamw", "optimizer: adamv"))
+    done = afno("pretrain", "small", "--row", "afno", "--device", "cpu", "--devices", "2", "--json", root=tmp_path, expect=2)
+    assert done.stderr.count("adamv") == 1
+    assert done.stdout.count("adamv") == 1
+
+
+def test_processes_that_are_not_as_many_as_devices_are_refused(tmp_path):
+    write_spec(tmp_path)
+    done = afno(*TWO, "--nodes", "2", root=tmp_path, expect=2)
+    assert "start the command on every node" in done.stderr
+    torchrun = {**os.environ, "RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    done = afno(*TWO, root=tmp_path, expect=2, env=torchrun)
+    assert "ask for 2 processes, 3 were started" in done.stderr
+
+
+SAY = "import os, sys, time, signal; rank = int(os.environ['RANK']); "
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        ("print('worker', rank, file=sys.stderr)", 0, "worker 0\n"),
+        ("sys.exit(4 * (rank == 0))", 4, ""),
+        ("print('bad', file=sys.stderr); sys.exit(2)", 2, "bad\n"),
+        ("time.sleep(30 * (rank == 0)); print('image', rank, file=sys.stderr); sys.exit(3)", 3, "image 1\n"),
+        ("rank or (signal.signal(15, signal.SIG_IGN), time.sleep(30)); time.sleep(.2); sys.exit(3)", 3, ""),
+        ("rank or (time.sleep(1), print('saved', file=sys.stderr)); sys.exit(143)", 143, "saved\n"),
+        ("rank and os.kill(os.getpid(), 9)", 1, "process 1 of 0 to 1 was killed by signal 9; the same command continues\n"),
+        *((f"signal.signal(2, signal.SIG_DFL); rank or os.kill(os.getppid(), {n}); time.sleep(30)", 128 + n, "") for n in (2, 10, 15)),
+    ],
+)
+def test_the_launcher_ends_with_the_first_failure_and_leaves_nobody(monkeypatch, capfd, script, code, said):
+    monkeypatch.setattr(launch, "GRACE_S", 0.3)
+    monkeypatch.setattr(launch, "COMMAND", ("-c", SAY + script))
+    assert (launch.launch([], 2, os.environ), capfd.readouterr().err) == (code, said)
