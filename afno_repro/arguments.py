@@ -1,9 +1,18 @@
-"""What the commands take: arguments and options that several of them share, each with its help."""
+"""What the commands take: the application they belong to, and arguments and options that several of them share, each with its help."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Reproduce the tables and figures of 'Adaptive Fourier Neural Operators' from YAML specs.",
+)
+HERE = Path()
 
 Spec = Annotated[str, typer.Argument(help="A spec's name, like table2, a path to a YAML file, all, or a group like ablation.")]
 Scale = Annotated[str, typer.Option(help="smoke, tiny (a CPU, nothing to download), small (one GPU, open data) or paper.")]

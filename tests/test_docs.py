@@ -1,6 +1,12 @@
-"""What the README says can be done can be done."""
+"""What the README and docs/ say can be done can be done: links, commands, and the worked examples word by word."""
 
+import os
 import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -10,7 +16,22 @@ from tests.command import afno
 from tests.suite.specs import ROOT
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+BLOCK = re.compile(r"(?:<!-- runs(?:: (\w+))? -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
+BLOCKS = [(language, text) for _, language, text in BLOCK.findall(README)]
+ADDING = BLOCK.findall(PAGES["adding.md"])
+
+
+def quoted(text: str) -> list[str]:
+    """The `afno ...` commands of a page: lines of code blocks, and code in sentences and tables."""
+    lines = [line for _, language, block in BLOCK.findall(text) if language == "bash" for line in block.splitlines()]
+    inline = re.findall(r"`([^`\n]+)`", BLOCK.sub("", text))
+    found = [re.search(r"(?:^|[\s/])(?:afno|-m afno_repro) (.+)", line) for line in [*lines, *(part for part in inline if part.startswith("afno "))]]
+    return [match[1] for match in found if match]
+
+
+COMMANDS = sorted({(page, command) for page, text in PAGES.items() for command in quoted(text) if "..." not in command})
+RUNNABLE = [line for name, text in PAGES.items() if name != "adding.md" for line in re.findall(r"<!-- runs -->\n```bash\n(.*?)```", text, re.DOTALL)]
 
 
 def test_the_first_two_blocks_are_one_line_each():
@@ -31,17 +52,94 @@ def test_the_mixer_example_runs(capsys):
     assert capsys.readouterr().out == "torch.Size([8, 14, 14, 64])\n"
 
 
+def test_the_readme_fits_two_screens():
+    assert len(README.splitlines()) <= 105
+
+
 @pytest.mark.parametrize("command", sorted(get_command(app).commands))
 def test_every_command_stands_in_the_readme(command):
     assert f"`afno {command}" in README
 
 
-@pytest.mark.parametrize("line", re.findall(r"^\| `afno (.*?)` \|", README, re.MULTILINE))
-def test_every_command_in_the_readme_is_accepted(line):
-    name, *arguments = line.split()
-    options = {o for p in get_command(app).commands[name].params for o in (*p.opts, *p.secondary_opts)}
-    assert {a for a in arguments if a.startswith("--")} <= options
+@pytest.mark.parametrize(("page", "target"), [(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\(([^)]+)\)", text)])
+def test_every_relative_link_leads_somewhere(page, target):
+    folder = ROOT if page == "README.md" else ROOT / "docs"
+    assert target.startswith("https://") or (folder / target.partition("#")[0]).is_file()
 
 
-def test_the_committed_specs_check():
-    afno("check", "all", root=ROOT)
+def test_every_page_is_linked_in_the_readme():
+    assert all(f"(docs/{page})" in README for page in PAGES if page != "README.md")
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS)
+def test_every_quoted_command_is_accepted(page, command):
+    name, *arguments = shlex.split(command)
+    found = get_command(app).commands[name]
+    if arguments:  # else the sentence is about the command
+        found.make_context(name, arguments)  # parses, and ends with a message where something is wrong
+
+
+@pytest.mark.parametrize("path", re.findall(r"`((?:afno_repro|experiments|tests|results)/[\w./]+)`", "\n".join(PAGES.values())))
+def test_every_file_that_the_pages_name_is_there(path):
+    made = re.findall(r"^# (\S+/\S+)$", PAGES["adding.md"], re.MULTILINE)
+    assert (
+        path in (*made, "tests/mixers/test_axial_mean.py") or path.startswith(("results/small/", "results/paper/", "results/custom/")) or (ROOT / path).exists()
+    )
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """A folder with the committed specs, in which Table 5 was run at smoke scale."""
+    root = tmp_path_factory.mktemp("docs")
+    shutil.copytree(ROOT / "experiments", root / "experiments")
+    afno("run", "table5", "--scale", "smoke", "--device", "cpu", root=root)
+    return root
+
+
+@pytest.mark.parametrize("command", sorted({line.removeprefix("afno ") for block in RUNNABLE for line in block.splitlines()}))
+def test_the_commands_marked_as_running_run(smoke, command):
+    assert afno(*shlex.split(command), root=smoke).stdout
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    """A copy of the package and its tests, in which docs/adding.md is followed."""
+    root = tmp_path_factory.mktemp("workshop")
+    for name in ("afno_repro", "tests"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "experiments").mkdir()
+    return root
+
+
+def follow(root: Path, language: str, text: str) -> None:
+    """Write a file whose first line is its path, or change one as a diff says: lines of context, each found once, and new ones."""
+    if language == "diff":
+        name, *lines = text.splitlines(keepends=True)
+        path = root / name.split()[1]
+        for hunk in "".join(lines).split("@@\n"):
+            parts = [(line[0], line[1:]) for line in hunk.splitlines(keepends=True)]
+            old, new = ("".join(line for sign, line in parts if sign in signs) for signs in (" ", " +"))
+            before = path.read_text()
+            assert before.count(old) == 1, old
+            path.write_text(before.replace(old, new))
+    elif match := re.match(r"# (\S+/\S+)\n", text):
+        (root / match[1]).write_text(text if language == "yaml" else text[match.end() :])
+
+
+def test_the_worked_examples_work(workshop):
+    """A table, then a mixer in it, then a data set under it, in the order of the page."""
+    environment = {**os.environ, "PYTHONPATH": str(workshop)}
+    said = {}
+    for part, language, text in ADDING:
+        if language != "bash":
+            follow(workshop, language, text)
+        elif part:
+            said[part] = [afno(*shlex.split(line)[1:], root=workshop, env=environment) for line in text.splitlines()]
+        else:
+            done = subprocess.run([sys.executable, "-m", *shlex.split(text)], cwd=workshop, env=environment, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout
+            assert "passed" in done.stdout
+    assert [len(each) for each in said.values()] == [2, 2, 1]
+    assert "axial mean" in said["mixer"][1].stdout
+    assert "gfn/pretrain" not in said["mixer"][1].stderr  # it was finished
+    assert "gfn/pretrain seed 0: ok" in said["data"][0].stderr

@@ -28,6 +28,11 @@ class Images(Protocol):
     def example(self, index: int, rng: np.random.Generator) -> Example: ...
 
 
+def sample_rng(seed: int, stream: int, epoch: int, index: int) -> np.random.Generator:
+    """The random numbers of one sample."""
+    return np.random.default_rng([seed, stream, epoch, index])
+
+
 class Samples(Dataset[Any]):
     """Examples made into samples by `prepare`, each with its own random generator."""
 
@@ -36,7 +41,7 @@ class Samples(Dataset[Any]):
 
     def __getitem__(self, key: Key) -> Any:
         epoch, index = key
-        rng = np.random.default_rng([self.seed, self.stream, epoch, index])
+        rng = sample_rng(self.seed, self.stream, epoch, index)
         return self.prepare(self.images.example(index, rng), rng)
 
 

@@ -1,15 +1,17 @@
 """What the commands answer: one value for machines, and the same shown to people."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from afno_repro.config import Machine
 from afno_repro.errors import ConfigError, DataError
+from afno_repro.suite.places import Places, load_specs, sound_specs
 from afno_repro.suite.plan import Choice, resolve_runs
 from afno_repro.suite.render import grid, records_folder
-from afno_repro.suite.reproduce import Places, Prepared, load_specs, prepare, sound_specs
+from afno_repro.suite.reproduce import Prepared, prepare
 from afno_repro.suite.spec import SCALES
 from afno_repro.suite.store import Store, published
 from afno_repro.suite.table import Table
@@ -127,7 +129,7 @@ def rewritten(places: Places, built: dict[str, list[Table]]) -> Answer:
 
 
 def overview(places: Places, scales: list[str]) -> Answer:
-    """Every spec at every scale: how many of its runs have records, and what is missing."""
+    """Every spec at every scale: how many of its runs have records, and what is missing; as text also the disk that is used."""
     value: list[dict[str, Any]] = []
     for spec in sound_specs(places, "all"):
         for scale in scales:
@@ -143,13 +145,23 @@ def overview(places: Places, scales: list[str]) -> Answer:
             value.append({**entry, "missing": missing})
 
     def show() -> None:
-        lines = [[e["table"], e["scale"], f"{e['done']} of {e['runs']}", _some(e["missing"]), e["title"]] for e in value]
+        lines = [[e["table"], e["scale"], f"{e['done']}/{e['runs']}", some(e["missing"]), e["title"]] for e in value]
         print_grid("Specs", ["table", "scale", "runs", "missing", "title"], lines)
+        print("disk: " + ", ".join(f"{folder} {_disk(folder)}" for folder in (places.runs, places.root / "results")))
 
     return Answer(value, show)
 
 
-def _some(names: list[str]) -> str:
+def _disk(folder: Path) -> str:
+    """What the files of a folder take; one that goes while we look takes nothing."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            size += path.lstat().st_size
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
@@ -188,48 +200,3 @@ def checked(places: Places, name: str, scale: str, machine: Machine) -> Answer:
             print(f"{entry['table']} at {entry['scale']} scale: sound, {entry['runs']} runs")
 
     return Answer(value, show)
-
-
-def profiled(places: Places, asked: Any, device: str, out: Path | None) -> Answer:
-    """Mixers profiled without a spec; saved only where a folder is named."""
-    from afno_repro.suite.profile import Asked, profile_mixers, save_profiles
-
-    profiles = profile_mixers(places, Asked(*asked), device)
-    files = save_profiles(profiles, out) if out else []
-
-    def show() -> None:
-        lines = []
-        for p in profiles:
-            latency = p.state.replace("_", " ") if p.state != "measured" else _seconds(p.latency_s, p.latency_spread_s)
-            memory = "" if p.peak_memory_mib is None else f"{p.peak_memory_mib:.0f}"
-            counts = [f"{p.params / 1e6:.2f}", f"{p.mixer_params / 1e6:.2f}", *(f"{g:.1f}" for g in (p.gflops, p.mixer_gflops, p.gflops_full))]
-            lines.append([p.mixer, str(p.resolution), *counts, latency, "" if p.images_per_s is None else f"{p.images_per_s:.2f}", memory])
-        header = ["Mixer", "Pixels", "Params (M)", "Mixer (M)", "GFLOPs", "Mixer GFLOPs", "Full GFLOPs", "Latency (s)", "Images/s", "Peak (MiB)"]
-        print_grid(f"{profiles[0].backbone} on {profiles[0].device}, {profiles[0].mode}, batch {profiles[0].batch}", header, lines, whole=1)
-        print("GFLOPs are multiply-accumulates in 1e9, counted as in Table 4; full GFLOPs are all floating-point operations")
-        for file in files:
-            print(file)
-
-    return Answer([asdict(p) for p in profiles], show)
-
-
-def _seconds(value: float | None, spread: float | None) -> str:
-    return "" if value is None else f"{value:.3g}" + ("" if spread is None else f" ± {spread:.1g}")
-
-
-def converted(file: Path, format_name: str, out: Path) -> Answer:
-    """A checkpoint written in our names, and which of its tensors found a place."""
-    from afno_repro.weights import convert, write_weights
-
-    found = convert(file, format_name)
-    write_weights(found, out)
-    lists = {key: getattr(found, key) for key in ("matched", "missing", "unexpected", "resized")}
-    value = {"file": str(file), "format": format_name, "out": str(out), "sha256": found.sha256, "model": asdict(found.model), "image_size": found.learned_at}
-
-    def show() -> None:
-        for key, names in lists.items():
-            print(f"{key}: {len(names)}" + (f" ({_some(names)})" if names and key != "matched" else ""))
-        print(f"model: {found.model.backbone.name} {dict(found.model.backbone.options)}, made for {found.learned_at} pixels")
-        print(f"sha256 of {file}: {found.sha256}\n{out}")
-
-    return Answer({**value, **lists}, show)

@@ -14,6 +14,7 @@ from afno_repro.profiling.flops import CountingRule
 from afno_repro.profiling.measure import Latency
 from afno_repro.suite.plan import Plan, Run, located, stage_scale, stage_tree
 from afno_repro.tasks import TASKS
+from afno_repro.visualize.visuals import VISUALS
 
 PROFILES: dict[str, Any] = {"count": CountingRule, "latency": Latency}
 
@@ -44,9 +45,13 @@ def config_problems(config: RunConfig) -> list[Problem]:
             problems += error.within("model").problems
     if config.kind == "profile":
         return problems + _part_problems(config.task, PROFILES, (), "task", construct=True)
-    options = {key: value for key, value in config.task.options.items() if key != "fill"}
+    shows = config.kind == "visualize"
+    options = {key: value for key, value in config.task.options.items() if key != ("images" if shows else "fill")}
     task = Part(config.task.name, options)
-    problems += _part_problems(task, TASKS, ("image_size",), "task", construct=True, image_size=config.data.image_size)
+    problems += _part_problems(task, VISUALS if shows else TASKS, ("image_size",), "task", construct=True, image_size=config.data.image_size)
+    images = config.task.options.get("images")
+    if shows and (not isinstance(images, int) or images < 1):
+        problems.append(Problem(f"must be a number of images of at least 1, is {images!r}", ("task", "images")))
     fill = config.task.options.get("fill")
     if config.kind == "baseline" and (not isinstance(fill, str) or fill not in FILLS):
         problems.append(Problem(f"there is no fill {fill!r}", ("task", "fill"), suggest(str(fill), FILLS, "fills")))

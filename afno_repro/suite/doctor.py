@@ -9,7 +9,7 @@ from typing import Any
 from afno_repro.errors import StorageError
 from afno_repro.files import check_writable
 from afno_repro.suite.answers import Answer
-from afno_repro.suite.reproduce import Places
+from afno_repro.suite.places import Places
 from afno_repro.suite.store import code_version, cores, device_name
 from afno_repro.suite.terminal import print_grid
 

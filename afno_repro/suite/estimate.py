@@ -124,6 +124,8 @@ def _estimate(config: RunConfig, images: tuple[int, int] | None, net: Network | 
     speed = product_flops_per_s(machine.device, machine.threads, precision)
     threads = f", {machine.threads} threads" if machine.threads > 1 else ""
     basis = f"at the speed of this machine's matrix products, {speed / 1e9:.0f} GFLOP/s ({precision}{threads})"
+    if config.kind == "visualize":
+        return Estimate(device_s=config.task.options["images"] * net.flops / speed, memory_bytes=4 * net.params + net.largest_bytes, basis=basis)
     if config.train is None:
         passes, batch = sum(config.task.options[key] for key in ("warmup", "repeats")), config.task.options["batch_size"]
         return Estimate(device_s=passes * batch * net.flops / speed, memory_bytes=4 * net.params + batch * net.largest_bytes, basis=basis)

@@ -80,7 +80,7 @@ def resolve_runs(spec: Spec, scale: str, choice: Choice = EVERYTHING) -> tuple[P
         unknown.append(Problem(f"scale {scale} has no seed {', '.join(map(str, strange))}", (), hint, spec.tree.locate(("scales", scale, "seeds"))))
     if unknown:
         raise ConfigError(*unknown)
-    changes = [_change(text) for text in choice.changes]
+    changes = [_change(text, spec) for text in choice.changes]
     needs: dict[Need, Run] = {}
     problems: dict[tuple[str, str], Problem] = {}
     for row in rows if choice.rows is None else choice.rows:
@@ -104,6 +104,8 @@ def _stage_runs(spec: Spec, scale: str, row: str, stage: str, choice: Choice, ch
     if not choice.latency and _name(tree.get("task")) == "latency":
         return []
     seeds = spec.structure.scales[scale].seeds if choice.seeds is None else choice.seeds  # type: ignore[index]
+    if tree.plain().get("kind") == "visualize":
+        seeds = seeds[:1]  # one picture is enough
     found: list[tuple[Need, Run]] = []
     for seed in seeds:
         line: list[tuple[Need, Run]] = []
@@ -184,11 +186,14 @@ def _name(part: Tree | None) -> object:
     return name.value if name else None
 
 
-def _change(text: str) -> Tree:
-    """`pretrain.train.lr=1e-4` as a tree."""
+def _change(text: str, spec: Spec) -> Tree:
+    """`pretrain.train.lr=1e-4` as a tree; it changes the model or a stage."""
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {text}: must be KEY=VALUE, as in pretrain.train.lr=1e-4 or model.mixer.num_blocks=2")
+    allowed = ["model", *spec.stages]
+    if key.split(".")[0] not in allowed:
+        raise ConfigError(Problem(f"--set {text}: {spec.name} has no stage {key.split('.')[0]!r}", (), suggest(key.split(".")[0], allowed, "keys")))
     tree = parse_value(value, f"--set {text}")
     for name in reversed(key.split(".")):
         tree = from_plain({}, tree.place) if tree is None else Tree({name: tree}, tree.place)

@@ -19,9 +19,9 @@ from afno_repro.options import suggest
 from afno_repro.profiling.flops import CountingRule, count
 from afno_repro.profiling.measure import available_bytes, measure
 from afno_repro.suite.execute import out_of_memory
+from afno_repro.suite.places import Places, sound_specs
 from afno_repro.suite.plan import Choice, resolve_runs
 from afno_repro.suite.render import csv_lines, md
-from afno_repro.suite.reproduce import Places, sound_specs
 from afno_repro.suite.store import device_name
 
 BUDGET_S, MOST_PASSES = 60.0, 20  # of one mixer's latency
@@ -148,7 +148,7 @@ def _profile(pair: Pair, size: tuple[int, int], asked: Asked, device: torch.devi
     counted = count(model, size, pair.rule)
     least = counted.product_bytes if asked.mode == "train" else counted.largest_bytes
     measured, state = _measure(pair, size, asked, device, asked.batch * least + 4 * counted.params)
-    costs: dict[str, Any] = {key: value for key, value in asdict(counted).items() if not key.endswith("_bytes")}
+    costs: dict[str, Any] = {key: value for key, value in asdict(counted).items() if not key.endswith("_bytes") and key != "mlp_gflops"}
     assert pair.model.mixer is not None
     return Profile(
         mixer=pair.model.mixer.name,

@@ -54,6 +54,12 @@ def reference_problems(spec: "Spec") -> list[Problem]:
             slips = [("over", f"duplicate row {row!r}") for row in rows if claim.over.count(row) > 1]
             slips += [("peak", f"{claim.peak!r} is not among the rows in 'over'")] if claim.peak not in claim.over else []
             problems += [Problem(text, ("claims", str(i), key), "", spec.tree.locate(("claims", i, key))) for key, text in slips]
+    for i, figure in enumerate(s.figures):
+        named = {"stage": (stages, "stage"), "x": (columns, "column"), "y": (columns, "column"), "columns": (columns, "column")}
+        for key, (allowed, title) in named.items():
+            words = getattr(figure, key, [])
+            for word in [words] if isinstance(words, str) else words:
+                known(word, allowed, title, "figures", i, key)
     for i, assumption in enumerate(s.assumptions):
         for cell in assumption.cells:
             known(cell, [f"{r}/{c}" for r in rows for c in columns], "cell", "assumptions", i, "cells")

@@ -16,6 +16,7 @@ from afno_repro.suite.table import Cell, Table
 CELL_HEADER = ["table", "row", "column", "unit", "value", "spread", "seeds", "paper", "difference", "verdict", "state", "runs"]
 CLAIM_HEADER = ["table", "claim", "better", "worse", "column", "margin", "standard_error", "verdict", "doubt"]
 BRIEF = {"stated": "=", "assumed": "~", "differs": "!"}
+SPREAD_NOTE = "± is the sample standard deviation over seeds; for latency, over repeated forward passes (their median is shown)."
 SCALE_NOTE = {
     "smoke": "Smoke scale: a few steps on tiny images, to see that everything runs. Its qualities mean nothing.",
     "tiny": "Tiny scale: small models on crops of photographs that come inside the installed packages. Its qualities are not the paper's "
@@ -54,7 +55,7 @@ def table_csv(table: Table) -> str:
         line = [row.key, *row.title]
         for column in columns:
             cell = table.cell(row, column)
-            line += [_number(cell.value, column), _number(cell.spread, column), _number(cell.paper, column), cell.verdict]
+            line += [number(cell.value, column), number(cell.spread, column), number(cell.paper, column), cell.verdict]
         lines.append(line)
     return csv_lines([header, *lines])
 
@@ -127,31 +128,32 @@ def grid(table: Table, columns: list[Column], brief: bool = False) -> tuple[list
         line = list(row.title)
         for column in columns:
             cell = table.cell(row, column)
-            line += [_ours(cell, column), *([_papers(cell, column, brief) if column.key in row.paper else "–"] if column in with_paper else [])]
+            line += [ours(cell, column), *([_papers(cell, column, brief) if column.key in row.paper else "–"] if column in with_paper else [])]
         lines.append(line)
     return header, lines
 
 
-def _ours(cell: Cell, column: Column) -> str:
+def ours(cell: Cell, column: Column) -> str:
+    """A cell's own value with its spread, or the word for having none."""
     if cell.value is None:
         return {"not_applicable": "–", "out_of_memory": "out of memory"}.get(cell.state, cell.state)
-    spread = f" ± {_number(cell.spread, column)}" if cell.spread is not None else ""
+    spread = f" ± {number(cell.spread, column)}" if cell.spread is not None else ""
     failed = f" ({cell.state.replace('_', ' ')})" if cell.state != "measured" else ""
-    return _number(cell.value, column) + spread + failed
+    return number(cell.value, column) + spread + failed
 
 
 def _papers(cell: Cell, column: Column, brief: bool) -> str:
     if cell.paper is None:
         return "–" if cell.state == "not_applicable" else "N/A"
     if brief:
-        return f"{_number(cell.paper, column)} {BRIEF.get(cell.verdict, '')}".rstrip()
+        return f"{number(cell.paper, column)} {BRIEF.get(cell.verdict, '')}".rstrip()
     difference = f" {percent(cell.difference)}" if cell.verdict == "differs" and cell.difference is not None else ""
-    return f"{_number(cell.paper, column)}{f' ({cell.verdict}{difference})' if cell.verdict else ''}"
+    return f"{number(cell.paper, column)}{f' ({cell.verdict}{difference})' if cell.verdict else ''}"
 
 
 def _legend(table: Table) -> str:
     """How to read the grid, and what is missing from it."""
-    lines = ["± is the sample standard deviation over seeds; for latency, over repeated forward passes (their median is shown)."]
+    lines = [SPREAD_NOTE]
     if any(cell.verdict for cell in table.cells.values()):
         lines.append(
             "Costs are those of the paper's own models. *Stated*: the count rounds to the printed value from the stated configuration; "
@@ -173,10 +175,10 @@ def _claims(table: Table) -> str:
         doubt = f" *In doubt: {md(verdict.claim.doubt)}.*" if verdict.claim.doubt else ""
         lines.append([md(verdict.claim.claim) + doubt, md(verdict.claim.where), margin, error, verdict.outcome])
     grid = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{grid}\n\n{_claims_legend(table.spec.structure.claims)}"
+    return f"{grid}\n\n{claims_legend(table.spec.structure.claims)}"
 
 
-def _claims_legend(claims: Sequence[Claim]) -> str:
+def claims_legend(claims: Sequence[Claim]) -> str:
     """How to read margins, as far as the claims at hand need it."""
     text = "The margin is the paired difference over seeds in the column's own sense, of the worst pair; undecided: within twice its standard error."
     if any(isinstance(claim, Peak) for claim in claims):
@@ -201,7 +203,7 @@ def _provenance(table: Table) -> str:
     if not table.records:
         return "No records."
     lines = []
-    for title, what in (("Commit", _commit), ("Device", _device), ("Packages", _packages)):
+    for title, what in (("Commit", commit), ("Device", lambda record: str(record.provenance["device"])), ("Packages", _packages)):
         found = sorted({what(record) for record in table.records})
         mixed = " **The records mix them.**" if len(found) > 1 and title != "Packages" else ""
         lines.append(f"- {title}: {md('; '.join(found))}{mixed}")
@@ -210,13 +212,10 @@ def _provenance(table: Table) -> str:
     return "\n".join(lines)
 
 
-def _commit(record: Record) -> str:
+def commit(record: Record) -> str:
+    """What a record's code was, in words."""
     commit = record.provenance["commit"]
     return f"{commit[:12]}{' with local changes' if record.provenance['dirty'] else ''}" if commit else "unknown (not run from a checkout)"
-
-
-def _device(record: Record) -> str:
-    return str(record.provenance["device"])
 
 
 def _packages(record: Record) -> str:
@@ -229,7 +228,8 @@ def percent(value: float) -> str:
     return f"{value:+.0f}%" if abs(value) >= 10 else f"{value:+.2g}%"
 
 
-def _number(value: float | None, column: Column) -> str:
+def number(value: float | None, column: Column) -> str:
+    """A value rounded as the paper prints its column."""
     return "" if value is None else f"{value:.{column.digits}f}"
 
 

@@ -1,56 +1,23 @@
 """One command's work: load, plan, check, execute, write. torch is imported only when something is left to run."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from afno_repro.config import Machine
-from afno_repro.errors import ConfigError, DataError, LockedError, Problem, StorageError
+from afno_repro.errors import ConfigError, DataError, LockedError, StorageError
 from afno_repro.files import check_writable, write_atomic
-from afno_repro.options import suggest
 from afno_repro.suite.costs import costs_markdown
+from afno_repro.suite.figures import draw_figures
+from afno_repro.suite.places import Places, load_specs, scales_with_records, sound_specs
 from afno_repro.suite.plan import Choice, Plan, Run, resolve_runs
 from afno_repro.suite.render import records_folder, write_results
-from afno_repro.suite.spec import SCALES, Spec, read_spec
+from afno_repro.suite.report import readme, report_files
+from afno_repro.suite.spec import Spec
 from afno_repro.suite.store import Store, cores, is_latency, publish
 from afno_repro.suite.table import Table, build_table
-from afno_repro.suite.terminal import Show
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where specs, results and runs lie: in the current folder unless the command line says otherwise."""
-
-    root: Path
-    runs: Path
-
-    @property
-    def experiments(self) -> Path:
-        return self.root / "experiments"
-
-    def results(self, scale: str, changed: bool = False) -> Path:
-        """The folder of a scale's tables; smoke tables and changed ones never mix with the reproduction's."""
-        return self.runs / "smoke" if scale == "smoke" else self.root / "results" / ("custom" if changed else scale)
-
-    def spec_names(self) -> list[str]:
-        """The names of all specs."""
-        return sorted(path.stem for path in self.experiments.glob("*.yaml"))
-
-    def group(self, name: str) -> list[str]:
-        """The names of the specs of a group, like ablation; none where there is no such group."""
-        named = re.compile(rf"^group:\s*{re.escape(name)}\s*$", re.MULTILINE)
-        return [each for each in self.spec_names() if named.search((self.experiments / f"{each}.yaml").read_text(errors="replace"))]
-
-    def spec_path(self, name: str) -> Path:
-        """A spec's file, from a name like `table2` or a path; raises ConfigError with the names there are."""
-        path = Path(name) if name.endswith((".yaml", ".yml")) else self.experiments / f"{name}.yaml"
-        if not path.is_file():
-            names = self.spec_names()
-            hint = suggest(name, [*names, "all"], "specs") if names else f"there is no folder {self.experiments} with specs; run in a checkout or give --root"
-            raise ConfigError(Problem(f"there is no spec {name!r}", (), hint))
-        return path
+from afno_repro.suite.terminal import Place, Show
 
 
 @dataclass
@@ -68,27 +35,6 @@ class Prepared:
     @property
     def runnable(self) -> list[Run]:
         return [run for run in self.pending if run.digest not in self.absent]
-
-
-def load_specs(places: Places, name: str) -> list[tuple[Spec | None, list[Problem]]]:
-    """The specs of a name, a path, a group or `all`, each with its mistakes."""
-    names = places.spec_names() if name == "all" else places.group(name) or [name]
-    if not names:
-        raise ConfigError(Problem(f"there are no specs in {places.experiments}", (), "run in a checkout or give --root"))
-    return [read_spec(path := places.spec_path(each), _label(path, places)) for each in names]
-
-
-def _label(path: Path, places: Places) -> str:
-    return str(path.relative_to(places.root)) if path.is_relative_to(places.root) else str(path)
-
-
-def sound_specs(places: Places, name: str) -> list[Spec]:
-    """The specs of a name; raises one ConfigError with every mistake in their structure."""
-    loaded = load_specs(places, name)
-    problems = [problem for _, found in loaded for problem in found]
-    if problems:
-        raise ConfigError(*problems)
-    return [spec for spec, _ in loaded if spec is not None]
 
 
 def prepare(places: Places, name: str, scale: str, choice: Choice, machine: Machine, check_all: bool = False) -> Prepared:
@@ -170,7 +116,8 @@ def reproduce(places: Places, prepared: Prepared, scale: str, choice: Choice, ma
         if messages:
             raise kind("\n".join(dict.fromkeys(messages)))
     asked = [table for table in tables if table.spec.name in {plan.spec.name for plan in prepared.plans}]
-    return asked, 0 if all(_complete(table, plan, choice) for table, plan in zip(asked, prepared.plans, strict=True)) else 4
+    whole = not failures and all(_complete(table, plan, choice) for table, plan in zip(asked, prepared.plans, strict=True))
+    return asked, 0 if whole else 4
 
 
 def _execute(prepared: Prepared, machine: Machine, show: Show) -> list[Any]:
@@ -178,7 +125,19 @@ def _execute(prepared: Prepared, machine: Machine, show: Show) -> list[Any]:
         return []
     from afno_repro.suite.schedule import execute
 
+    show.plan(_places(prepared))
     return execute(prepared.runnable, machine, show)
+
+
+def _places(prepared: Prepared) -> list[Place]:
+    """Every asked run among the rows and stages of its tables, with those that are done or left out."""
+    waiting, found = {run.digest for run in prepared.runnable}, []
+    for plan in prepared.plans:
+        table = f"{plan.spec.name} " if len(prepared.plans) > 1 else ""
+        for (row, stage, _), run in plan.needs.items():
+            state = "waiting" if run.digest in waiting else "left_out" if run.digest in prepared.absent else "done"
+            found.append(Place(run.digest, table + row, stage, state))
+    return found
 
 
 def _publish(plans: Sequence[Plan], machine: Machine, folder: Path) -> None:
@@ -188,7 +147,7 @@ def _publish(plans: Sequence[Plan], machine: Machine, folder: Path) -> None:
         for (row, stage, seed), run in plan.needs.items():
             record = store.record(run.digest)
             if record is not None:
-                publish(records_folder(folder, plan.spec.name), row, stage, seed, record)
+                publish(records_folder(folder, plan.spec.name), row, stage, seed, record, store.directory(run))
 
 
 def _complete(table: Table, plan: Plan, choice: Choice) -> bool:
@@ -216,28 +175,22 @@ def rebuild(places: Places, scale: str, choice: Choice, asked: Sequence[Spec] = 
     changes = choice.changes
     tables = [build_table(names[name], scale, records_folder(folder, name), changes) for name in sorted(names)]
     write_results(folder, tables)
+    figures = {table.spec.name: draw_figures(folder, table, redraw=not asked or table.spec.name in {spec.name for spec in asked}) for table in tables}
+    if not choice.changes:
+        for path, text in report_files(folder, tables, figures).items():
+            write_atomic(path, text)
     if scale != "smoke" and not choice.changes:
-        write_costs(places)
+        write_overview(places, {scale: tables})
     return tables
 
 
-def write_costs(places: Places) -> None:
-    """results/costs.md, from the first scale that has records; costs are those of the paper's own models at every scale."""
-    scale = next((each for each in scales_with_records(places) if each != "smoke"), None)
-    if scale is not None:
+def write_overview(places: Places, built: dict[str, list[Table]]) -> None:
+    """results/costs.md, from the first scale that has records, since costs are those of the paper's own models at every scale; and results/README.md."""
+    scales: dict[str, list[Table]] = {}
+    for scale in [each for each in scales_with_records(places) if each != "smoke"]:
         folder = places.results(scale)
         names = [name for name in places.spec_names() if records_folder(folder, name).is_dir()]
-        tables = [build_table(sound_specs(places, name)[0], scale, records_folder(folder, name)) for name in names]
-        write_atomic(places.root / "results" / "costs.md", costs_markdown(tables))
-
-
-def scales_with_records(places: Places) -> list[str]:
-    """The scales that have records to build tables from."""
-    return [scale for scale in SCALES if (places.results(scale) / "records").is_dir()]
-
-
-def asked_scales(asked: str | None) -> list[str]:
-    """The scale asked for, or all; raises ConfigError for one that does not exist."""
-    if asked is not None and asked not in SCALES:
-        raise ConfigError(Problem(f"there is no scale {asked!r}", (), suggest(asked, SCALES, "scales")))
-    return list(SCALES) if asked is None else [asked]
+        scales[scale] = built.get(scale) or [build_table(sound_specs(places, name)[0], scale, records_folder(folder, name)) for name in names]
+    if scales:
+        write_atomic(places.root / "results" / "costs.md", costs_markdown(next(iter(scales.values()))))
+        write_atomic(places.root / "results" / "README.md", readme(scales))

@@ -8,7 +8,8 @@ from afno_repro.options import option_problems, suggest
 from afno_repro.suite.tree import Tree
 
 TRAINED = ("pretrain", "finetune")
-KINDS = ("profile", "baseline", *TRAINED)
+SEEDED = (*TRAINED, "visualize")  # kinds whose outcome depends on the seed, if only on that of the run they start from
+KINDS = ("profile", "baseline", *SEEDED)
 STAGE_KEYS = ("kind", "task", "model", "data", "train", "init")
 MODEL_KEYS = ("backbone", "mixer", "head")
 DATA_KEYS = ("name", "image_size", "fraction", "seed")
@@ -29,11 +30,13 @@ def run_config(tree: Tree, seed: int, init: str | None = None) -> RunConfig:
     model = _model(stage.get("model"), kind, problems)
     data = _data(stage.get("data"), kind, problems)
     train = _train(stage.get("train"), kind, problems)
-    if stage.get("init") is not None and kind not in TRAINED:
+    if kind == "visualize" and init is None:
+        problems.append(Problem("a visualize stage needs the stage whose network it shows", ("init",)))
+    if stage.get("init") is not None and kind not in SEEDED:
         problems.append(Problem(f"a {kind} stage starts from no other", ("init",)))
     if problems:
         raise ConfigError(*problems)
-    return RunConfig(kind=kind, task=task, model=model, data=data, train=train, seed=seed if kind in TRAINED else 0, init=init)
+    return RunConfig(kind=kind, task=task, model=model, data=data, train=train, seed=seed if kind in SEEDED else 0, init=init)
 
 
 def _unknown(value: dict[str, Any], known: tuple[str, ...], keys: tuple[str, ...]) -> list[Problem]:

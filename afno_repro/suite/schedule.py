@@ -3,17 +3,18 @@
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, Interrupted, LockedError
 from afno_repro.suite.execute import run_one
 from afno_repro.suite.plan import Run
-from afno_repro.suite.resolve import TRAINED
+from afno_repro.suite.resolve import SEEDED
 from afno_repro.suite.store import Record, cores, is_latency
-from afno_repro.suite.terminal import Show
+from afno_repro.suite.terminal import Show, title
 from afno_repro.suite.workers import Worker, start_worker, wait_for
 from afno_repro.training import engine
 from afno_repro.training.loop import Progress
@@ -24,11 +25,12 @@ REPORT_EVERY_S = 0.2
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that left no record, and why; `exit_code` is the one of the error."""
+    """A run that left no record, and why; `exit_code` is the one of the error, `trace` where a fault of the program came from."""
 
     run: Run
     message: str
     exit_code: int
+    trace: str = ""
 
 
 def execute(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
@@ -37,8 +39,8 @@ def execute(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
     A run that another process holds is passed over and tried again at the end for ten seconds. Raises Interrupted.
     """
     timed = [run for run in runs if is_latency(run)]
-    trained = [run for run in runs if run.config.kind in TRAINED]
-    others = [run for run in runs if run.config.kind not in TRAINED and not is_latency(run)]
+    trained = [run for run in runs if run.config.kind in SEEDED]
+    others = [run for run in runs if run.config.kind not in SEEDED and not is_latency(run)]
     alone = replace(machine, threads=cores())
     failures = [*_one_by_one(others, machine, show)]
     failures += _side_by_side(trained, machine, show) if machine.jobs > 1 and len(trained) > 1 else _one_by_one(trained, machine, show)
@@ -58,18 +60,18 @@ class Quiet(Show):
     def __init__(self, show: Show):
         self.show = show
 
-    def finished(self, name: str, outcome: str, seconds: float, metrics: Any) -> None:
-        if not outcome.startswith("held"):
-            self.show.note(f"{name}: {outcome}")
+    def finished(self, run: Run, outcome: str, reason: str, seconds: float, metrics: Mapping[str, float]) -> None:
+        if outcome != "held":
+            self.show.finished(run, outcome, reason, seconds, metrics)
 
 
 def _one_by_one(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
     failures = []
     for run in runs:
-        name, started = title(run), time.monotonic()
-        show.started(name)
-        failure, record = _attempt(run, machine, throttled(lambda step, name=name: show.progressed(name, step)))  # type: ignore[misc]
-        _tell(show, name, time.monotonic() - started, failure, record)
+        started = time.monotonic()
+        show.started(run)
+        failure, record = _attempt(run, machine, throttled(partial(show.progressed, run)))
+        _tell(show, run, time.monotonic() - started, failure, record)
         failures += [failure] if failure else []
     return failures
 
@@ -89,20 +91,16 @@ def _attempt(run: Run, machine: Machine, report: Callable[[Progress], None]) -> 
             raise AfnoError(f"another of the {engine.ranks()} processes ended, so {title(run)} stopped; the same command continues") from error
         if engine.ranks() > 1:
             raise
-        print(traceback.format_exc(), file=sys.stderr)
-        return Failure(run, f"{type(error).__name__}: {error}", 1), None
+        return Failure(run, f"{type(error).__name__}: {error}", 1, traceback.format_exc()), None
 
 
-def _tell(show: Show, name: str, seconds: float, failure: Failure | None, record: Record | None) -> None:
+def _tell(show: Show, run: Run, seconds: float, failure: Failure | None, record: Record | None) -> None:
     if failure:
-        show.finished(name, f"{'held' if failure.exit_code == LockedError.exit_code else 'failed'} ({failure.message})", seconds, {})
+        if failure.trace:
+            print(failure.trace, file=sys.stderr)
+        show.finished(run, "held" if failure.exit_code == LockedError.exit_code else "failed", failure.message, seconds, {})
     elif record:
-        show.finished(name, record.outcome, seconds, record.metrics)
-
-
-def title(run: Run) -> str:
-    """A run's name in messages."""
-    return f"{run.row}/{run.stage}" + (f" seed {run.config.seed}" if run.config.kind in TRAINED else "")
+        show.finished(run, record.outcome, "", seconds, record.metrics)
 
 
 def throttled(report: Callable[[Progress], None]) -> Callable[[Progress], None]:
@@ -134,18 +132,18 @@ def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure
             while (run := _ready(waiting, workers)) and (idle := _idle(workers, machine)):
                 waiting.remove(run)
                 idle.begin(run)
-                show.started(title(run))
+                show.started(run)
             for worker in [each for each in wait_for(workers) if each.run]:
                 run, message = cast(Run, worker.run), worker.message()
                 if isinstance(message, Progress):
-                    show.progressed(title(run), message)
+                    show.progressed(run, message)
                     continue
                 if message is None:  # it ended without a word
                     workers.remove(worker)
                     message = Failure(run, f"its process ended with exit code {worker.process.exitcode}", 1), None
                 worker.run = None
                 failure, record = message
-                _tell(show, title(run), time.monotonic() - worker.started, failure, record)
+                _tell(show, run, time.monotonic() - worker.started, failure, record)
                 failures += [failure] if failure else []
     for worker in workers:
         worker.dismiss()

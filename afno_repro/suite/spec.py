@@ -96,6 +96,42 @@ def _form(claim: Any) -> str:
 Claim = Annotated[Annotated[Ordering, Tag("ordering claim")] | Annotated[Peak, Tag("peak claim")] | Annotated[Bound, Tag("bound claim")], Discriminator(_form)]
 
 
+class _Figure(BaseModel):
+    """A figure; `suffix` tells it from the spec's other ones in its file's name."""
+
+    model_config = STRICT
+    suffix: str = ""
+
+
+class Families(_Figure):
+    """A column against another, a line for each family of rows."""
+
+    name: Literal["families"]
+    x: str
+    y: str
+
+
+class Ablation(_Figure):
+    """Columns against an option of the mixer; logarithmic, and linear below a value where the option reaches zero."""
+
+    name: Literal["ablation"]
+    columns: list[str]
+    option: str
+    axis: str
+    linear_below: float | None = None
+    peak: float | None = None  # where the paper has the peak
+
+
+class Shown(_Figure):
+    """What a stage's runs have to show."""
+
+    name: Literal["training", "clusters", "spectra", "triptychs", "overlays"]
+    stage: str
+
+
+Figure = Annotated[Families | Ablation | Shown, Field(discriminator="name")]
+
+
 class Assumption(BaseModel):
     """A choice where the paper is silent; `cells` are the cost cells (row/column) that agree only because of it."""
 
@@ -119,6 +155,7 @@ class _Structure(BaseModel):
     scales: dict[Literal["smoke", "tiny", "small", "paper"], Scale]
     claims: list[Claim] = []
     assumptions: list[Assumption] = []
+    figures: list[Figure] = []
     remarks: list[str] = []  # what does not add up in the paper's table
 
 

@@ -5,11 +5,14 @@ record.json last (or error.txt). A lock that the kernel releases with its proces
 """
 
 import fcntl
+import io
 import json
 import os
 import platform
 import shutil
 import subprocess
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,11 +21,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from afno_repro.config import Machine, RunConfig, config_from_json, digest
 from afno_repro.errors import LockedError
 from afno_repro.files import storage_errors, write_atomic
 from afno_repro.suite.plan import Run
 
+ARTIFACTS, LOG = "artifacts.npz", "log.csv"
 PACKAGES = ("afno_repro", "torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "matplotlib", "pillow")
 
 
@@ -108,8 +115,10 @@ class Store:
         """Write config.json, first of all files."""
         write_atomic(directory / "config.json", json.dumps(asdict(run.config), indent=1, sort_keys=True) + "\n")
 
-    def finish(self, record: Record, directory: Path) -> None:
-        """Write record.json, last of all files; checkpoints are not needed any more."""
+    def finish(self, record: Record, arrays: Mapping[str, NDArray[Any]], directory: Path) -> None:
+        """Write artifacts.npz if there is something to draw, and record.json, last of all files; checkpoints are not needed any more."""
+        if arrays:
+            write_arrays(directory / ARTIFACTS, arrays)
         write_atomic(directory / "record.json", record.to_json())
         (directory / "error.txt").unlink(missing_ok=True)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
@@ -125,15 +134,41 @@ def is_latency(run: Run) -> bool:
 
 
 def committed_name(row: str, stage: str, seed: int) -> str:
-    """The file of a committed record, below results/<scale>/records/<spec>/."""
+    """The file of a committed record, below results/<scale>/records/<spec>/; what a picture is drawn from ends in .npz, its log in .csv."""
     return f"{row}.{stage}.{seed}.json"
 
 
-def publish(folder: Path, row: str, stage: str, seed: int, record: Record) -> None:
-    """Put a record among those that tables are built from, in place of an older one of the same row, stage and seed."""
-    path, text = folder / committed_name(row, stage, seed), record.to_json()
-    if not path.is_file() or path.read_text() != text:
-        write_atomic(path, text)
+def publish(folder: Path, row: str, stage: str, seed: int, record: Record, directory: Path | None = None) -> None:
+    """Put a record among those that tables are built from, in place of an older one of the same row, stage and seed.
+
+    The arrays and the log of the run's directory, if it has some, go beside it, and first.
+    """
+    path = folder / committed_name(row, stage, seed)
+    for file in [directory / ARTIFACTS, directory / LOG] if directory else []:
+        if file.is_file():
+            _copy(file.read_bytes(), path.with_suffix(file.suffix))
+    _copy(record.to_json().encode(), path)
+
+
+def _copy(data: bytes, path: Path) -> None:
+    if not path.is_file() or path.read_bytes() != data:
+        write_atomic(path, data)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Arrays as .npz, the same bytes from the same arrays."""
+    data = io.BytesIO()
+    np.savez_compressed(data, **arrays)  # type: ignore[arg-type]
+    write_atomic(path, data.getvalue())
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file, no object among them. Raises ValueError when it is none."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in found.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: is no whole file of arrays ({error})") from error
 
 
 def published(folder: Path, row: str, stage: str, seed: int) -> Record | None:
@@ -151,6 +186,7 @@ def provenance(device: str, machine: Machine, seconds: float, data: str | None) 
         "device": device,
         "devices": machine.devices,
         "micro_batch": machine.micro_batch,
+        "activation_checkpointing": machine.activation_checkpointing,
         "threads": machine.threads,
         "num_workers": machine.num_workers,
         "seconds": round(seconds, 1),

@@ -1,4 +1,4 @@
-"""Curves: cost against tokens on two logarithmic axes."""
+"""Curves: cost against tokens, quality against parameters (Figure 1), ablations (Figure 4), and training."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,4 +28,62 @@ def cost_curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], u
     axes.set_ylabel(unit)
     axes.grid(visible=True, which="major", alpha=0.3)
     axes.legend(fontsize=8)
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """A PNG or SVG file, the same bytes from the same figure."""
     figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+
+
+Point = tuple[float, float, float | None]  # x, y, spread of y
+
+
+def family_curves(families: Mapping[str, Sequence[Point]], unplaced: Mapping[str, float], labels: tuple[str, str], path: Path) -> None:
+    """One line of points for each family against a logarithmic axis; `unplaced` are x values that have no y: hollow, on the axis."""
+    figure = Figure(figsize=(6.5, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for (name, points), color, marker in zip(families.items(), COLORS, MARKERS, strict=False):
+        x, y, spread = zip(*sorted(points), strict=True)
+        axes.errorbar(x, y, [s or 0.0 for s in spread], color=color, marker=marker, capsize=3, label=name)
+    axes.set_xscale("log")
+    for i, (name, value) in enumerate(unplaced.items()):
+        label = "quoted, without a value" if i == 0 else None
+        axes.plot(value, 0.02, "o", transform=axes.get_xaxis_transform(), mfc="none", mec="black", clip_on=False, label=label)
+        axes.annotate(name, (value, 0.02), xycoords=axes.get_xaxis_transform(), xytext=(0, 8), textcoords="offset points", fontsize=8, rotation=60)
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    axes.grid(visible=True, which="major", alpha=0.3)
+    axes.legend(fontsize=8)
+    save(figure, path)
+
+
+def ablation_curves(curves: Mapping[str, Sequence[Point]], axis: str, linear_below: float | None, peak: float | None, path: Path) -> None:
+    """A panel for each column against an option: symmetric-logarithmic where it reaches zero; `peak` is where the paper has it."""
+    figure = Figure(figsize=(3.6 * len(curves), 3.2), layout="constrained")
+    for axes, (title, points), color in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), COLORS, strict=False):
+        x, y, spread = zip(*sorted(points), strict=True)
+        axes.errorbar(x, y, [s or 0.0 for s in spread], color=color, marker="o", capsize=3)
+        if linear_below is None:
+            axes.set_xscale("log", base=2)
+        else:
+            axes.set_xscale("symlog", linthresh=linear_below)
+        axes.set_xticks(x, [f"{value:g}" for value in x], fontsize=8)
+        if peak is not None:
+            axes.axvline(peak, color="black", linestyle=":", label="the paper's peak")
+            axes.legend(fontsize=8)
+        axes.set(xlabel=axis, ylabel=title)
+        axes.grid(visible=True, alpha=0.3)
+    save(figure, path)
+
+
+def training_curves(runs: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], path: Path) -> None:
+    """The loss of each row against steps, all its seeds in one colour; `runs` are logs by row title and seed."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for (name, logs), color in zip(runs.items(), COLORS, strict=False):
+        for i, log in enumerate(logs):
+            axes.plot(log["step"], log["loss"], color=color, label=name if i == 0 else None)
+    axes.set(xlabel="step", ylabel="training loss", yscale="log")
+    axes.grid(visible=True, which="major", alpha=0.3)
+    axes.legend(fontsize=8)
+    save(figure, path)

@@ -9,8 +9,9 @@ from afno_repro.config import DataConfig, ModelConfig, Part, RunConfig, TrainCon
 from afno_repro.models import build_model
 from afno_repro.suite import answers, estimate
 from afno_repro.suite.estimate import PUBLISHED, Estimate, estimates, image_counts, network, total, windows
+from afno_repro.suite.places import Places
 from afno_repro.suite.plan import EVERYTHING, Run, plan_runs
-from afno_repro.suite.reproduce import Places, Prepared, prepare
+from afno_repro.suite.reproduce import Prepared, prepare
 from afno_repro.suite.spec import load_spec
 from afno_repro.suite.store import Record
 from tests.machine import machine_at

@@ -3,8 +3,8 @@ import re
 
 import pytest
 
+from afno_repro.suite.places import Places
 from afno_repro.suite.profile import Asked, profile_mixers
-from afno_repro.suite.reproduce import Places
 from tests.command import afno, answer
 from tests.suite.specs import ROOT
 

@@ -1,0 +1,130 @@
+"""The figures of a spec, drawn from its table and from the arrays beside its records; nothing is computed, torch is not needed."""
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from afno_repro.suite.render import records_folder
+from afno_repro.suite.spec import Row
+from afno_repro.suite.store import committed_name, read_arrays
+from afno_repro.suite.table import Table
+
+Draw = Callable[[Table, Path, Mapping[str, Any], Path], bool]
+FORMATS = (".png", ".svg")
+
+
+def draw_figures(folder: Path, table: Table, redraw: bool) -> list[Path]:
+    """Every figure of the table's spec that has something to show, as PNG and SVG; returns the PNG files.
+
+    Drawn anew, or only where a file is missing.
+    """
+    files = []
+    for figure in table.spec.structure.figures:
+        options = figure.model_dump()
+        stem = "_".join(part for part in (table.spec.name, figure.suffix) if part)
+        for path in (folder / f"{stem}{ending}" for ending in FORMATS):
+            fresh = path.is_file() and not redraw
+            shown = fresh or FIGURES[options["name"]](table, records_folder(folder, table.spec.name), options, path)
+            files += [path] if shown and path.suffix == ".png" else []
+            if not shown:
+                path.unlink(missing_ok=True)  # of records that are no more
+    return files
+
+
+def families(table: Table, records: Path, options: Mapping[str, Any], path: Path) -> bool:
+    """Quality against parameters, a line for each family of rows (Figure 1)."""
+    from afno_repro.visualize.curves import family_curves
+
+    columns = {column.key: column for column in table.columns}
+    lines: dict[str, list[tuple[float, float, float | None]]] = {}
+    unplaced: dict[str, float] = {}
+    for row in table.spec.rows:
+        x, y = (table.cells[row.key, options[axis]] for axis in ("x", "y"))
+        if x.value is not None and y.value is not None:
+            lines.setdefault(family(row), []).append((x.value, y.value, y.spread))
+        elif x.value is not None and row.quoted:
+            unplaced[row.title[0]] = x.value
+    labels = [f"{columns[options[axis]].title} ({columns[options[axis]].unit})" for axis in ("x", "y")]
+    if lines:
+        family_curves(lines, unplaced, (f"{labels[0]} of the paper's network", labels[1]), path)
+    return bool(lines)
+
+
+def family(row: Row) -> str:
+    """A trunk's family: its name less the size, and its mixer."""
+    return f"{row.title[0].split('-')[0]}, {row.title[1]}"
+
+
+def ablation(table: Table, records: Path, options: Mapping[str, Any], path: Path) -> bool:
+    """Columns against an option of the mixer (Figure 4)."""
+    from afno_repro.visualize.curves import ablation_curves
+
+    curves = {}
+    for column in table.columns:
+        if column.key in options["columns"]:
+            cells = [(float((row.model or {})["mixer"][options["option"]]), table.cell(row, column)) for row in table.spec.rows]
+            points = [(x, cell.value, cell.spread) for x, cell in cells if cell.value is not None]
+            if points:
+                curves[f"{column.title} ({column.unit})"] = points
+    if curves:
+        ablation_curves(curves, options["axis"], options["linear_below"], options["peak"], path)
+    return bool(curves)
+
+
+def training(table: Table, records: Path, options: Mapping[str, Any], path: Path) -> bool:
+    """The training loss of every row and seed, from the logs beside the records."""
+    from afno_repro.visualize.curves import training_curves
+
+    runs: dict[str, list[dict[str, list[float]]]] = {}
+    for row in table.spec.rows:
+        for log in sorted(records.glob(f"{row.key}.{options['stage']}.*.csv")):
+            with log.open() as file:
+                lines = list(csv.DictReader(file))
+            runs.setdefault(row.title[-1], []).append({key: [float(line[key]) for line in lines] for key in ("step", "loss")})
+    if runs:
+        training_curves(runs, path)
+    return bool(runs)
+
+
+def arrays(table: Table, records: Path, stage: str) -> dict[str, dict[str, Any]]:
+    """What the pictures of a stage are drawn from, by the row's title; rows without any are left out."""
+    found = {}
+    for row in table.spec.rows:
+        files = sorted(records.glob(committed_name(row.key, stage, 0).replace(".0.json", ".*.npz")))
+        if files:
+            found[row.title[-1]] = read_arrays(files[0])
+    return found
+
+
+def pictures(draw: str) -> Draw:
+    """A figure that shows the arrays of a stage's rows, drawn by a function of the visualize package."""
+
+    def drawn(table: Table, records: Path, options: Mapping[str, Any], path: Path) -> bool:
+        found = arrays(table, records, options["stage"])
+        if found:
+            function(draw)(found, path)
+        return bool(found)
+
+    return drawn
+
+
+def function(draw: str) -> Callable[..., None]:
+    """A drawing function by its name; matplotlib is imported only where something is drawn."""
+    from afno_repro.visualize import drawing, panels
+
+    found: Callable[..., None] = {
+        "clusters": drawing.clusters_figure,
+        "spectra": lambda rows, path: drawing.spectra_figure(next(iter(rows.values())), path),
+        "triptychs": panels.triptych_figure,
+        "overlays": panels.overlay_figure,
+    }[draw]
+    return found
+
+
+FIGURES: dict[str, Draw] = {
+    "families": families,
+    "ablation": ablation,
+    "training": training,
+    **{name: pictures(name) for name in ("clusters", "spectra", "triptychs", "overlays")},
+}

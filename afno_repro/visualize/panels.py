@@ -1,0 +1,55 @@
+"""Grids of small images: inpainting triptychs and segmentation overlays, one line of images for each mixer."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from afno_repro.visualize.curves import COLORS, save
+
+Arrays = Mapping[str, "np.ndarray[Any, Any]"]
+IGNORED = 255
+EXTRA = ("#999999", "#F0E442", "#882255", "#44AA99", "#332288", "#DDCC77", "#117733", "#661100", "#6699CC", "#AA4466", "#4477AA", "#CCBB44", "#BBBBBB")
+
+
+def triptych_figure(rows: Mapping[str, Arrays], path: Path) -> None:
+    """Masked, reconstructed and true images side by side, for each mixer a line."""
+    lines = {title: [a[name][i] for i in range(len(a["true"])) for name in ("masked", "rebuilt", "true")] for title, a in rows.items()}
+    count = len(next(iter(rows.values()))["true"])
+    grid(lines, ["masked", "rebuilt", "true"] * count, path)
+
+
+def overlay_figure(rows: Mapping[str, Arrays], path: Path) -> None:
+    """Images, their true maps and each mixer's prediction: the images' line first, then the labels', then a line for each mixer."""
+    first = next(iter(rows.values()))
+    lines: dict[str, list[Any]] = {"image": list(first["true"]), "label": [colours(x) for x in first["label"]]}
+    for title, arrays in rows.items():
+        lines[title] = [np.where(label[..., None] == IGNORED, 255, colours(p)) for p, label in zip(arrays["prediction"], arrays["label"], strict=True)]
+    grid(lines, [""] * len(first["true"]), path)
+
+
+def colours(classes: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """A map of classes as colours, the ignored ones white."""
+    palette = np.array([to_rgb(color) for color in (*COLORS, *EXTRA)])
+    shown = palette[classes % len(palette)]
+    shown[classes == IGNORED] = 1.0
+    pixels: np.ndarray[Any, Any] = (255 * shown).round().astype(np.uint8)
+    return pixels
+
+
+def grid(lines: Mapping[str, Sequence[Any]], titles: Sequence[str], path: Path) -> None:
+    """Images in lines with a name each; titles stand above the first line."""
+    columns = len(titles)
+    figure = Figure(figsize=(1.3 + 0.95 * columns, 1.0 * len(lines) + 0.3), layout="constrained")
+    axes = figure.subplots(len(lines), columns, squeeze=False)
+    for y, (name, images) in enumerate(lines.items()):
+        for x, image in enumerate(images):
+            axes[y, x].imshow(image, interpolation="nearest")
+            axes[y, x].set(xticks=[], yticks=[])
+            if y == 0 and titles[x]:
+                axes[y, x].set_title(titles[x], fontsize=9)
+        axes[y, 0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
+    save(figure, path)

@@ -1,0 +1,20 @@
+"""What can be shown of a network: computed here from its weights, drawn elsewhere. A spec names a visual by its key in VISUALS."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from afno_repro.visualize.clustering import Clusters
+from afno_repro.visualize.pictures import Pictures
+from afno_repro.visualize.sparsity import Spectra
+from afno_repro.visualize.training import Overlays, Triptychs
+
+
+class Visual(Protocol):
+    """Looks at a network and some uint8 images (3, height, width) with their labels."""
+
+    def compute(self, model: nn.Module, images: list[Tensor], labels: list[Tensor | None]) -> Pictures: ...
+
+
+VISUALS: dict[str, Callable[..., Visual]] = {"clusters": Clusters, "spectra": Spectra, "triptychs": Triptychs, "overlays": Overlays}
