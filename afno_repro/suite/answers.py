@@ -162,6 +162,7 @@ def _disk(folder: Path) -> str:
 
 
 def some(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

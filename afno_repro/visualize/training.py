@@ -22,7 +22,8 @@ class Triptychs:
     def compute(self, model: nn.Module, images: list[Tensor], labels: list[Tensor | None]) -> Pictures:
         """Hide a part of every image and reconstruct it."""
         samples = [self.task.prepare((image, None), sample_rng(0, VALIDATION, 0, i)) for i, image in enumerate(images)]
-        batch = tuple(torch.stack(parts) for parts in zip(*samples, strict=True))
+        device = next(model.parameters()).device
+        batch = tuple(torch.stack(parts).to(device) for parts in zip(*samples, strict=True))
         rebuilt = self.task.reconstruct(self.task.predict(model, *batch), batch)
         true, hidden = batch[0], batch[1][:, None]
         arrays = {"masked": torch.where(hidden, 0.5, true), "rebuilt": rebuilt, "true": true}
@@ -39,7 +40,8 @@ class Overlays:
     def compute(self, model: nn.Module, images: list[Tensor], labels: list[Tensor | None]) -> Pictures:
         """Segment every image."""
         samples = [self.task.prepare((image, label), np.random.default_rng(0)) for image, label in zip(images, labels, strict=True)]
-        found = [self.task.predict(model, image[None]).argmax(1)[0] for image, _ in samples]
+        device = next(model.parameters()).device
+        found = [self.task.predict(model, image[None].to(device)).argmax(1)[0].cpu() for image, _ in samples]
         arrays = {
             "true": np.stack([image.permute(1, 2, 0).numpy() for image in images]),
             "label": np.stack([label.numpy().astype(np.uint8) for _, label in samples]),
@@ -50,5 +52,5 @@ class Overlays:
 
 def as_pixels(images: Tensor) -> "np.ndarray[Any, Any]":
     """(B, 3, height, width) in [0, 1] as uint8 (B, height, width, 3)."""
-    pixels: np.ndarray[Any, Any] = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pixels: np.ndarray[Any, Any] = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return pixels
