@@ -9,6 +9,7 @@ from afno_repro.suite.spec import Bound, Claim, Column, Ordering, Peak
 from afno_repro.suite.table import Cell, Table
 
 OUTCOMES = ("fails", "undecided", "holds")  # worst first
+TIMED = "latency/"
 COUNTED = ("cost/", "pretrained_cost/")  # sources that are counts, without any error
 
 
@@ -91,12 +92,12 @@ def _peak(cells: dict[str, Cell], claim: Peak, column: Column) -> Finding:
 
 
 def _difference(better: Cell, worse: Cell, column: Column) -> tuple[float, float | None]:
-    """Difference in the column's own sense and its standard error, paired by seed where the seeds are the same."""
+    """Difference in the column's own sense and its standard error, paired by seed or by image; repeated timings are not pairs."""
     assert better.value is not None
     assert worse.value is not None
     sign = 1 if column.higher_is_better else -1
     difference = sign * (better.value - worse.value)
-    if better.seeds > 1 and len(better.samples) == len(worse.samples):
+    if len(better.samples) == len(worse.samples) > 1 and not column.source.startswith(TIMED):
         return difference, _standard_error(tuple(b - w for b, w in zip(better.samples, worse.samples, strict=True)), column)
     errors = [_standard_error(cell.samples, column) for cell in (better, worse)]
     known = [error for error in errors if error is not None]
