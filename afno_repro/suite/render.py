@@ -19,7 +19,7 @@ BRIEF = {"stated": "=", "assumed": "~", "differs": "!"}
 SPREAD_NOTE = "± is the sample standard deviation over seeds; for latency, over repeated forward passes (their median is shown)."
 SCALE_NOTE = {
     "smoke": "Smoke scale: a few steps on tiny images, to see that everything runs. Its qualities mean nothing.",
-    "tiny": "Tiny scale: small models on crops of photographs that come inside the installed packages. Its qualities are not the paper's "
+    "tiny": "Tiny scale: small models on photographs, texture mosaics and digits from inside the installed packages. Its qualities are not the paper's "
     "and are not comparable with them; what can be compared is which mixer is better, and a claim that fails here says nothing about paper scale.",
     "small": "Small scale: open data on one GPU. Its qualities are not the paper's and are not comparable with them; "
     "what can be compared is which mixer is better.",
