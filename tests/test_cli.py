@@ -62,7 +62,7 @@ def test_every_command_and_option_has_help(command):
 
 def test_the_smoke_run_fills_every_cell(done):
     folder = done / "runs" / "smoke"
-    assert {p.name for p in folder.iterdir()} == {"small.csv", "small.md", "cells.csv", "claims.csv", "records"}
+    assert {p.name for p in folder.iterdir()} == {"small.csv", "small.md", "cells.csv", "claims.csv", "report.md", "report.html", "records"}
     lines = (folder / "cells.csv").read_text().splitlines()[1:]
     assert {line.split(",")[-2] for line in lines} == {"measured", "not_applicable"}
     assert not (done / "results").exists()
@@ -77,7 +77,7 @@ def test_a_second_run_computes_nothing_and_changes_nothing(done):
 
 def test_report_rebuilds_the_same_bytes_from_records(done):
     before = hashes(done / "runs" / "smoke")
-    for name in ("small.csv", "small.md", "cells.csv", "claims.csv"):
+    for name in ("small.csv", "small.md", "cells.csv", "claims.csv", "report.md", "report.html"):
         (done / "runs" / "smoke" / name).unlink()
     afno("report", root=done)
     assert hashes(done / "runs" / "smoke") == before

@@ -69,10 +69,11 @@ def launch(arguments: Sequence[str], devices: int, environment: Mapping[str, str
             return 0
         if passed:
             return 128 + passed[0]
-        code, words = processes[failed].returncode, said[failed]
-        if words is not None and (code == 1 or code != processes[0].returncode):
-            words.seek(0)
-            print(words.read().decode(errors="replace"), end="", file=sys.stderr)
+        code = processes[failed].returncode
+        for process, words in zip(processes, said, strict=True):
+            if words is not None and process.returncode and process.returncode in (1, code) and (process.returncode == 1 or code != processes[0].returncode):
+                words.seek(0)
+                print(words.read().decode(errors="replace"), end="", file=sys.stderr)
         if code < 0:
             print(f"process {failed} of 0 to {devices - 1} was killed by signal {-code}; the same command continues", file=sys.stderr)
         return code if code > 0 else 1

@@ -89,7 +89,11 @@ def test_a_trunk_takes_no_mixer_and_a_transformer_needs_one():
         check_model(config(None), 64)
 
 
-@pytest.mark.parametrize(("trunk", "options"), [(Swin, {"size": "tiny"}), (ResNet, {"depth": 50}), (MobileNetV2, {})], ids=lambda x: str(x))
+@pytest.mark.parametrize(
+    ("trunk", "options"),
+    [(Swin, {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "window": 4, "drop_path": 0.0}), (ResNet, {"depth": 50}), (MobileNetV2, {})],
+    ids=lambda x: str(x),
+)
 def test_trunks_give_four_maps_of_the_widths_they_announce(trunk, options):
     with torch.device("meta"):
         net = trunk(64, None, **options)

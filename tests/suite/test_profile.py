@@ -107,5 +107,4 @@ def test_profiling_the_tables_fills_every_cost_cell_and_ends_with_0(tmp_path):
     cells = list(csv.DictReader((tmp_path / "results/tiny/cells.csv").open()))
     assert len([c for c in cells if c["verdict"] and c["table"] not in ("table1", "table3")]) == 35
     assert re.search(r"Of 35 distinct cost cells", (tmp_path / "results/costs.md").read_text())
-    afno("run", "table5", "--device", "cpu", root=tmp_path, expect=4)  # its qualities have no task yet
     afno("run", "table1", "--device", "cpu", root=tmp_path)

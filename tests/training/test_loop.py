@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from afno_repro.data import load_data
 from afno_repro.errors import ConfigError, DataError, Diverged
 from afno_repro.models import build_model
-from afno_repro.suite import execute
+from afno_repro.suite import execute, executors
 from afno_repro.suite.plan import plan_runs
 from afno_repro.suite.spec import load_spec
 from afno_repro.training import engine, loop
@@ -85,7 +85,7 @@ def test_finetuning_starts_from_the_trunk_that_was_pretrained_with_a_new_head(tm
     runs = needs(tmp_path)
     parent, child = runs["afno", "pretrain", 0], runs["afno", "finetune", 0]
     finish(parent, tmp_path)
-    trunk = execute.trunk_weights(child.config.init, machine_at(tmp_path))
+    trunk = executors.trunk_weights(child.config.init, machine_at(tmp_path))
     assert set(trunk) == {name for name in build_model(parent.config.model, 16).state_dict() if name.startswith("backbone.")}
     still = replace(child.config, train=replace(child.config.train, epochs=1, batch_size=12, lr=1e-30))
     weights, log = train(still, tmp_path / "child", start=trunk)
@@ -105,7 +105,7 @@ def test_a_run_whose_parent_diverged_diverges_and_one_without_parent_is_told(tmp
         finish(runs["afno", "finetune", 0], tmp_path)
     assert [finish(runs["afno", stage, 0], tmp_path).outcome for stage in ("pretrain", "finetune")] == ["diverged", "diverged"]
     with pytest.raises(Diverged, match="diverged"):
-        execute.trunk_weights(runs["afno", "finetune", 0].config.init, machine_at(tmp_path))
+        executors.trunk_weights(runs["afno", "finetune", 0].config.init, machine_at(tmp_path))
 
 
 @pytest.mark.parametrize(("threshold", "warned"), [("0.01", False), ("100.0", True)])

@@ -150,7 +150,7 @@ def test_running_out_of_memory_is_an_outcome_where_all_do_and_no_hang_elsewhere(
     said = capfd.readouterr().err
     assert "Traceback" not in said
     if expected == 4:
-        assert "afno/pretrain seed 0: out_of_memory" in said
+        assert "afno/pretrain seed 0: out of memory" in said
     else:
         assert f"process {ranks} ran out of memory, another one did not" in said
 
