@@ -1,9 +1,11 @@
-"""Swin, ResNet and MobileNetV2 from torchvision as lists of feature maps, for Figure 1 (Section 5.6)."""
+"""Swin, ResNet and MobileNetV2 from torchvision as lists of feature maps, for Figure 1 (Section 5.6).
+
+torchvision is imported by whoever builds one: that takes as long as importing torch.
+"""
 
 from collections.abc import Callable
 from typing import Literal
 
-import torchvision.models as tv
 from torch import Tensor, nn
 
 from afno_repro.errors import require
@@ -38,6 +40,8 @@ class Swin(Trunk):
     def __init__(
         self, image_size: int, mixer: Callable[..., nn.Module], embed_dim: int, depths: list[int], num_heads: list[int], window: int, drop_path: float
     ):
+        from torchvision.models import SwinTransformer
+
         dims = [embed_dim * 2**stage for stage in range(4)]
         require(
             (embed_dim > 0, "embed_dim", f"swin: must be above 0, is {embed_dim}"),
@@ -48,7 +52,7 @@ class Swin(Trunk):
         )
         divided = all(dim % heads == 0 for dim, heads in zip(dims, num_heads, strict=True))
         require((divided, "num_heads", f"swin: must divide the stages' widths {dims}, is {num_heads}"))
-        layers = tv.SwinTransformer([4, 4], embed_dim, depths, num_heads, [window, window], stochastic_depth_prob=drop_path).features
+        layers = SwinTransformer([4, 4], embed_dim, depths, num_heads, [window, window], stochastic_depth_prob=drop_path).features
         super().__init__([layers[:2], layers[2:4], layers[4:6], layers[6:8]], dims, channels_last=True)
 
 
@@ -56,7 +60,9 @@ class ResNet(Trunk):
     """ResNet (He et al. 2016) with random weights."""
 
     def __init__(self, image_size: int, mixer: Callable[..., nn.Module], depth: Literal[50, 101]):
-        net = {50: tv.resnet50, 101: tv.resnet101}[depth](weights=None)
+        from torchvision.models import resnet50, resnet101
+
+        net = {50: resnet50, 101: resnet101}[depth](weights=None)
         stem = nn.Sequential(net.conv1, net.bn1, net.relu, net.maxpool, net.layer1)
         super().__init__([stem, net.layer2, net.layer3, net.layer4], [256, 512, 1024, 2048], channels_last=False)
 
@@ -65,7 +71,9 @@ class MobileNetV2(Trunk):
     """MobileNetV2 (Sandler et al. 2018) with random weights, without its last 1x1 convolution."""
 
     def __init__(self, image_size: int, mixer: Callable[..., nn.Module]):
-        layers = tv.mobilenet_v2(weights=None).features
+        from torchvision.models import mobilenet_v2
+
+        layers = mobilenet_v2(weights=None).features
         ends = [end for end, _ in MOBILENET_V2]
         stages: list[nn.Module] = [layers[start:end] for start, end in zip([0, *ends[:-1]], ends, strict=True)]
         super().__init__(stages, [width for _, width in MOBILENET_V2], channels_last=False)

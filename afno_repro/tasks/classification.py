@@ -5,7 +5,6 @@ from typing import cast
 import numpy as np
 from torch import Tensor, nn, tensor
 from torch.nn.functional import cross_entropy
-from torchvision.transforms import v2
 
 from afno_repro.data.transforms import Example
 from afno_repro.errors import require
@@ -32,8 +31,7 @@ class Classification:
             (0 <= label_smoothing < 1, "label_smoothing", f"classification: must lie in [0, 1), is {label_smoothing}"),
         )
         self.num_classes, self.input, self.label_smoothing = num_classes, input, label_smoothing
-        mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix)) if alpha > 0]
-        self.mix = v2.RandomChoice(mixes) if mixes else v2.Identity()
+        self.mix = mixing(num_classes, mixup, cutmix) if mixup or cutmix else nn.Identity()
 
     def prepare(self, example: Example, rng: np.random.Generator) -> Batch:
         """An image and its class, as one sample."""
@@ -46,7 +44,7 @@ class Classification:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross-entropy, summed over the batch."""
-        images, classes = self.mix(*batch)
+        images, classes = batch if isinstance(self.mix, nn.Identity) else self.mix(*batch)
         return cross_entropy(model(images).float(), classes, label_smoothing=self.label_smoothing, reduction="sum")
 
     def metrics(self) -> "ClassificationMetrics":
@@ -62,3 +60,12 @@ class ClassificationMetrics(TopK):
     def update(self, model: nn.Module, batch: Batch) -> None:  # type: ignore[override]
         """Add a batch that `model` classifies."""
         super().update(model(batch[0]).float(), batch[1])
+
+
+def mixing(num_classes: int, mixup: float, cutmix: float) -> nn.Module:
+    """Mixup, cutmix, or one of them at random for each batch; torchvision is imported only where something is mixed."""
+    from torchvision.transforms import v2
+
+    mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix)) if alpha > 0]
+    chosen: nn.Module = v2.RandomChoice(mixes)
+    return chosen

@@ -12,9 +12,6 @@ from typing import Literal
 import numpy as np
 import torch
 from scipy.ndimage import distance_transform_edt
-from skimage.segmentation import felzenszwalb
-from sklearn.cluster import SpectralClustering
-from sklearn.metrics import adjusted_rand_score
 from torch import Tensor, nn
 
 from afno_repro.data.transforms import IGNORED
@@ -136,6 +133,8 @@ def token_features(model: nn.Module, image: Tensor, layers: Sequence[int]) -> li
 
 def cluster(features: Array, clusters: int, neighbours: int) -> Array:
     """Spectral clustering of tokens H W C: a number for each of them, uint8 (H, W)."""
+    from sklearn.cluster import SpectralClustering  # not above: other runs do without
+
     method = SpectralClustering(
         clusters, affinity="nearest_neighbors", n_neighbors=neighbours, eigen_solver="arpack", assign_labels="cluster_qr", random_state=0
     )
@@ -159,6 +158,8 @@ def segmentation(image: Tensor) -> Array:
 
     The number of regions follows from the image, so that an even background stays whole; none is below 2% of the image.
     """
+    from skimage.segmentation import felzenszwalb
+
     pixels = image.permute(1, 2, 0).cpu().numpy()
     regions: Array = felzenszwalb(pixels, scale=200, sigma=0.8, min_size=pixels.shape[0] * pixels.shape[1] // 50)
     return regions.astype(np.uint8)
@@ -181,6 +182,8 @@ def without_gaps(regions: Array) -> Array:
 
 def agreement(maps: Array, regions: Array) -> dict[str, Array]:
     """How well each layer's clusters, L H W, agree with regions: L each."""
+    from sklearn.metrics import adjusted_rand_score
+
     known, filled = regions != IGNORED, without_gaps(regions)
     return {
         "ari": np.array([adjusted_rand_score(regions[known], labels[known]) for labels in maps]),
