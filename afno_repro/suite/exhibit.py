@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from afno_repro.config import Machine, RunConfig
@@ -40,10 +41,14 @@ class Exhibit:
 def exhibit(spec: Spec, asked: Exhibit, machine: Machine, note: Note) -> list[Path]:
     """Draw and write the pictures of every visualize stage; returns the files. Raises DataError where nothing can be shown."""
     plan = plan_runs(spec, asked.scale, Choice(rows=asked.rows, kinds=("visualize",)))
-    stages = list(dict.fromkeys(run.stage for run in plan.runs if run.config.kind == "visualize"))
+    shown = [run for run in plan.runs if run.config.kind == "visualize" and not (asked.images and needs_labels(run.config))]
+    stages = list(dict.fromkeys(run.stage for run in shown))
     if not stages:
+        unlabelled = " without labels" if asked.images else ""
         with_pictures = "fig5, fig6, or a table with a visualize stage"
-        raise ConfigError(Problem(f"{spec.name} has nothing to show at {asked.scale} scale", (), f"specs that do: {with_pictures}"))
+        raise ConfigError(
+            Problem(f"{spec.name} has nothing to show at {asked.scale} scale{' without labels' if asked.images else ''}", (), f"specs that do: {with_pictures}")
+        )
     files: list[Path] = []
     for stage in stages:
         runs = {need[0]: run for need, run in plan.needs.items() if need[1] == stage}
@@ -53,13 +58,16 @@ def exhibit(spec: Spec, asked: Exhibit, machine: Machine, note: Note) -> list[Pa
     return files
 
 
+def needs_labels(config: RunConfig) -> bool:
+    """Whether a stage's pictures show labels, which images of a user's own have not."""
+    return config.task.name == "overlays" or config.task.options.get("regions") == "labels"
+
+
 def _stage(spec: Spec, stage: str, runs: dict[str, Run], asked: Exhibit, machine: Machine, note: Note) -> list[Path]:
     shown: dict[str, Pictures] = {}
     for row, run in runs.items():
         options = dict(run.config.task.options)
         count = options.pop("images")
-        if run.config.task.name == "overlays" and asked.images is not None:
-            raise ConfigError(f"{spec.name}: overlays show labels, which --images has not")
         images = read_images(asked.images, run.config.data.image_size, count, note) if asked.images else None
         shown[spec.row(row).title[-1]] = _show(run, images, asked.weights, machine, spec.name, asked.scale)
     lines = [["row", "metric", "value"], *([title, key, f"{value:.6g}"] for title, p in shown.items() for key, value in p.metrics.items())]
@@ -119,8 +127,13 @@ def read_images(place: Path, image_size: int, count: int, note: Note) -> list[Te
             break
         try:
             image = read_image(path)
+            with Image.open(path) as opened:
+                mode = opened.mode
         except DataError as error:
             skipped.append(str(error))
+            continue
+        if mode != "RGB":
+            skipped.append(f"{path}: is {mode}, not RGB")
             continue
         if min(image.shape[1:]) < image_size:
             skipped.append(f"{path}: is {image.shape[2]} x {image.shape[1]} pixels, at least {image_size} are needed a side")

@@ -61,9 +61,11 @@ def test_other_images_are_shown_and_the_unusable_ones_named_and_counted(root, tm
     pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "whole.png")
     Image.fromarray(pixels[:8, :8]).save(tmp_path / "small.png")
+    Image.fromarray(pixels[:, :, 0]).save(tmp_path / "grey.png")
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     done = afno("visualize", "small", "--images", str(tmp_path), "--out", str(tmp_path / "out"), root=root)
-    assert "skipped 2 images" in done.stderr
+    assert "skipped 3 images" in done.stderr
+    assert "grey.png: is L, not RGB" in done.stderr
     assert "small.png: is 8 x 8 pixels, at least 16 are needed a side" in done.stderr
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"small_triptychs.{ending}" for ending in ("csv", "png", "svg")}
     assert (tmp_path / "out" / "small_triptychs.csv").read_text().splitlines()[0].split(",") == ["row", "metric", "value"]
