@@ -46,9 +46,7 @@ def exhibit(spec: Spec, asked: Exhibit, machine: Machine, note: Note) -> list[Pa
     if not stages:
         unlabelled = " without labels" if asked.images else ""
         with_pictures = "fig5, fig6, or a table with a visualize stage"
-        raise ConfigError(
-            Problem(f"{spec.name} has nothing to show at {asked.scale} scale{' without labels' if asked.images else ''}", (), f"specs that do: {with_pictures}")
-        )
+        raise ConfigError(Problem(f"{spec.name} has nothing to show at {asked.scale} scale{unlabelled}", (), f"specs that do: {with_pictures}"))
     files: list[Path] = []
     for stage in stages:
         runs = {need[0]: run for need, run in plan.needs.items() if need[1] == stage}
