@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from afno_repro.config import Machine, RunConfig
 from afno_repro.data import load_data
@@ -82,14 +83,21 @@ def visualize(config: RunConfig, machine: Machine, directory: Path, report: Repo
     assert config.init is not None
     options = dict(config.task.options)
     visual = VISUALS[config.task.name](config.data.image_size, **{key: value for key, value in options.items() if key != "images"})
-    _, validation = load_data(config.data, machine.data_root)
     device = engine.start(machine.device, machine.threads)
     engine.seed_everything(config.seed)
     model = build_model(config.model, config.data.image_size)
     load_weights(model, weights_of(config.init, machine))
-    examples = [validation.example(i, sample_rng(config.data.seed or 0, VALIDATION, 0, i)) for i in range(min(options["images"], len(validation)))]
-    pictures = visual.compute(model.to(device).eval(), [image for image, _ in examples], [label for _, label in examples])
-    return Outcome(pictures.metrics, pictures.repeats, validation.fingerprint, pictures.arrays)
+    images, labels, fingerprint = first_images(config, machine)
+    pictures = visual.compute(model.to(device).eval(), images, labels)
+    return Outcome(pictures.metrics, pictures.repeats, fingerprint, pictures.arrays)
+
+
+def first_images(config: RunConfig, machine: Machine) -> tuple[list[Tensor], list[Tensor | None], str]:
+    """The first validation images, as many as a visualize stage asks for, their labels, and the fingerprint of the set."""
+    _, validation = load_data(config.data, machine.data_root)
+    count = min(config.task.options["images"], len(validation))
+    examples = [validation.example(i, sample_rng(config.data.seed or 0, VALIDATION, 0, i)) for i in range(count)]
+    return [image for image, _ in examples], [label for _, label in examples], validation.fingerprint
 
 
 def trunk_weights(digest: str, machine: Machine) -> Weights:

@@ -1,6 +1,6 @@
 """`afno visualize SPEC --images ...`: a spec's pictures of other images, or of another run's network. Nothing goes into the tables."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from afno_repro.errors import ConfigError, DataError, Problem
 from afno_repro.files import write_atomic
 from afno_repro.models import build_model
 from afno_repro.options import suggest
+from afno_repro.suite.executors import first_images
 from afno_repro.suite.figures import FORMATS, function
 from afno_repro.suite.plan import Choice, Run, plan_runs
 from afno_repro.suite.render import csv_lines
@@ -80,20 +81,14 @@ def _stage(spec: Spec, stage: str, runs: dict[str, Run], asked: Exhibit, machine
 
 
 def _show(run: Run, images: list[Tensor] | None, weights: Path | None, machine: Machine, spec: str, scale: str) -> Pictures:
-    from afno_repro.data import load_data
-    from afno_repro.data.samples import VALIDATION, sample_rng
-
     config = run.config
     options = {key: value for key, value in config.task.options.items() if key != "images"}
     visual = VISUALS[config.task.name](config.data.image_size, **options)
     model = _network(config, weights, machine, f"afno visualize {spec} --scale {scale} --row {run.row}")
-    labels: Sequence[Tensor | None] = [None] * len(images or [])
+    labels: list[Tensor | None] = [None] * len(images or [])
     if images is None:
-        _, validation = load_data(config.data, machine.data_root)
-        count = min(config.task.options["images"], len(validation))
-        examples = [validation.example(i, sample_rng(config.data.seed or 0, VALIDATION, 0, i)) for i in range(count)]
-        images, labels = [image for image, _ in examples], [label for _, label in examples]
-    return visual.compute(model, images, list(labels))
+        images, labels, _ = first_images(config, machine)
+    return visual.compute(model, images, labels)
 
 
 def _network(config: RunConfig, weights: Path | None, machine: Machine, command: str) -> torch.nn.Module:

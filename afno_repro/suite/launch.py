@@ -71,7 +71,7 @@ def launch(arguments: Sequence[str], devices: int, environment: Mapping[str, str
             return 128 + passed[0]
         code = processes[failed].returncode
         for process, words in zip(processes, said, strict=True):
-            if words is not None and process.returncode and process.returncode in (1, code) and (process.returncode == 1 or code != processes[0].returncode):
+            if words is not None and (process.returncode == 1 or process.returncode == code != processes[0].returncode):
                 words.seek(0)
                 print(words.read().decode(errors="replace"), end="", file=sys.stderr)
         if code < 0:
