@@ -16,7 +16,7 @@ from afno_repro.files import write_atomic
 from afno_repro.models import build_model
 from afno_repro.options import suggest
 from afno_repro.suite.executors import first_images
-from afno_repro.suite.figures import FORMATS, function
+from afno_repro.suite.figures import FORMATS, function, radius_csv
 from afno_repro.suite.plan import Choice, Run, plan_runs
 from afno_repro.suite.render import csv_lines
 from afno_repro.suite.spec import Spec
@@ -74,9 +74,13 @@ def _stage(spec: Spec, stage: str, runs: dict[str, Run], asked: Exhibit, machine
     write_atomic(table, csv_lines(lines))
     files = [table]
     task = next(iter(runs.values())).config.task.name
+    arrays = {title: p.arrays for title, p in shown.items()}
+    if task == "spectra":
+        files.append(asked.out / f"{spec.name}_{stage}_by_radius.csv")
+        write_atomic(files[-1], radius_csv(arrays))
     for ending in FORMATS:
         files.append(asked.out / f"{spec.name}_{stage}{ending}")
-        function(task)({title: p.arrays for title, p in shown.items()}, files[-1])
+        function(task)(arrays, files[-1])
     return files
 
 

@@ -2,10 +2,13 @@
 
 import csv
 from collections.abc import Callable, Mapping
+from itertools import pairwise
+from math import isnan
 from pathlib import Path
 from typing import Any
 
-from afno_repro.suite.render import records_folder
+from afno_repro.files import write_atomic
+from afno_repro.suite.render import csv_lines, records_folder
 from afno_repro.suite.spec import Row
 from afno_repro.suite.store import committed_name, read_arrays
 from afno_repro.suite.table import Table
@@ -29,6 +32,10 @@ def draw_figures(folder: Path, table: Table, redraw: bool) -> list[Path]:
             files += [path] if shown and path.suffix == ".png" else []
             if not shown:
                 path.unlink(missing_ok=True)  # of records that are no more
+        if options["name"] == "spectra":
+            by_radius = folder / f"{stem}_by_radius.csv"
+            found = arrays(table, records_folder(folder, table.spec.name), options["stage"])
+            write_atomic(by_radius, radius_csv(found)) if found else by_radius.unlink(missing_ok=True)
     return files
 
 
@@ -95,6 +102,17 @@ def arrays(table: Table, records: Path, stage: str) -> dict[str, dict[str, Any]]
         if files:
             found[row.title[-1]] = read_arrays(files[0])
     return found
+
+
+def radius_csv(spectra: Mapping[str, Mapping[str, Any]]) -> str:
+    """The fraction of values set to zero by frequency radius, in cycles a token: a line for each row, layer and bin that holds a mode."""
+    lines = [["row", "layer", "radius_from", "radius_to", "zeroed"]]
+    for title, found in spectra.items():
+        limits = [f"{limit:.6g}" for limit in found["radius"]]
+        for layer in found["layers"]:
+            bins = zip(pairwise(limits), found[f"zeroed_radius_{layer}"], strict=True)
+            lines += [[title, str(layer), *ends, f"{fraction:.6g}"] for ends, fraction in bins if not isnan(fraction)]
+    return csv_lines(lines)
 
 
 def pictures(draw: str) -> Draw:

@@ -1,3 +1,6 @@
+import csv
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +8,7 @@ import torch
 from afno_repro.config import ModelConfig, Part
 from afno_repro.errors import ConfigError
 from afno_repro.models import build_model
+from afno_repro.suite.figures import radius_csv
 from afno_repro.visualize.pictures import centred_spectrum, full_spectrum, radius
 from afno_repro.visualize.sparsity import Spectra
 
@@ -79,6 +83,18 @@ def test_the_radius_bins_hold_every_mode_once():
     assert found["radius"][[0, -1]].tolist() == [0, radius(grid).max()]
     modes, _ = np.histogram(radius(grid), found["radius"])
     assert (found["zeroed_radius_1"] * modes).sum() / 42 == pytest.approx(full_spectrum(zeroed, 7).mean(), rel=1e-6)
+
+
+def test_the_csv_has_every_bin_with_a_mode_and_its_fraction():
+    arrays = pictures(network()).arrays
+    lines = list(csv.DictReader(io.StringIO(radius_csv({"AFNO": arrays}))))
+    modes, _ = np.histogram(radius((8, 8)), arrays["radius"])
+    assert {(line["row"], line["layer"]) for line in lines} == {("AFNO", "1"), ("AFNO", "2")}
+    for i in (0, 1):
+        found = [line for line in lines if line["layer"] == str(i + 1)]
+        held = [modes[np.isclose(arrays["radius"][:-1], float(line["radius_from"]), rtol=1e-4)].item() for line in found]
+        total = sum(float(line["zeroed"]) * count for line, count in zip(found, held, strict=True))
+        assert total / modes.sum() == pytest.approx(full_spectrum(arrays["zeroed"], 8)[i].mean(), rel=1e-4)
 
 
 def test_metrics_are_means_over_images_and_over_layers():
