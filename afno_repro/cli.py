@@ -4,9 +4,10 @@ Every command is: load, plan, check, execute, write. What a command needs is imp
 """
 
 import os
+import signal
 import sys
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -14,7 +15,10 @@ from afno_repro import arguments as given
 from afno_repro import session
 from afno_repro import tools as tools  # its commands
 from afno_repro.arguments import HERE, app
-from afno_repro.errors import AfnoError
+from afno_repro.errors import AfnoError, DataError
+from afno_repro.faults import arm
+
+PACKAGES = {"yaml": "pyyaml", "skimage": "scikit-image", "sklearn": "scikit-learn", "PIL": "pillow"}  # of modules that are named otherwise
 
 
 def _stages(name: str, kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> None:
@@ -114,17 +118,39 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a question mark
+    arm(os.environ)
+    signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))  # where no training keeps its work first
     try:
         app()
     except AfnoError as error:
-        if "--json" in sys.argv:
-            import json
+        _tell(error)
+    except RuntimeError as error:
+        from afno_repro.suite.launch import left_alone
 
-            print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+        told = left_alone(error)
+        if told is None:
+            raise
+        _tell(told)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in ("", "afno_repro"):
+            raise
+        package = PACKAGES.get(module, module)
+        _tell(DataError(f"the package {package} is not installed\n  pip install {package}"))
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of standard output left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+
+
+def _tell(error: AfnoError) -> NoReturn:
+    """Print a mistake, as JSON too where that was asked for, and end with its exit code."""
+    from afno_repro.suite.escape import visible
+
+    if "--json" in sys.argv:
+        import json
+
+        print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+    print(visible(str(error)), file=sys.stderr)
+    sys.exit(error.exit_code)

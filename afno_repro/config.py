@@ -6,7 +6,7 @@ No field has a default: the spec says everything, so an edited default can never
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,8 +92,8 @@ def canonical_json(config: RunConfig) -> str:
 
     `init` is left out where it is None, so that runs from scratch keep the digest they had before it existed.
     """
-    tree = {key: value for key, value in asdict(config).items() if key != "init" or value is not None}
-    return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    tree = {key: value for key, value in vars(config).items() if key != "init" or value is not None}
+    return json.dumps(tree, default=vars, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(config: RunConfig) -> str:

@@ -1,5 +1,6 @@
 """Errors that a user can mend, each with the exit code that the command line returns for it."""
 
+import signal
 from dataclasses import dataclass, replace
 
 
@@ -62,10 +63,10 @@ class Diverged(AfnoError):
 
 
 class Interrupted(AfnoError):
-    """A signal asked the command to stop; the exit code is the shell's for that signal."""
+    """A signal asked the command to stop; the exit code is the shell's for that signal, SIGTERM's for SIGUSR1, with which schedulers ask first."""
 
     def __init__(self, signal_number: int):
-        self.exit_code = 128 + signal_number
+        self.exit_code = 128 + (signal.SIGTERM if signal_number == signal.SIGUSR1 else signal_number)
         super().__init__(f"stopped by signal {signal_number}; the same command continues")
 
 

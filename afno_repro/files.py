@@ -1,51 +1,102 @@
-"""Writing that a killed process cannot tear: every file is the old one or the new one, whole."""
+"""Writing that a killed process cannot tear: every file is the old one or the new one, whole. What it leaves behind is swept later."""
 
+import errno
+import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from afno_repro.errors import StorageError
+from afno_repro.faults import fault
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an operating system's refusal into a StorageError that names the path."""
+def storage_errors(path: Path, needed: int = 0) -> Iterator[None]:
+    """Turn an operating system's refusal into a StorageError that names the path, and the bytes needed where the disk is full."""
     try:
         yield
     except OSError as error:
+        if error.errno in FULL:
+            raise StorageError(f"{path}: {error.strerror}: {_space(path, needed)}") from error
         raise StorageError(f"{path}: {error.strerror or error}") from error
 
 
+def check_space(folder: Path, needed: int) -> None:
+    """Raise StorageError unless so many bytes are free where the folder, which exists, lies."""
+    if shutil.disk_usage(folder).free < needed:
+        raise StorageError(f"{folder}: not enough space: {_space(folder, needed)}")
+
+
+def _space(path: Path, needed: int) -> str:
+    here = next(each for each in (path, *path.absolute().parents) if each.exists())
+    numbers = " and ".join([f"{needed / 2**20:.1f} MiB needed"] * (needed > 0) + [f"{shutil.disk_usage(here).free / 2**20:.1f} MiB free"])
+    return f"{numbers}\n  make room, or name another folder with --runs; the same command continues"
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write beside the file, flush to the disk, then rename over it."""
-    with storage_errors(path):
+    """Write beside the file, flush to the disk, then rename over it. Raises StorageError; the old file is then still there."""
+    content = data.encode() if isinstance(data, str) else data
+    with storage_errors(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
-                file.write(data.encode() if isinstance(data, str) else data)
+            temporary.unlink(missing_ok=True)
+            with temporary.open("xb") as file:  # never through a link that somebody put there
+                fault(f"{path.name}: opened")
+                file.write(content)
                 file.flush()
+                fault(f"{path.name}: written")
                 os.fsync(file.fileno())
+            fault(f"{path.name}: flushed")
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+        fault(f"{path.name}: renamed")
         sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
     """Flush a folder's own entries, so that a rename in it survives a crash."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
+    with _opened(path) as descriptor:
         os.fsync(descriptor)
+
+
+@contextmanager
+def alone_in(*folders: Path) -> Iterator[None]:
+    """Wait until no other process is in a block like this with the first folder; makes it, and sweeps them all."""
+    with storage_errors(folders[0]):
+        folders[0].mkdir(parents=True, exist_ok=True)
+    with _opened(folders[0]) as descriptor:
+        with storage_errors(folders[0]):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            for folder in folders:
+                sweep(folder)
+        yield
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder; nobody else may be writing there."""
+    for stale in folder.glob(".*.tmp"):
+        stale.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
 def check_writable(folder: Path) -> None:
     """Raise StorageError unless files can be made in the folder, which is made if it does not exist."""
-    probe = folder / f".write-test.{os.getpid()}"
+    probe = folder / f".write-test.{os.getpid()}.tmp"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)

@@ -189,7 +189,7 @@ def test_all_mistakes_of_a_spec_are_told_at_once(tmp_path, command):
 
 IMAGENET = SMALL.replace(
     "data: {name: photos, image_size: 16, fraction: 1.0, seed: 0, train: [coffee], test: [flower], train_crops: 24, test_crops: 8, side: [32, 200]}",
-    "data: {name: imagenet, image_size: 16, fraction: 1.0, seed: 0, crop_fraction: 0.875}",
+    "data: {name: imagenet, image_size: 16, fraction: 1.0, seed: 0, crop_fraction: 0.875, skip: []}",
 ).replace("augment: {name: flip}", "augment: {name: random_crop, side: [0.5, 1.0]}")
 
 
@@ -279,3 +279,14 @@ def test_a_published_checkpoint_is_converted_and_another_format_is_refused(tmp_p
     afno("convert", "gfnet.pth", "--format", "segformer", "--out", "other.safetensors", root=tmp_path, expect=2)
     afno("convert", "nothing.pth", "--format", "gfnet", "--out", "other.safetensors", root=tmp_path, expect=3)
     assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_a_package_that_is_not_installed_is_named_and_other_commands_go_on(tmp_path):
+    import os
+
+    write_spec(tmp_path)
+    (tmp_path / "absent").mkdir()
+    (tmp_path / "absent" / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "absent")}
+    assert "pip install torch" in afno("run", "small", "--device", "cpu", root=tmp_path, env=environment, expect=3).stderr
+    afno("list", root=tmp_path, env=environment)

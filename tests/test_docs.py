@@ -87,6 +87,11 @@ def test_every_file_that_the_pages_name_is_there(path):
     )
 
 
+@pytest.mark.parametrize(("path", "test"), re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", "\n".join(PAGES.values())))
+def test_every_test_that_the_pages_name_is_there(path, test):
+    assert f"def {test}(" in (ROOT / path).read_text()
+
+
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory):
     """A folder with the committed specs, in which Table 5 was run at smoke scale."""

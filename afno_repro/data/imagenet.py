@@ -19,7 +19,9 @@ from afno_repro.errors import DataError, require
 LAYOUT = "imagenet/train/CLASS/*.JPEG and imagenet/val/CLASS/*.JPEG"
 SOURCE = "ImageNet-1k comes from image-net.org, after registration"
 PLACE = "name its parent folder with --data or AFNO_DATA"
+SHOWN = 5  # names in a message
 SUFFIXES = {".jpeg", ".jpg", ".png"}
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # whatever the name ends in; Pillow's other readers run programs or fail in other ways
 BROKEN = (OSError, ValueError, TypeError, SyntaxError, EOFError, struct.error, zlib.error, TokenError, OverflowError, MemoryError, Image.DecompressionBombError)
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of more than 8 bits, which Pillow would clip
 
@@ -47,15 +49,18 @@ class Folder:
         try:
             image = read_image(file)
         except DataError as error:
-            raise DataError(f"imagenet: image {index}: {error}") from error
+            name = file.relative_to(file.parents[2])
+            hint = f"\n  to train without it, add {name} to the data's skip in the spec" if name.parts[0] == "train" else ""
+            raise DataError(f"imagenet: image {index}: {error}{hint}") from error
         label = None if self.labels is None else torch.tensor(self.labels[file.parent.name])
         return image if self.crop_fraction is None else center_square(image, self.image_size, self.crop_fraction), label
 
 
-def imagenet(image_size: int, fraction: float, seed: int, root: Path, crop_fraction: float) -> tuple[Folder, Folder]:
+def imagenet(image_size: int, fraction: float, seed: int, root: Path, crop_fraction: float, skip: list[str]) -> tuple[Folder, Folder]:
     """Training and validation images; `fraction` of each class (chosen by `seed`) is trained on.
 
-    `crop_fraction` is the share of the short side that the validation's central square takes.
+    `crop_fraction` is the share of the short side that the validation's central square takes. `skip` names broken training images,
+    like train/CLASS/NAME.JPEG, to train without; what is evaluated is never left out.
     """
     require(
         (0 < fraction <= 1, "fraction", f"imagenet: must lie in (0, 1], is {fraction}"),
@@ -63,12 +68,23 @@ def imagenet(image_size: int, fraction: float, seed: int, root: Path, crop_fract
     )
     folder = root / "imagenet"
     train, val = (class_files(folder / split) for split in ("train", "val"))
+    train = _without(train, skip, folder)
     names, evaluated = ([files[0].parent.name for files in split] for split in (train, val))
     classes = names if set(evaluated) <= set(names) else None
     rng = np.random.default_rng(seed)
     kept = [files[i] for files in train for i in sorted(rng.permutation(len(files))[: max(1, round(fraction * len(files)))])]
     validation = Folder([f for files in val for f in files], folder, image_size, crop_fraction, classes)
     return Folder(kept, folder, image_size, None, classes), validation
+
+
+def _without(files: list[list[Path]], skip: list[str], folder: Path) -> list[list[Path]]:
+    """The training files less those to skip. Raises ConfigError for a name that is none of them."""
+    found = {str(file.relative_to(folder)) for each in files for file in each} if skip else set()
+    strange = sorted(set(skip) - found)
+    hint = f"imagenet: {', '.join(strange[:SHOWN])}: no such training image; a name is like {min(found, default='train/CLASS/NAME.JPEG')}"
+    require((not strange, "skip", hint))
+    kept = [[file for file in each if str(file.relative_to(folder)) not in skip] for each in files] if skip else files
+    return [each for each in kept if each]
 
 
 def class_files(folder: Path) -> list[list[Path]]:
@@ -88,7 +104,7 @@ def class_files(folder: Path) -> list[list[Path]]:
 def read_image(path: Path) -> Tensor:
     """A file as uint8 (3, height, width); grey and CMYK images become RGB, alpha is dropped. Raises DataError for a broken one."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.mode in DEEP:
                 raise DataError(f"{path}: not a readable image (more than 8 bits a channel, mode {image.mode}: convert it to 8)")
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from afno_repro.data.imagenet import BROKEN, PLACE, failures, read_image
+from afno_repro.data.imagenet import BROKEN, FORMATS, PLACE, failures, read_image
 from afno_repro.data.transforms import IGNORED, Example, resize_example
 from afno_repro.errors import DataError
 
@@ -184,7 +184,7 @@ def read_mask(path: Path) -> Array:
         if path.suffix.lower() == ".npy":
             ids = np.array(plane(path))
         else:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 ids, mode = np.array(image), image.mode
                 if mode not in MASK_MODES:
                     raise ValueError(f"mode {mode}, but a mask holds one class id a pixel")
@@ -198,7 +198,7 @@ def read_mask(path: Path) -> Array:
 
 def plane(path: Path) -> Array:
     """The array of a .npy file; of a three-dimensional one the first channel."""
-    array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array: Array = np.lib.format.open_memmap(path, mode="r")  # not np.load, which takes an archive of arrays too
     if array.ndim == 3 and array.size:
         array = array[0] if array.shape[0] == 1 else array[..., 0]
     return array
@@ -234,7 +234,7 @@ def _size_of(path: Path) -> tuple[int, int]:
         if path.suffix.lower() == ".npy":
             height, width = plane(path).shape
             return height, width
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return image.height, image.width
     except BROKEN as error:
         raise DataError(f"{path}: not a readable file ({error})") from error

@@ -82,4 +82,13 @@ def _own_group(worker: int) -> None:
 def loader(samples: Samples, batches: TrainingBatches | list[list[Key]], num_workers: int, pin_memory: bool) -> DataLoader[Any]:
     """Batches of samples, prepared by `num_workers` other processes (0: by this one)."""
     generator = Generator().manual_seed(0)
-    return DataLoader(samples, batch_sampler=batches, num_workers=num_workers, generator=generator, pin_memory=pin_memory, worker_init_fn=_own_group)
+    context = "fork" if num_workers else None  # a run side by side with others would else inherit spawn, and import torch anew in every one
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        generator=generator,
+        pin_memory=pin_memory,
+        worker_init_fn=_own_group,
+        multiprocessing_context=context,
+    )

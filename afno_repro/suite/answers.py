@@ -15,7 +15,7 @@ from afno_repro.suite.reproduce import Prepared, prepare
 from afno_repro.suite.spec import SCALES
 from afno_repro.suite.store import Store, published
 from afno_repro.suite.table import Table
-from afno_repro.suite.terminal import print_grid
+from afno_repro.suite.terminal import print_grid, say
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ def tables(places: Places, built: list[Table], scale: str, choice: Choice) -> An
             titles = len(table.spec.structure.row_title)
             header, lines = grid(table, [column for column in table.columns if column.printed], brief=True)
             print_grid(f"{table.spec.structure.title} ({table.scale} scale)", header, lines, whole=titles if titles <= 2 else 0)
-            print("paper: = stated, ~ assumed, ! differs")
-            print(f"{folder / table.spec.name}.md, .csv; all cells in {folder / 'cells.csv'}, claims in {folder / 'claims.csv'}")
+            say("paper: = stated, ~ assumed, ! differs")
+            say(f"{folder / table.spec.name}.md, .csv; all cells in {folder / 'cells.csv'}, claims in {folder / 'claims.csv'}")
 
     return Answer(value, show)
 
@@ -77,7 +77,7 @@ def plan(places: Places, prepared: Prepared, scale: str, machine: Machine) -> An
             lines += [["total", "", "", *_expected(value[-1])]] if each is prepared.plans[-1] else []
             print_grid(f"Plan of {each.spec.name} at {scale} scale", ["row, stage", "seed", "state", "steps", "time", "memory", "disk"], lines)
         for note in [*dict.fromkeys(prepared.absent.values()), *_expectations(value, machine, len(found), len(prepared.absent))]:
-            print(note)
+            say(note)
 
     return Answer(value, show)
 
@@ -121,9 +121,9 @@ def rewritten(places: Places, built: dict[str, list[Table]]) -> Answer:
 
     def show() -> None:
         if not value:
-            print("there are no records to build tables from; afno run table2 makes some")
+            say("there are no records to build tables from; afno run table2 makes some")
         for entry in value:
-            print(f"{entry['file']}: " + ", ".join(f"{count} {state}" for state, count in entry["cells"].items()))
+            say(f"{entry['file']}: " + ", ".join(f"{count} {state}" for state, count in entry["cells"].items()))
 
     return Answer(value, show)
 
@@ -147,7 +147,7 @@ def overview(places: Places, scales: list[str]) -> Answer:
     def show() -> None:
         lines = [[e["table"], e["scale"], f"{e['done']}/{e['runs']}", some(e["missing"]), e["title"]] for e in value]
         print_grid("Specs", ["table", "scale", "runs", "missing", "title"], lines)
-        print("disk: " + ", ".join(f"{folder} {_disk(folder)}" for folder in (places.runs, places.root / "results")))
+        say("disk: " + ", ".join(f"{folder} {_disk(folder)}" for folder in (places.runs, places.root / "results")))
 
     return Answer(value, show)
 
@@ -198,6 +198,6 @@ def checked(places: Places, name: str, scale: str, machine: Machine) -> Answer:
 
     def show() -> None:
         for entry in value:
-            print(f"{entry['table']} at {entry['scale']} scale: sound, {entry['runs']} runs")
+            say(f"{entry['table']} at {entry['scale']} scale: sound, {entry['runs']} runs")
 
     return Answer(value, show)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from afno_repro.config import Part, RunConfig
+from afno_repro.config import ModelConfig, Part, RunConfig
 from afno_repro.data import DATASETS
 from afno_repro.data import GIVEN as DATA_GIVEN
 from afno_repro.data.transforms import AUGMENTS
@@ -16,6 +16,7 @@ from afno_repro.suite.plan import Plan, Run, located, stage_scale, stage_tree
 from afno_repro.tasks import TASKS
 from afno_repro.visualize.visuals import VISUALS
 
+MAX_SIZE, MAX_LAYERS = 2**16, 1000  # of a model: any whole number, and layers of a stage
 PROFILES: dict[str, Any] = {"count": CountingRule, "latency": Latency}
 
 
@@ -39,10 +40,7 @@ def config_problems(config: RunConfig) -> list[Problem]:
     """Names, options and sizes of one run that cannot be used, keyed from the stage."""
     problems: list[Problem] = []
     if config.model is not None:
-        try:
-            check_model(config.model, config.data.image_size)
-        except ConfigError as error:
-            problems += error.within("model").problems
+        problems += _size_problems(config.model, config.data.image_size) or _model_problems(config.model, config.data.image_size)
     if config.kind == "profile":
         return problems + _part_problems(config.task, PROFILES, (), "task", construct=True)
     shows = config.kind == "visualize"
@@ -64,6 +62,28 @@ def config_problems(config: RunConfig) -> list[Problem]:
         augment = {key: value for key, value in config.train.augment.items() if key != "name"}
         part = Part(config.train.augment["name"], augment)
         problems += ConfigError(*_part_problems(part, AUGMENTS, ("example", "size", "rng"), "augment")).within("train").problems
+    return problems
+
+
+def _model_problems(model: ModelConfig, image_size: int) -> list[Problem]:
+    try:
+        check_model(model, image_size)
+    except ConfigError as error:
+        return list(error.within("model").problems)
+    except RuntimeError as error:  # PyTorch refuses a tensor of more bytes than it can count
+        return [Problem(f"no memory holds this model ({str(error).splitlines()[0]})", ("model",))]
+    return []
+
+
+def _size_problems(model: ModelConfig, image_size: int) -> list[Problem]:
+    """Sizes beyond any network's, with which looking at the model would not end."""
+    parts = {"backbone": model.backbone, "mixer": model.mixer, "head": model.head}
+    sizes: dict[tuple[str, ...], Any] = {("model", kind, key): value for kind, part in parts.items() if part for key, value in part.options.items()}
+    problems = []
+    for key, value in {**sizes, ("data", "image_size"): image_size}.items():
+        largest = MAX_LAYERS if key[-1] in ("depth", "depths") else MAX_SIZE
+        if any(isinstance(one, int) and one > largest for one in (value if isinstance(value, list) else [value])):
+            problems.append(Problem(f"must be at most {largest}, is {value!r}", key))
     return problems
 
 

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from afno_repro.suite.render import md, percent
+from afno_repro.suite.escape import md
+from afno_repro.suite.render import percent
 from afno_repro.suite.spec import Column, Row
 from afno_repro.suite.table import Cell, Table
 

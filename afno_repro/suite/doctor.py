@@ -10,7 +10,7 @@ from afno_repro.errors import StorageError
 from afno_repro.files import check_writable
 from afno_repro.suite.answers import Answer
 from afno_repro.suite.places import Places
-from afno_repro.suite.store import code_version, cores, device_name
+from afno_repro.suite.provenance import code_version, cores, device_name
 from afno_repro.suite.terminal import print_grid
 
 

@@ -1,11 +1,10 @@
 """A document's parts, and its Markdown: paragraphs, lists, tables and figures in sections, written the same in every form."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from afno_repro.suite.render import md
+from afno_repro.suite.escape import md, md_code, md_start, plain
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def spans(text: Text) -> tuple[Span, ...]:
     """A text's spans, without control characters and with plain spaces: the same words in every form."""
     parts = text if isinstance(text, tuple) else (text,)
     found = [part if isinstance(part, Span) else Span(part) for part in parts]
-    return tuple(Span("".join(c for c in re.sub(r"\s+", " ", span.text) if c.isprintable()), span.kind, span.link) for span in found)
+    return tuple(Span(plain(span.text), span.kind, span.link) for span in found)
 
 
 def markdown(document: Document) -> str:
@@ -128,8 +127,7 @@ def _grid(grid: Grid) -> str:
 
 
 def _start(text: Text) -> str:
-    """Words that begin a block: what begins like a heading, a list or a quotation is none."""
-    return re.sub(r"^(\d+(?=[.)](?:\s|$))|(?=[#>+=~-]))", r"\1\\", _words(text))
+    return md_start(_words(text))
 
 
 def _words(text: Text) -> str:
@@ -137,10 +135,10 @@ def _words(text: Text) -> str:
 
 
 def _span(span: Span) -> str:
-    if span.kind == "code" and span.text and not set(span.text) & set("`<>&\\|"):
-        words = f"`{span.text}`"
+    if span.kind == "code":
+        words = md_code(span.text)
     else:
-        words = md(re.sub(r"[\\`*\[\]~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", span.text))
+        words = md(span.text)
         mark = {"em": "*", "strong": "**"}.get(span.kind, "") if words.strip() == words else ""
         words = f"{mark}{words}{mark}" if words else ""
     return f"[{words}]({quote(span.link, safe='#/._-')})" if span.link else words

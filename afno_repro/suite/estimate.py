@@ -28,8 +28,8 @@ from afno_repro.fills import FILLS
 from afno_repro.models import build_model
 from afno_repro.profiling.flops import CountingRule, count
 from afno_repro.suite.plan import Run
+from afno_repro.suite.record import Record
 from afno_repro.suite.reproduce import on
-from afno_repro.suite.store import Record
 from afno_repro.tasks.inpainting import Inpainting
 from afno_repro.tasks.segmentation import Segmentation
 from afno_repro.training.checkpoint import KEPT

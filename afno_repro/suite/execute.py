@@ -10,8 +10,10 @@ from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, Diverged, Interrupted, LockedError
 from afno_repro.suite.executors import EXECUTORS, Outcome, Report
 from afno_repro.suite.plan import Run
+from afno_repro.suite.provenance import device_name, provenance
+from afno_repro.suite.record import Record
 from afno_repro.suite.resolve import TRAINED
-from afno_repro.suite.store import Record, Store, device_name, provenance
+from afno_repro.suite.store import Store, weights_checksum
 from afno_repro.training import engine
 
 
@@ -56,7 +58,10 @@ def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: P
     except Exception:
         store.fail(directory, traceback.format_exc())
         raise
-    made_with = provenance(device_name(machine.device), machine, time.monotonic() - started, result.data)
+    made_with = provenance(device_name(machine.device), machine, time.monotonic() - started, result.data) | {
+        "weights": weights_checksum(directory),
+        "skipped": len(run.config.data.options.get("skip", [])),
+    }
     record = Record(run.id, run.digest, run.config, outcome, result.metrics, result.repeats, made_with)
     store.finish(record, result.arrays, directory)
     return record
@@ -72,7 +77,7 @@ def _outcome(run: Run, machine: Machine, directory: Path, report: Report) -> tup
         if not out_of_memory(error):
             raise
         engine.meet()
-        return "out_of_memory", Outcome({})
+        return "out_of_memory", Outcome({"peak_memory_mib": engine.peak_memory_mib(machine.device)})
 
 
 def out_of_memory(error: BaseException) -> bool:

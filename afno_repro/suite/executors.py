@@ -14,12 +14,12 @@ from torch import Tensor
 from afno_repro.config import Machine, RunConfig
 from afno_repro.data import load_data
 from afno_repro.data.samples import VALIDATION, sample_rng
-from afno_repro.errors import DataError, Diverged
+from afno_repro.errors import DataError, Diverged, StorageError
 from afno_repro.fills import FILLS
 from afno_repro.models import build_model
 from afno_repro.profiling.flops import CountingRule, count
 from afno_repro.profiling.measure import Latency, latencies_s
-from afno_repro.suite.store import Store
+from afno_repro.suite.store import WEIGHTS, Store, weights_checksum
 from afno_repro.tasks.inpainting import Inpainting
 from afno_repro.training import engine
 from afno_repro.training.evaluation import validation_loader
@@ -108,7 +108,8 @@ def trunk_weights(digest: str, machine: Machine) -> Weights:
 def weights_of(digest: str, machine: Machine) -> Weights:
     """A finished run's weights.
 
-    Raises Diverged or MemoryError when that run ended so, DataError when it is not finished.
+    Raises Diverged or MemoryError when that run ended so, DataError when it is not finished, StorageError when they are not those
+    that its record names.
     """
     store = Store(machine.runs_root)
     directory, record = store.find(digest), store.record(digest)
@@ -118,7 +119,9 @@ def weights_of(digest: str, machine: Machine) -> Weights:
         raise Diverged(f"{record.run_id}, from which this run starts, diverged")
     if record.outcome == "out_of_memory":
         raise MemoryError(f"{record.run_id}, from which this run starts, ran out of memory")
-    return read_state_dict(directory / "weights.safetensors")
+    if (checksum := record.provenance.get("weights")) not in (None, weights_checksum(directory)):
+        raise StorageError(f"{directory / WEIGHTS}: not the weights that were written ({checksum})\n  remove {directory} to train this run again")
+    return read_state_dict(directory / WEIGHTS)
 
 
 EXECUTORS: dict[str, Callable[[RunConfig, Machine, Path, Report], Outcome]] = {

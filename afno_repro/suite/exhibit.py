@@ -15,10 +15,10 @@ from afno_repro.errors import ConfigError, DataError, Problem
 from afno_repro.files import write_atomic
 from afno_repro.models import build_model
 from afno_repro.options import suggest
+from afno_repro.suite.escape import csv_lines
 from afno_repro.suite.executors import first_images
 from afno_repro.suite.figures import FORMATS, function, radius_csv
 from afno_repro.suite.plan import Choice, Run, plan_runs
-from afno_repro.suite.render import csv_lines
 from afno_repro.suite.spec import Spec
 from afno_repro.suite.store import Store
 from afno_repro.visualize.pictures import Pictures

@@ -7,8 +7,10 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+from afno_repro.errors import DataError
 from afno_repro.files import write_atomic
-from afno_repro.suite.render import csv_lines, records_folder
+from afno_repro.suite.escape import csv_lines, drawable
+from afno_repro.suite.render import records_folder
 from afno_repro.suite.spec import Row
 from afno_repro.suite.store import committed_name, read_arrays
 from afno_repro.suite.table import Table
@@ -49,10 +51,10 @@ def families(table: Table, records: Path, options: Mapping[str, Any], path: Path
     for row in table.spec.rows:
         x, y = (table.cells[row.key, options[axis]] for axis in ("x", "y"))
         if x.value is not None and y.value is not None:
-            lines.setdefault(family(row), []).append((x.value, y.value, y.spread))
+            lines.setdefault(drawable(family(row)), []).append((x.value, y.value, y.spread))
         elif x.value is not None and row.quoted:
-            unplaced[row.title[0]] = x.value
-    labels = [f"{columns[options[axis]].title} ({columns[options[axis]].unit})" for axis in ("x", "y")]
+            unplaced[drawable(row.title[0])] = x.value
+    labels = [drawable(f"{columns[options[axis]].title} ({columns[options[axis]].unit})") for axis in ("x", "y")]
     if lines:
         family_curves(lines, unplaced, (f"{labels[0]} of the paper's network", labels[1]), path)
     return bool(lines)
@@ -73,9 +75,9 @@ def ablation(table: Table, records: Path, options: Mapping[str, Any], path: Path
             cells = [(float((row.model or {})["mixer"][options["option"]]), table.cell(row, column)) for row in table.spec.rows]
             points = [(x, cell.value, cell.spread) for x, cell in cells if cell.value is not None]
             if points:
-                curves[f"{column.title} ({column.unit})"] = points
+                curves[drawable(f"{column.title} ({column.unit})")] = points
     if curves:
-        ablation_curves(curves, options["axis"], options["linear_below"], options["peak"], path)
+        ablation_curves(curves, drawable(options["axis"]), options["linear_below"], options["peak"], path)
     return bool(curves)
 
 
@@ -86,21 +88,32 @@ def training(table: Table, records: Path, options: Mapping[str, Any], path: Path
     runs: dict[str, list[dict[str, list[float]]]] = {}
     for row in table.spec.rows:
         for log in sorted(records.glob(f"{row.key}.{options['stage']}.*.csv")):
-            with log.open() as file:
-                lines = list(csv.DictReader(file))
-            runs.setdefault(row.title[-1], []).append({key: [float(line[key]) for line in lines] for key in ("step", "loss")})
+            runs.setdefault(drawable(row.title[-1]), []).append(read_log(log))
     if runs:
         training_curves(runs, path)
     return bool(runs)
 
 
+def read_log(path: Path) -> dict[str, list[float]]:
+    """Steps and losses of a run's log. Raises DataError when it is none."""
+    try:
+        with path.open() as file:
+            lines = list(csv.DictReader(file))
+        return {key: [float(line[key]) for line in lines] for key in ("step", "loss")}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(f"{path}: is no log of a training ({error})") from None
+
+
 def arrays(table: Table, records: Path, stage: str) -> dict[str, dict[str, Any]]:
-    """What the pictures of a stage are drawn from, by the row's title; rows without any are left out."""
+    """What the pictures of a stage are drawn from, by the row's title; rows without any are left out. Raises DataError for a broken file."""
     found = {}
     for row in table.spec.rows:
         files = sorted(records.glob(committed_name(row.key, stage, 0).replace(".0.json", ".*.npz")))
         if files:
-            found[row.title[-1]] = read_arrays(files[0])
+            try:
+                found[row.title[-1]] = read_arrays(files[0])
+            except ValueError as error:
+                raise DataError(str(error)) from None
     return found
 
 
@@ -131,13 +144,13 @@ def function(draw: str) -> Callable[..., None]:
     """A drawing function by its name; matplotlib is imported only where something is drawn."""
     from afno_repro.visualize import drawing, panels
 
-    found: Callable[..., None] = {
+    draws: dict[str, Callable[..., None]] = {
         "clusters": drawing.clusters_figure,
         "spectra": lambda rows, path: drawing.spectra_figure(next(iter(rows.values())), path),
         "triptychs": panels.triptych_figure,
         "overlays": panels.overlay_figure,
-    }[draw]
-    return found
+    }
+    return lambda rows, path: draws[draw]({drawable(title): found for title, found in rows.items()}, path)
 
 
 FIGURES: dict[str, Draw] = {

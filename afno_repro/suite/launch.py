@@ -8,21 +8,22 @@ behind when it is killed, and logs every exit code.
 import math
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from subprocess import DEVNULL, Popen
-from tempfile import TemporaryFile
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
 
 from afno_repro.config import Machine
-from afno_repro.errors import ConfigError
+from afno_repro.errors import AfnoError, ConfigError, Interrupted
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "MASTER_ADDR", "MASTER_PORT")
 LAUNCHER = "AFNO_LAUNCHER"  # the process that must be the parent of those it started
+MEETING = "AFNO_MEETING"  # the file at which they meet: on one machine nothing listens to others
 COMMAND = ("-m", "afno_repro")
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 GRACE_S = 10.0  # for the others to end by themselves after one failed, and again before they are killed
@@ -37,6 +38,7 @@ def take_place(machine: Machine, nodes: int, environment: Mapping[str, str]) -> 
     for names in (TORCHRUN, SRUN):
         if all(name in environment for name in names):
             rank, ranks, local_rank, host, port = (environment[name] for name in names)
+            address = environment.get(MEETING, f"tcp://{host}:{port}")
             if int(ranks) == machine.devices == 1:
                 return False
             if int(ranks) != machine.devices:
@@ -44,7 +46,7 @@ def take_place(machine: Machine, nodes: int, environment: Mapping[str, str]) -> 
             from afno_repro.training.engine import Place, join
 
             parent = int(environment[LAUNCHER]) if LAUNCHER in environment else os.getppid()
-            join(Place(int(rank), int(ranks), int(local_rank), f"{host}:{port}", parent), machine.device)
+            join(Place(int(rank), int(ranks), int(local_rank), address, parent), machine.device)
             return True
     if nodes > 1:
         raise ConfigError(
@@ -54,6 +56,12 @@ def take_place(machine: Machine, nodes: int, environment: Mapping[str, str]) -> 
     return False
 
 
+def left_alone(error: BaseException) -> AfnoError | None:
+    """What to tell of an error outside of a run that says that another process ended, or does not come; None of any other."""
+    engine = sys.modules.get("afno_repro.training.engine")
+    return AfnoError(f"{engine.why_deserted(error)}so the command stopped; the same command continues") if engine and engine.deserted(error) else None
+
+
 def launch(arguments: Sequence[str], devices: int, environment: Mapping[str, str]) -> int:
     """Run this command once for each device of this machine, and pass signals on; returns its exit code.
 
@@ -61,17 +69,19 @@ def launch(arguments: Sequence[str], devices: int, environment: Mapping[str, str
     """
     with ExitStack() as stack:
         said = [None, *(stack.enter_context(TemporaryFile()) for _ in range(1, devices))]
-        port = _free_port()
-        processes = [_start(arguments, rank, devices, port, said[rank], environment) for rank in range(devices)]
+        meeting = Path(stack.enter_context(TemporaryDirectory(prefix="afno-"))) / "meeting"
+        processes = [_start(arguments, rank, devices, meeting, said[rank], environment) for rank in range(devices)]
         with _passing_on(processes) as passed:
-            failed = _wait(processes)
+            failed, asked = _wait(processes)
         if failed is None:
             return 0
         if passed:
-            return 128 + passed[0]
+            return Interrupted(passed[0]).exit_code
         code = processes[failed].returncode
-        for process, words in zip(processes, said, strict=True):
-            if words is not None and (process.returncode == 1 or process.returncode == code != processes[0].returncode):
+        for rank, (process, words) in enumerate(zip(processes, said, strict=True)):
+            if words is not None and (asked or process.returncode == 1 or process.returncode == code != processes[0].returncode):
+                if asked:
+                    print(f"process {rank} of 0 to {devices - 1}:", file=sys.stderr)
                 words.seek(0)
                 print(words.read().decode(errors="replace"), end="", file=sys.stderr)
         if code < 0:
@@ -79,16 +89,11 @@ def launch(arguments: Sequence[str], devices: int, environment: Mapping[str, str
         return code if code > 0 else 1
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def _start(arguments: Sequence[str], rank: int, ranks: int, port: int, said: IO[bytes] | None, outer: Mapping[str, str]) -> "Popen[bytes]":
+def _start(arguments: Sequence[str], rank: int, ranks: int, meeting: Path, said: IO[bytes] | None, outer: Mapping[str, str]) -> "Popen[bytes]":
     """One of the processes, in a group of its own: the terminal's signals reach it through this one alone, and once."""
-    values = (str(rank), str(ranks), str(rank), "127.0.0.1", str(port))
-    environment = {**outer, **dict(zip(TORCHRUN, values, strict=True)), LAUNCHER: str(os.getpid())}
+    values = (str(rank), str(ranks), str(rank), "127.0.0.1", "0")
+    here = {LAUNCHER: str(os.getpid()), MEETING: meeting.as_uri(), "GLOO_SOCKET_IFNAME": "lo"}
+    environment = {**outer, **dict(zip(TORCHRUN, values, strict=True)), **here}
     command = [sys.executable, *COMMAND, *arguments]
     return Popen(command, env=environment, stdin=DEVNULL, stdout=DEVNULL if rank else None, stderr=said, process_group=0)
 
@@ -111,24 +116,29 @@ def _passing_on(processes: Sequence["Popen[bytes]"]) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _wait(processes: Sequence["Popen[bytes]"]) -> int | None:
-    """Wait for all; returns the first that failed. Once one has, the others have a while to notice, then are stopped, then killed.
+def _wait(processes: Sequence["Popen[bytes]"]) -> tuple[int | None, bool]:
+    """Wait for all; returns the first that failed, and whether others were asked where they are.
 
-    An exit code above 128 is no failure that others must notice: all were asked to stop, and the first may still be writing.
+    They have a while to notice, then are asked if the first told no mistake, then stopped, then killed. An exit code above 128 is no
+    failure that others must notice: all were asked to stop, and the first may still be writing.
     """
     failed: int | None = None
-    measures = [(Popen.terminate, GRACE_S), (Popen.kill, 2 * GRACE_S)]
+    asked = False
+    measures = [(signal.SIGUSR2, GRACE_S), (signal.SIGTERM, GRACE_S + 1), (signal.SIGKILL, 2 * GRACE_S + 1)]
     broken_at = math.inf
     while True:
         codes = [process.poll() for process in processes]
         if failed is None and any(codes):  # 1 may only say that another one ended
             failed = min((rank for rank, code in enumerate(codes) if code), key=lambda rank: codes[rank] == 1)
         if None not in codes:
-            return failed
+            return failed, asked
         if any(code and code < 128 for code in codes):
             broken_at = min(broken_at, time.monotonic())
         if measures and time.monotonic() - broken_at >= measures[0][1]:
             measure, _ = measures.pop(0)
+            if measure == signal.SIGUSR2 and processes[failed or 0].returncode != 1:
+                continue
+            asked |= measure == signal.SIGUSR2
             for process in processes:
-                measure(process)
+                process.send_signal(measure)
         time.sleep(POLL_S)

@@ -22,6 +22,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from afno_repro.suite.escape import plain, visible
 from afno_repro.suite.plan import Run
 from afno_repro.suite.terminal import Place, Show, Step, ending, title
 
@@ -89,7 +90,7 @@ class LiveTable(Show):
             self.note(self.summary())
 
     def note(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(visible(text), highlight=False, markup=False)
 
     def plan(self, places: Sequence[Place]) -> None:
         self.places = places
@@ -204,7 +205,7 @@ class LiveTable(Show):
             bar = [ProgressBar(step.total if step else 1, step.step if step else 0, width=BAR)] if bars else []
             values = [f"{key} {value:.4g}" for key, value in step.metrics.items()] if step else []
             rate = f"{step.images_per_s:.0f}" if step else ""
-            drawn.add_row(escape(name), *bar, going.percent, rate, going.left, escape("  ".join(values[:2])))
+            drawn.add_row(escape(name), *bar, going.percent, rate, going.left, escape(plain("  ".join(values[:2]))))
         if len(self.going) > shown:
             drawn.add_row(f"and {len(self.going) - shown} more")
         return drawn
@@ -212,7 +213,7 @@ class LiveTable(Show):
     def footer(self) -> Text:
         """Counts, and the newest result; on one line each."""
         lines = [self.summary(), *([self.newest] if self.newest else [])]
-        return Text("\n".join(lines), no_wrap=True, overflow="ellipsis", style="dim")
+        return Text("\n".join(map(plain, lines)), no_wrap=True, overflow="ellipsis", style="dim")
 
 
 def duration(seconds: float) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from afno_repro.config import Machine
 from afno_repro.errors import ConfigError, DataError
-from afno_repro.suite.store import cores
+from afno_repro.suite.provenance import cores
 
 CHECKPOINT_EVERY_S = 600.0  # besides the one at each epoch's end
 

@@ -3,6 +3,7 @@
 import base64
 import html
 from collections.abc import Iterator, Sequence
+from urllib.parse import quote
 
 from afno_repro.suite.document import Block, Document, Figure, Grid, Listing, Paragraph, Section, Span, Text, spans
 
@@ -177,7 +178,7 @@ def _span(span: Span) -> str:
         words = f"<{span.kind}>{words}</{span.kind}>"
     elif span.kind in TONES:
         words = f'<span class="tone {TONES[span.kind]}">{words}</span>'
-    return f'<a href="{html.escape(span.link)}">{words}</a>' if span.link else words
+    return f'<a href="{quote(span.link, safe="#/._-")}">{words}</a>' if span.link else words
 
 
 def _figure(figure: Figure, embedded: bool) -> str:

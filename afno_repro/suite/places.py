@@ -1,5 +1,6 @@
 """Where specs, results and runs lie, and the specs that a name on the command line means."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +32,12 @@ class Places:
     def group(self, name: str) -> list[str]:
         """The names of the specs of a group, like ablation; none where there is no such group."""
         named = re.compile(rf"^group:\s*{re.escape(name)}\s*$", re.MULTILINE)
-        return [each for each in self.spec_names() if named.search((self.experiments / f"{each}.yaml").read_text(errors="replace"))]
+        return [each for each in self.spec_names() if named.search(_text(self.experiments / f"{each}.yaml"))]
 
     def spec_path(self, name: str) -> Path:
         """A spec's file, from a name like `table2` or a path; raises ConfigError with the names there are."""
         path = Path(name) if name.endswith((".yaml", ".yml")) else self.experiments / f"{name}.yaml"
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path.is_file false for a name that no file can have
             names = self.spec_names()
             hint = suggest(name, [*names, "all"], "specs") if names else f"there is no folder {self.experiments} with specs; run in a checkout or give --root"
             raise ConfigError(Problem(f"there is no spec {name!r}", (), hint))
@@ -49,6 +50,14 @@ def load_specs(places: Places, name: str) -> list[tuple[Spec | None, list[Proble
     if not names:
         raise ConfigError(Problem(f"there are no specs in {places.experiments}", (), "run in a checkout or give --root"))
     return [read_spec(path := places.spec_path(each), _label(path, places)) for each in names]
+
+
+def _text(path: Path) -> str:
+    """A spec's text; none where it cannot be read, which is told when the spec is."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _label(path: Path, places: Places) -> str:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from afno_repro.config import RunConfig, digest
 from afno_repro.errors import ConfigError, Problem
 from afno_repro.options import suggest
-from afno_repro.suite.resolve import run_config
+from afno_repro.suite.resolve import SEEDED, run_config
 from afno_repro.suite.spec import Spec
-from afno_repro.suite.tree import Tree, from_plain, merge, parse_value
+from afno_repro.suite.tree import MAX_DEPTH, Tree, from_plain, merge, parse_value
 
 Need = tuple[str, str, int]  # row, stage, seed
 
@@ -107,9 +107,10 @@ def _stage_runs(spec: Spec, scale: str, row: str, stage: str, choice: Choice, ch
     if tree.plain().get("kind") == "visualize":
         seeds = seeds[:1]  # one picture is enough
     found: list[tuple[Need, Run]] = []
+    first = _run(spec, scale, row, stage, seeds[0], changes) if seeds else None
     for seed in seeds:
         line: list[tuple[Need, Run]] = []
-        run: Run | None = _run(spec, scale, row, stage, seed, changes)
+        run = first and _reseeded(first, seed)
         while run is not None:
             line.append(((row, run.stage, run.config.seed), run))
             run = run.parent
@@ -140,6 +141,15 @@ def _run(spec: Spec, scale: str, row: str, stage: str, seed: int, changes: list[
     except ConfigError as error:
         raise located(error, tree, row, stage) from None
     return Run(digest(config), config, row, stage, parent)
+
+
+def _reseeded(run: Run, seed: int) -> Run:
+    """A run and those that it starts from with another seed, as far as they draw anything from it."""
+    if run.config.kind not in SEEDED or run.config.seed == seed:
+        return run
+    parent = _reseeded(run.parent, seed) if run.parent else None
+    config = replace(run.config, seed=seed, init=parent.digest if parent else None)
+    return Run(digest(config), config, run.row, run.stage, parent)
 
 
 def located(error: ConfigError, tree: Tree, row: str, stage: str) -> ConfigError:
@@ -173,6 +183,8 @@ def stage_tree(spec: Spec, scale: str, row: str, stage: str, changes: list[Tree]
     for change in changes:
         if change.get(stage) or change.get("model"):
             tree = merge(tree, change.get(stage) or change)
+            if tree is not None and tree.value is None:
+                return None
     task = tree.get("task") if tree else None
     if task is not None and _name(task) == "count":  # a count runs by the spec's rule
         counting = Tree({"task": spec.tree.value["counting"]}, task.place)
@@ -191,6 +203,8 @@ def _change(text: str, spec: Spec) -> Tree:
     key, equals, value = text.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {text}: must be KEY=VALUE, as in pretrain.train.lr=1e-4 or model.mixer.num_blocks=2")
+    if key.count(".") >= MAX_DEPTH:
+        raise ConfigError(f"--set {text}: a key has at most {MAX_DEPTH} parts, this one has {key.count('.') + 1}")
     allowed = ["model", *spec.stages]
     if key.split(".")[0] not in allowed:
         raise ConfigError(Problem(f"--set {text}: {spec.name} has no stage {key.split('.')[0]!r}", (), suggest(key.split(".")[0], allowed, "keys")))

@@ -18,11 +18,11 @@ from afno_repro.models import Model, build_model, check_model
 from afno_repro.options import suggest
 from afno_repro.profiling.flops import CountingRule, count
 from afno_repro.profiling.measure import available_bytes, measure
+from afno_repro.suite.escape import csv_lines, md
 from afno_repro.suite.execute import out_of_memory
 from afno_repro.suite.places import Places, sound_specs
 from afno_repro.suite.plan import Choice, resolve_runs
-from afno_repro.suite.render import csv_lines, md
-from afno_repro.suite.store import device_name
+from afno_repro.suite.provenance import device_name
 
 BUDGET_S, MOST_PASSES = 60.0, 20  # of one mixer's latency
 COUNTED_AS = "table4"

@@ -1,16 +1,13 @@
 """Tables as files: CSV and Markdown that mirror the paper, the ledger of all cells, the claims. Names what lies in results/."""
 
-import csv
-import html
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from afno_repro.files import write_atomic
 from afno_repro.suite.compare import Verdict, claim_verdicts
+from afno_repro.suite.escape import csv_lines, md, md_code, md_start
+from afno_repro.suite.record import Record
 from afno_repro.suite.spec import Bound, Claim, Column, Ordering, Peak
-from afno_repro.suite.store import Record
 from afno_repro.suite.table import Cell, Table
 
 CELL_HEADER = ["table", "row", "column", "unit", "value", "spread", "seeds", "paper", "difference", "verdict", "state", "runs"]
@@ -99,7 +96,7 @@ def table_markdown(table: Table) -> str:
     if spec.assumptions:
         parts += ["## Assumptions", "Where the paper is silent or contradicts itself, the spec chooses:", _assumptions(table)]
     if spec.remarks:
-        parts += ["## What does not add up", "\n\n".join(md(remark) for remark in spec.remarks)]
+        parts += ["## What does not add up", "\n\n".join(md_start(md(remark)) for remark in spec.remarks)]
     parts += ["## Provenance", _provenance(table)]
     return "\n\n".join(parts) + "\n"
 
@@ -162,7 +159,7 @@ def _legend(table: Table) -> str:
     if any(not row.printed for row in table.spec.rows):
         lines.append("Rows in italics are not in the paper.")
     noted = [f"{row}/{column}: {cell.state}" + (f" ({cell.note})" if cell.note else "") for (row, column), cell in table.cells.items() if cell.note]
-    lines += [f"- {md(text)}" for text in noted]
+    lines += [f"- {md_start(md(text))}" for text in noted]
     lines += [f"- stale record, not used: {md(text)}" for text in table.stale]
     return "\n".join(lines)
 
@@ -194,7 +191,7 @@ def _assumptions(table: Table) -> str:
     lines = []
     for a in table.spec.structure.assumptions:
         cells = f" Cells that agree only because of it: {', '.join(a.cells)}." if a.cells else ""
-        lines.append(f"- `{md(a.key)}`: {md(str(a.choice))}. {md(a.why)}{md(cells)}")
+        lines.append(f"- {md_code(a.key)}: {md(str(a.choice))}. {md(a.why)}{md(cells)}")
     return "\n".join(lines)
 
 
@@ -235,26 +232,3 @@ def number(value: float | None, column: Column) -> str:
 
 def _six(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
-
-
-def md(text: str) -> str:
-    """Text for a Markdown cell: markup and separators lose their meaning, control characters go."""
-    printable = "".join(character for character in text if character.isprintable())
-    return html.escape(printable, quote=False).replace("|", "\\|")
-
-
-def csv_lines(lines: Iterable[Sequence[Any]]) -> str:
-    """CSV in which no text can pass for a spreadsheet's formula."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for line in lines:
-        writer.writerow([f"'{v}" if isinstance(v, str) and v[:1] in "=+@-" and not _numeric(v) and v else v for v in line])
-    return text.getvalue()
-
-
-def _numeric(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

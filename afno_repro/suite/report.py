@@ -9,9 +9,9 @@ from afno_repro.suite.compare import claim_verdicts
 from afno_repro.suite.document import Block, Document, Figure, Grid, Head, Listing, Paragraph, Section, Span, Text, markdown
 from afno_repro.suite.mirror import anchor, label, table_section, tone
 from afno_repro.suite.page import html_page
+from afno_repro.suite.record import Record
 from afno_repro.suite.render import SCALE_NOTE, SPREAD_NOTE, commit
 from afno_repro.suite.spec import Row
-from afno_repro.suite.store import Record
 from afno_repro.suite.table import Cell, Table
 
 MEANING = {

@@ -1,21 +1,24 @@
 """One command's work: load, plan, check, execute, write. torch is imported only when something is left to run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from afno_repro.config import Machine
 from afno_repro.errors import ConfigError, DataError, LockedError, StorageError
-from afno_repro.files import check_writable, write_atomic
+from afno_repro.faults import fault
+from afno_repro.files import alone_in, check_writable, write_atomic
 from afno_repro.suite.costs import costs_markdown
 from afno_repro.suite.figures import draw_figures
 from afno_repro.suite.places import Places, load_specs, scales_with_records, sound_specs
 from afno_repro.suite.plan import Choice, Plan, Run, resolve_runs
+from afno_repro.suite.provenance import cores
 from afno_repro.suite.render import records_folder, write_results
 from afno_repro.suite.report import readme, report_files
 from afno_repro.suite.spec import Spec
-from afno_repro.suite.store import Store, cores, is_latency, publish
+from afno_repro.suite.store import Store, is_latency, publish
 from afno_repro.suite.table import Table, build_table
 from afno_repro.suite.terminal import Place, Show
 
@@ -109,8 +112,7 @@ def reproduce(places: Places, prepared: Prepared, scale: str, choice: Choice, ma
     try:
         failures = _execute(prepared, machine, show)
     finally:
-        _publish(prepared.plans, machine, folder)
-        tables = rebuild(places, scale, choice, [plan.spec for plan in prepared.plans])
+        tables = rebuild(places, scale, choice, [plan.spec for plan in prepared.plans], partial(_publish, prepared.plans, machine, folder))
     for kind in (StorageError, LockedError):
         messages = [f.message for f in failures if f.exit_code == kind.exit_code]
         if messages:
@@ -148,6 +150,7 @@ def _publish(plans: Sequence[Plan], machine: Machine, folder: Path) -> None:
             record = store.record(run.digest)
             if record is not None:
                 publish(records_folder(folder, plan.spec.name), row, stage, seed, record, store.directory(run))
+                store.tidy(store.directory(run))
 
 
 def _complete(table: Table, plan: Plan, choice: Choice) -> bool:
@@ -165,9 +168,23 @@ def _complete(table: Table, plan: Plan, choice: Choice) -> bool:
     return True
 
 
-def rebuild(places: Places, scale: str, choice: Choice, asked: Sequence[Spec] = ()) -> list[Table]:
-    """Write the tables of a scale from records alone: of every spec that has some, and of those asked for."""
+def rebuild(places: Places, scale: str, choice: Choice, asked: Sequence[Spec] = (), publish: Callable[[], None] = lambda: None) -> list[Table]:
+    """Write the tables of a scale from records alone: of every spec that has some, and of those asked for.
+
+    One process at a time: what `publish` puts among the records first cannot be missing from tables that another one writes later.
+    """
     folder = places.results(scale, bool(choice.changes))
+    with alone_in(folder, *folder.glob("records/*")):
+        publish()
+        fault("results: published")
+        tables = _rebuild(places, folder, scale, choice, asked)
+    if scale != "smoke" and not choice.changes:
+        with alone_in(places.root / "results"):
+            write_overview(places, {scale: tables})
+    return tables
+
+
+def _rebuild(places: Places, folder: Path, scale: str, choice: Choice, asked: Sequence[Spec]) -> list[Table]:
     names = {spec.name: spec for spec in asked}
     for name in places.spec_names():
         if name not in names and records_folder(folder, name).is_dir() and not choice.changes:
@@ -179,8 +196,6 @@ def rebuild(places: Places, scale: str, choice: Choice, asked: Sequence[Spec] = 
     if not choice.changes:
         for path, text in report_files(folder, tables, figures).items():
             write_atomic(path, text)
-    if scale != "smoke" and not choice.changes:
-        write_overview(places, {scale: tables})
     return tables
 
 

@@ -79,6 +79,8 @@ def _data(value: Any, kind: Any, problems: list[Problem]) -> DataConfig:
     size = fields["image_size"]
     if not found and size < 1:
         problems.append(Problem(f"must be at least 1, is {size}", ("data", "image_size")))
+    if not found and (fields["seed"] or 0) < 0:
+        problems.append(Problem(f"must be at least 0, is {fields['seed']}", ("data", "seed")))
     problems += found
     return DataConfig(**fields, options=options)
 

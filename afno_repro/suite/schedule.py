@@ -10,10 +10,13 @@ from typing import Any, cast
 
 from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, Interrupted, LockedError
+from afno_repro.suite.escape import visible
 from afno_repro.suite.execute import run_one
 from afno_repro.suite.plan import Run
+from afno_repro.suite.provenance import cores
+from afno_repro.suite.record import Record
 from afno_repro.suite.resolve import SEEDED
-from afno_repro.suite.store import Record, cores, is_latency
+from afno_repro.suite.store import is_latency
 from afno_repro.suite.terminal import Show, title
 from afno_repro.suite.workers import Worker, start_worker, wait_for
 from afno_repro.training import engine
@@ -88,7 +91,9 @@ def _attempt(run: Run, machine: Machine, report: Callable[[Progress], None]) -> 
         return Failure(run, str(error), error.exit_code), None
     except Exception as error:  # the other runs go on; error.txt holds the traceback
         if engine.deserted(error):
-            raise AfnoError(f"another of the {engine.ranks()} processes ended, so {title(run)} stopped; the same command continues") from error
+            raise AfnoError(f"{engine.why_deserted(error)}so {title(run)} stopped; the same command continues") from error
+        if engine.unfed(error):
+            return Failure(run, f"{error}\n  the same command continues", 1), None
         if engine.ranks() > 1:
             raise
         return Failure(run, f"{type(error).__name__}: {error}", 1, traceback.format_exc()), None
@@ -97,10 +102,19 @@ def _attempt(run: Run, machine: Machine, report: Callable[[Progress], None]) -> 
 def _tell(show: Show, run: Run, seconds: float, failure: Failure | None, record: Record | None) -> None:
     if failure:
         if failure.trace:
-            print(failure.trace, file=sys.stderr)
+            print(visible(failure.trace), file=sys.stderr)
         show.finished(run, "held" if failure.exit_code == LockedError.exit_code else "failed", failure.message, seconds, {})
     elif record:
-        show.finished(run, record.outcome, "", seconds, record.metrics)
+        show.finished(run, record.outcome, _too_much(record), seconds, record.metrics)
+
+
+def _too_much(record: Record) -> str:
+    """How much memory a run held that ran out of it, and what needs less: half of the images that a device had at a time."""
+    peak, recipe, made_with = record.metrics.get("peak_memory_mib"), record.config.train, record.provenance
+    if peak is None:
+        return ""
+    at_a_time = min(recipe.batch_size // made_with["devices"], made_with["micro_batch"] or recipe.batch_size) if recipe else 0
+    return f"peak {peak:.0f} MiB" + (f"; --micro-batch {at_a_time // 2} or --checkpoint-activations needs less" if at_a_time > 1 else "")
 
 
 def throttled(report: Callable[[Progress], None]) -> Callable[[Progress], None]:

@@ -11,11 +11,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 
 from afno_repro.errors import ConfigError, Problem
 from afno_repro.options import suggest
+from afno_repro.suite.names import Name, RowName, Seed, Source, wrong_file_name
+from afno_repro.suite.pictured import STRICT, Figure
 from afno_repro.suite.references import reference_problems
 from afno_repro.suite.tree import Tree, read_tree
 
+SHOWN = 200  # characters of a wrong value in a message
 SCALES = ("smoke", "tiny", "small", "paper")
-STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 ListOfNames = Annotated[list[str], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
@@ -24,9 +26,9 @@ class Column(BaseModel):
     """One column: where its number comes from (`source` is stage/metric) and how the paper prints it."""
 
     model_config = STRICT
-    key: str
+    key: Name
     title: str
-    source: str
+    source: Source
     digits: int
     unit: str = ""
     at: Literal["scale", "paper"] = "scale"  # paper: from the paper's own model at every scale
@@ -38,7 +40,7 @@ class Row(BaseModel):
     """One line of the table; a key that is a stage's name holds the row's changes to that stage, null leaves it out."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-    key: str
+    key: RowName
     title: list[str]
     model: dict[str, Any] | None
     paper: dict[str, float | None] = {}
@@ -50,7 +52,7 @@ class Scale(BaseModel):
     """What a scale changes: the model, stages by name, single rows, columns; `seeds` are its random seeds."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
-    seeds: list[int]
+    seeds: list[Seed]
     model: dict[str, Any] = {}
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, dict[str, Any]] = {}
@@ -96,42 +98,6 @@ def _form(claim: Any) -> str:
 Claim = Annotated[Annotated[Ordering, Tag("ordering claim")] | Annotated[Peak, Tag("peak claim")] | Annotated[Bound, Tag("bound claim")], Discriminator(_form)]
 
 
-class _Figure(BaseModel):
-    """A figure; `suffix` tells it from the spec's other ones in its file's name."""
-
-    model_config = STRICT
-    suffix: str = ""
-
-
-class Families(_Figure):
-    """A column against another, a line for each family of rows."""
-
-    name: Literal["families"]
-    x: str
-    y: str
-
-
-class Ablation(_Figure):
-    """Columns against an option of the mixer; logarithmic, and linear below a value where the option reaches zero."""
-
-    name: Literal["ablation"]
-    columns: list[str]
-    option: str
-    axis: str
-    linear_below: float | None = None
-    peak: float | None = None  # where the paper has the peak
-
-
-class Shown(_Figure):
-    """What a stage's runs have to show."""
-
-    name: Literal["training", "clusters", "spectra", "triptychs", "overlays"]
-    stage: str
-
-
-Figure = Annotated[Families | Ablation | Shown, Field(discriminator="name")]
-
-
 class Assumption(BaseModel):
     """A choice where the paper is silent; `cells` are the cost cells (row/column) that agree only because of it."""
 
@@ -149,7 +115,7 @@ class _Structure(BaseModel):
     row_title: list[str]
     counting: dict[str, Any]
     model: dict[str, Any]
-    stages: dict[str, dict[str, Any]]
+    stages: dict[Name, dict[str, Any]]
     columns: list[Column]
     rows: list[Row]
     scales: dict[Literal["smoke", "tiny", "small", "paper"], Scale]
@@ -216,6 +182,8 @@ def read_spec(path: Path, label: str | None = None) -> tuple[Spec | None, list[P
     The spec is None when too little is left. Raises ConfigError when the file is no YAML mapping.
     """
     tree, problems = read_tree(path, label or str(path))
+    if wrong := wrong_file_name(path.stem):
+        raise ConfigError(Problem(wrong, place=tree.place))
     for _ in range(2):  # look, leave out what is wrong, look once more
         try:
             spec = Spec(path.stem, tree, _Structure.model_validate(tree.plain()))
@@ -232,7 +200,7 @@ def _structure_problems(tree: Tree, error: ValidationError) -> list[tuple[tuple[
     """pydantic's errors as problems, with the keys of the part to leave out; list items last first."""
     found: list[tuple[tuple[str | int, ...], Problem]] = []
     for item in error.errors():
-        loc = item["loc"][:-1] if item["loc"][-1] == "[key]" and item["type"] == "literal_error" else item["loc"]
+        loc = item["loc"][:-1] if item["loc"][-1] == "[key]" and item["type"] in ("literal_error", "name") else item["loc"]
         keys = loc[:2] + loc[3:] if loc[0] == "claims" else loc  # less the name of the claim's form
         path = tuple(map(str, keys))
         if item["type"] == "extra_forbidden":
@@ -241,7 +209,7 @@ def _structure_problems(tree: Tree, error: ValidationError) -> list[tuple[tuple[
             hint = "a claim has better, worse and by; or peak and over; or better and above" if path[0] == "claims" else ""
             problem = Problem(f"the key {path[-1]!r} is missing", path[:-1], hint, tree.locate(keys))
         else:
-            problem = Problem(f"{item['msg'][0].lower()}{item['msg'][1:]}, is {item['input']!r}", path, "", tree.locate(keys))
+            problem = Problem(f"{item['msg'][0].lower()}{item['msg'][1:]}, is {repr(item['input'])[:SHOWN]}", path, "", tree.locate(keys))
         found.append((keys, problem))
     return sorted(found, key=lambda pair: [str(key).zfill(9) for key in pair[0]], reverse=True)
 

@@ -5,61 +5,35 @@ record.json last (or error.txt). A lock that the kernel releases with its proces
 """
 
 import fcntl
+import hashlib
 import io
 import json
 import os
 import platform
 import shutil
-import subprocess
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from afno_repro.config import Machine, RunConfig, config_from_json, digest
-from afno_repro.errors import LockedError
-from afno_repro.files import storage_errors, write_atomic
+from afno_repro.config import Machine
+from afno_repro.errors import LockedError, StorageError
+from afno_repro.faults import fault
+from afno_repro.files import storage_errors, sweep, write_atomic
 from afno_repro.suite.plan import Run
+from afno_repro.suite.provenance import device_name
+from afno_repro.suite.record import Record
 
-ARTIFACTS, LOG = "artifacts.npz", "log.csv"
-PACKAGES = ("afno_repro", "torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "matplotlib", "pillow")
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a run came to. `repeats` are the single values behind a metric that was measured several times."""
-
-    run_id: str
-    digest: str
-    config: RunConfig
-    outcome: str  # ok, out_of_memory or diverged
-    metrics: Mapping[str, float]
-    repeats: Mapping[str, list[float]]
-    provenance: Mapping[str, Any]
-
-    def to_json(self) -> str:
-        """The text of record.json."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> "Record":
-        """Read record.json; raises ValueError when it is not one, or when its digest is not its config's."""
-        try:
-            tree = json.loads(text)
-            record = cls(**{**tree, "config": config_from_json(tree["config"])})
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"not a record: {error}") from None
-        if record.digest != digest(record.config):
-            raise ValueError("the digest is not that of the config")
-        return record
+ARTIFACTS, LOG, WEIGHTS = "artifacts.npz", "log.csv", "weights.safetensors"
 
 
 class Store:
@@ -86,29 +60,39 @@ class Store:
         return record if record and record.digest == digest else None
 
     def finished(self, run: Run, machine: Machine) -> Record | None:
-        """The run's record if it need not run again: a latency is measured anew on another device or thread count."""
+        """The run's record if it need not run again.
+
+        A latency is measured anew on another device or thread count; what ran out of memory is tried anew with other means.
+        """
         record = self.record(run.digest)
-        if record is not None and is_latency(run):
-            here = (device_name(machine.device), machine.threads)
-            return record if (record.provenance["device"], record.provenance["threads"]) == here else None
-        return record
+        if record is None or not (is_latency(run) or record.outcome == "out_of_memory"):
+            return record
+        here: dict[str, Any] = {"device": device_name(machine.device)}
+        if is_latency(run):
+            here["threads"] = machine.threads
+        else:
+            here |= {name: getattr(machine, name) for name in ("devices", "micro_batch", "activation_checkpointing")}
+        return record if all(record.provenance.get(name) == value for name, value in here.items()) else None
 
     @contextmanager
     def lock(self, run: Run) -> Iterator[Path]:
-        """Hold the run's directory; raises LockedError, naming the holder, when another process does."""
+        """Hold the run's directory, swept of what a killed process left; raises LockedError, naming the holder, when another process does."""
         directory = self.directory(run)
+        if directory.is_symlink() and directory.resolve().parent != self.root.resolve():
+            raise StorageError(f"{directory}: refused: links out of {self.root}\n  remove the link, or name the folder that it leads to with --runs")
         with storage_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            file = (directory / "lock").open("a+")
+            file = os.fdopen(os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "rb+", buffering=0)
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                file.seek(0)
-                raise LockedError(f"{run.id} is held by {file.read().strip() or 'another process'}") from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}\n")
-            file.flush()
+                raise LockedError(f"{run.id} is held by {file.read().decode(errors='replace').strip() or 'another process'}") from None
+            with storage_errors(directory):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {platform.node()} since {datetime.now().astimezone().isoformat(' ', 'seconds')}\n".encode())
+                sweep(directory)
+            fault("run: locked")
             yield directory
 
     def begin(self, run: Run, directory: Path) -> None:
@@ -120,12 +104,27 @@ class Store:
         if arrays:
             write_arrays(directory / ARTIFACTS, arrays)
         write_atomic(directory / "record.json", record.to_json())
+        fault("run: recorded")
+        self.tidy(directory)
+
+    def tidy(self, directory: Path) -> None:
+        """Remove what a finished run needs no more."""
         (directory / "error.txt").unlink(missing_ok=True)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
 
     def fail(self, directory: Path, text: str) -> None:
-        """Write error.txt: the run broke and will start again where its checkpoint stands."""
-        write_atomic(directory / "error.txt", text)
+        """Write error.txt, if there is room for it: the run broke and will start again where its checkpoint stands."""
+        with suppress(StorageError):
+            write_atomic(directory / "error.txt", text)
+
+
+def weights_checksum(directory: Path) -> str | None:
+    """SHA-256 of a run's final weights; None where it has none."""
+    path = directory / WEIGHTS
+    if not path.is_file():
+        return None
+    with storage_errors(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_latency(run: Run) -> bool:
@@ -164,10 +163,15 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """The arrays of an .npz file, no object among them. Raises ValueError when it is none."""
+    broken = (OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, RuntimeError, OverflowError, MemoryError, struct.error, TokenError)
     try:
         with np.load(path, allow_pickle=False) as found:
-            return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = {name: found[name] for name in found.files}
+            strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+            if strange:
+                raise ValueError(f"{', '.join(strange)}: no array")
+            return arrays
+    except (*broken, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: is no whole file of arrays ({error})") from error
 
 
@@ -175,61 +179,3 @@ def published(folder: Path, row: str, stage: str, seed: int) -> Record | None:
     """The record that tables are built from, or None; raises ValueError when the file is no record."""
     path = folder / committed_name(row, stage, seed)
     return Record.from_json(path.read_text()) if path.is_file() else None
-
-
-def provenance(device: str, machine: Machine, seconds: float, data: str | None) -> dict[str, Any]:
-    """What a number was made with: code, packages, device and how many of it, threads, time and a fingerprint of the data."""
-    return {
-        **code_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "device": device,
-        "devices": machine.devices,
-        "micro_batch": machine.micro_batch,
-        "activation_checkpointing": machine.activation_checkpointing,
-        "threads": machine.threads,
-        "num_workers": machine.num_workers,
-        "seconds": round(seconds, 1),
-        "data": data,
-    }
-
-
-@cache
-def code_version() -> dict[str, Any]:
-    """The commit of this package's own checkout, and whether package or specs differ from it; None outside a checkout."""
-
-    def git(*arguments: str) -> str | None:
-        here = Path(__file__).resolve().parents[2]
-        try:
-            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    changes = git("status", "--porcelain", "--", "afno_repro", "experiments")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-@cache
-def device_name(device: str) -> str:
-    """The processor's or the GPU's own name."""
-    if device.startswith("cuda"):
-        import torch
-
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()} ({cores()} cores)"
-
-
-def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

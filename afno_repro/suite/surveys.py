@@ -7,7 +7,7 @@ from typing import Any
 
 from afno_repro.data.catalog import Survey, offenders, survey
 from afno_repro.suite.answers import Answer
-from afno_repro.suite.terminal import print_grid
+from afno_repro.suite.terminal import print_grid, say
 
 SHOWN, WIDTH = 5, 80
 
@@ -22,10 +22,9 @@ def data_sets(root: Path, check: bool) -> Answer:
             for e in value
         ]
         print_grid(f"Data sets below {root}", ["name", "found", "images", "classes", "where"], lines, whole=1)
-        for line in [*_notes(value), *_absent(value)]:
-            print(line)
+        say(*_notes(value), *_absent(value))
         if check:
-            print(f"problems in all: {problem_count(value)}")
+            say(f"problems in all: {problem_count(value)}")
 
     return Answer(value, show)
 

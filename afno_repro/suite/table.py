@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from afno_repro.config import digest
 from afno_repro.suite.plan import Choice, Plan, Run, plan_runs, stage_scale
+from afno_repro.suite.record import Record
 from afno_repro.suite.spec import Column, Row, Spec
-from afno_repro.suite.store import Record, published
+from afno_repro.suite.store import published
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def _read(folder: Path, row: str, stage: str, seed: int, run: Run, stale: list[s
     except (OSError, ValueError) as error:
         stale.append(f"{row}/{stage} seed {seed}: {error}")
         return None
-    if record is not None and digest(record.config) != run.digest:
+    if record is not None and record.digest != run.digest:
         stale.append(f"{row}/{stage} seed {seed}: made with another config, {record.digest} instead of {run.digest}")
         return None
     return record

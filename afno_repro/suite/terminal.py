@@ -12,7 +12,9 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
+from afno_repro.suite.escape import plain, visible
 from afno_repro.suite.plan import Run
 from afno_repro.suite.resolve import SEEDED
 
@@ -91,7 +93,7 @@ class Plain(Show):
         self.told: dict[str, float] = {}
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text), file=sys.stderr, flush=True)
 
     def started(self, run: Run) -> None:
         self.told[run.digest] = time.monotonic()
@@ -122,15 +124,22 @@ def show_for(quiet: bool) -> Show:
     return LiveTable(console)
 
 
+def say(*lines: object) -> None:
+    """Lines on standard output, whatever files their words came from."""
+    for line in lines:
+        print(visible(str(line)))
+
+
 def print_grid(title: str, header: list[str], lines: list[list[str]], whole: int = 0) -> None:
     """A table of text on standard output; cells wrap instead of being cut, between words as long as there is room for these.
 
     Those of the first `whole` columns wrap last.
     """
     console = Console(highlight=False)
-    drawn = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    header, lines = [plain(name) for name in header], [[plain(part) for part in line] for line in lines]
+    drawn = RichTable(title=Text(plain(title), "table.title"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for i, (name, width) in enumerate(zip(header, column_widths([header, *lines], whole, console.width), strict=True)):
-        drawn.add_column(name, overflow="fold", width=width, no_wrap=width is None and i < whole)
+        drawn.add_column(escape(name), overflow="fold", width=width, no_wrap=width is None and i < whole)
     for line in lines:
         drawn.add_row(*(escape(part) for part in line))
     console.print(drawn)

@@ -7,7 +7,7 @@ from typing import Any
 from afno_repro.config import Machine
 from afno_repro.suite.answers import Answer, some
 from afno_repro.suite.places import Places, sound_specs
-from afno_repro.suite.terminal import print_grid
+from afno_repro.suite.terminal import print_grid, say
 
 
 def profiled(places: Places, asked: Any, device: str, out: Path | None) -> Answer:
@@ -26,9 +26,9 @@ def profiled(places: Places, asked: Any, device: str, out: Path | None) -> Answe
             lines.append([p.mixer, str(p.resolution), *counts, latency, "" if p.images_per_s is None else f"{p.images_per_s:.2f}", memory])
         header = ["Mixer", "Pixels", "Params (M)", "Mixer (M)", "GFLOPs", "Mixer GFLOPs", "Full GFLOPs", "Latency (s)", "Images/s", "Peak (MiB)"]
         print_grid(f"{profiles[0].backbone} on {profiles[0].device}, {profiles[0].mode}, batch {profiles[0].batch}", header, lines, whole=1)
-        print("GFLOPs are multiply-accumulates in 1e9, counted as in Table 4; full GFLOPs are all floating-point operations")
+        say("GFLOPs are multiply-accumulates in 1e9, counted as in Table 4; full GFLOPs are all floating-point operations")
         for file in files:
-            print(file)
+            say(file)
 
     return Answer([asdict(p) for p in profiles], show)
 
@@ -48,9 +48,9 @@ def converted(file: Path, format_name: str, out: Path) -> Answer:
 
     def show() -> None:
         for key, names in lists.items():
-            print(f"{key}: {len(names)}" + (f" ({some(names)})" if names and key != "matched" else ""))
-        print(f"model: {found.model.backbone.name} {dict(found.model.backbone.options)}, made for {found.learned_at} pixels")
-        print(f"sha256 of {file}: {found.sha256}\n{out}")
+            say(f"{key}: {len(names)}" + (f" ({some(names)})" if names and key != "matched" else ""))
+        say(f"model: {found.model.backbone.name} {dict(found.model.backbone.options)}, made for {found.learned_at} pixels")
+        say(f"sha256 of {file}: {found.sha256}\n{out}")
 
     return Answer({**value, **lists}, show)
 
@@ -64,6 +64,6 @@ def exhibited(places: Places, name: str, asked: Any, machine: Machine, quiet: bo
 
     def show() -> None:
         for file in files:
-            print(file)
+            say(file)
 
     return Answer({"files": files}, show)

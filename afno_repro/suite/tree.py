@@ -5,8 +5,10 @@ and, after expanding aliases, in nodes.
 """
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +112,15 @@ def read_tree(path: Path, label: str) -> tuple[Tree, list[Problem]]:
 def parse_value(text: str, place: str) -> Tree:
     """A value given on the command line, by the same rules."""
     try:
+        _check_events(text, place, numbered=False)
         node = yaml.compose(text, Loader=LOADER)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, UnicodeEncodeError):  # the latter: bytes of the command line that are no text
         raise ConfigError(Problem(f"not a value: {text!r}", place=place)) from None
-    return Tree(None, place) if node is None else _Reader(place, numbered=False).tree(node)
+    reader = _Reader(place, numbered=False)
+    tree = reader.tree(node) if node is not None else Tree(None, place)
+    if reader.problems:
+        raise ConfigError(*reader.problems)
+    return tree
 
 
 def from_plain(value: Any, place: str) -> Tree:
@@ -125,11 +132,11 @@ def from_plain(value: Any, place: str) -> Tree:
     return Tree(value, place)
 
 
-def _check_events(text: str, label: str) -> None:
+def _check_events(text: str, label: str, numbered: bool = True) -> None:
     """Refuse tags and deep nesting before anything is composed from the text."""
     depth = 0
     for event in yaml.parse(text, Loader=LOADER):
-        place = _place(label, event)
+        place = _place(label, event) if numbered else label
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise ConfigError(Problem(f"nested deeper than {MAX_DEPTH} levels", place=place))
@@ -156,12 +163,16 @@ class _Reader:
         if self.nodes > MAX_NODES:
             raise ConfigError(Problem(f"more than {MAX_NODES} values after expanding aliases", place=self.place(node)))
         if depth > MAX_DEPTH:
-            raise ConfigError(Problem("an alias contains itself", place=self.place(node)))
+            message = f"nested deeper than {MAX_DEPTH} levels after expanding aliases, as where an alias contains itself"
+            raise ConfigError(Problem(message, place=self.place(node)))
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, depth)
         if isinstance(node, yaml.SequenceNode):
             return Tree([self.tree(child, depth + 1) for child in node.value], self.place(node))
-        return Tree(scalar(node.value) if not node.style else node.value, self.place(node))
+        value = scalar(node.value) if not node.style else node.value
+        if value in (inf, -inf):
+            raise ConfigError(Problem(f"a number is at most {sys.float_info.max:.0e} in size, is {node.value[:50]}", place=self.place(node)))
+        return Tree(value, self.place(node))
 
     def mapping(self, node: yaml.MappingNode, depth: int) -> Tree:
         entries: dict[str, Tree] = {}

@@ -12,6 +12,7 @@ from typing import Any
 
 from afno_repro.config import Machine
 from afno_repro.errors import Interrupted
+from afno_repro.faults import ASKED, arm
 from afno_repro.suite.plan import Run
 from afno_repro.training.engine import end_with
 
@@ -55,7 +56,7 @@ def start_worker(work: Work, machine: Machine) -> Worker:
     """A new process that does `work` with every run it is given."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(work, machine, theirs, os.getpid()))
+    process = context.Process(target=_serve, args=(work, machine, theirs, os.getpid(), dict(ASKED)))
     process.start()
     theirs.close()
     return Worker(process, ours)
@@ -67,10 +68,11 @@ def wait_for(workers: list[Worker]) -> list[Worker]:
     return [worker for worker in workers if worker.pipe in ready]
 
 
-def _serve(work: Work, machine: Machine, pipe: Connection, parent: int) -> None:
+def _serve(work: Work, machine: Machine, pipe: Connection, parent: int, faults: dict[str, str]) -> None:
     """Do runs until there are no more; ends with its parent, but not by the terminal's own signals, which the parent passes on."""
     os.setpgrp()
     end_with(parent)
+    arm(faults)
     try:
         while (run := pipe.recv()) is not None:
             work(run, machine, pipe.send)

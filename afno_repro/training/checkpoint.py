@@ -8,13 +8,14 @@ import hashlib
 import io
 import json
 import shutil
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from afno_repro.errors import StorageError
+from afno_repro.faults import fault
 from afno_repro.files import storage_errors, sync_folder, write_atomic
 
 KEPT = 2
@@ -24,24 +25,32 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     """Write the state as the checkpoint of this step and drop all but the newest two. Raises StorageError."""
     final = folder / f"step-{step:09d}"
     temporary = folder / f".step-{step:09d}.tmp"
-    with storage_errors(folder):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getvalue()
+    with storage_errors(folder, len(data)):
         folder.mkdir(parents=True, exist_ok=True)
         for stale in (*folder.glob(".step-*.tmp"), *([final] if final.exists() else [])):
             shutil.rmtree(stale)
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        data = buffer.getvalue()
-        write_atomic(temporary / "state.pt", data)
-        manifest = {"state.pt": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
-        write_atomic(temporary / "manifest.json", json.dumps(manifest))
-        temporary.rename(final)
+        fault("checkpoint: begun")
+        try:
+            write_atomic(temporary / "state.pt", data)
+            manifest = {"state.pt": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+            write_atomic(temporary / "manifest.json", json.dumps(manifest))
+            temporary.rename(final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        fault("checkpoint: renamed")
         sync_folder(folder)
         for old in saved(folder)[KEPT:]:
+            (old / "manifest.json").unlink(missing_ok=True)
+            fault("checkpoint: half removed")
             shutil.rmtree(old)
+    fault("checkpoint: kept")
 
 
-def load_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest state that verifies, or None where there is no checkpoint.
+def load_newest(folder: Path, note: Callable[[str], None]) -> dict[str, Any] | None:
+    """The newest state that verifies, or None where there is no checkpoint; `note` is told of damaged ones.
 
     Raises StorageError when there are checkpoints and none is whole: a run never silently starts again from zero.
     """
@@ -49,8 +58,8 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
     for path in found:
         try:
             return _verified(path)
-        except (OSError, ValueError, KeyError) as error:
-            warnings.warn(f"{path} is damaged ({error}); trying the one before", stacklevel=2)
+        except ValueError as error:
+            note(f"{path} is damaged ({error}); trying the one before")
     if found:
         raise StorageError(f"{folder}: no checkpoint is whole\n  remove the folder to train this run again from the start")
     return None
@@ -62,9 +71,19 @@ def saved(folder: Path) -> list[Path]:
 
 
 def _verified(path: Path) -> dict[str, Any]:
-    expected = json.loads((path / "manifest.json").read_text())["state.pt"]
-    data = (path / "state.pt").read_bytes()
-    if len(data) != expected["bytes"] or hashlib.sha256(data).hexdigest() != expected["sha256"]:
+    """A checkpoint's state; raises ValueError when it is not whole."""
+    try:
+        expected = json.loads((path / "manifest.json").read_text())["state.pt"]
+        data = (path / "state.pt").read_bytes()
+        size, checksum = expected["bytes"], expected["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"it cannot be read: {error}") from None
+    if len(data) != size or hashlib.sha256(data).hexdigest() != checksum:
         raise ValueError("its bytes are not those that were written")
-    state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # bytes that pass for whole and are none make PyTorch's reader fail in every way
+        raise ValueError(f"it is no checkpoint: {str(error).partition('.')[0]}") from None
+    if not isinstance(state, dict):
+        raise ValueError("it is no checkpoint: holds no state")
     return state

@@ -5,9 +5,12 @@ Nothing else imports torch.distributed. Alone, every function here is the obviou
 
 import atexit
 import ctypes
+import faulthandler
 import os
+import resource
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -30,12 +33,13 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 PR_SET_PDEATHSIG = 1
 WAIT = timedelta(minutes=30)  # for the other processes, before giving up on them
 MEETING = timedelta(minutes=1)  # after running out of memory
-ENDED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting")  # gloo's words
+ENDED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # gloo's words
+LATE = ("Timed out waiting", "Watchdog caught collective operation timeout")  # gloo's and NCCL's
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where this process stands among those that train together; `address` is that of process 0, host:port."""
+    """Where this process stands among those that train together; `address` is where they meet: tcp://host:port of process 0, or a file:// that is new."""
 
     rank: int
     ranks: int
@@ -45,12 +49,13 @@ class Place:
 
 
 def join(place: Place, device: str) -> None:
-    """Become one of several processes, and end with their parent. Raises RuntimeError when the others do not come."""
+    """Become one of several processes, and end with their parent; SIGUSR2 makes it tell where it is. Raises RuntimeError when the others do not come."""
     end_with(place.parent)
+    faulthandler.register(signal.SIGUSR2)
     if device == "cuda":
         torch.cuda.set_device(place.local_rank)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=f"tcp://{place.address}", rank=place.rank, world_size=place.ranks, timeout=WAIT)
+    dist.init_process_group(backend, init_method=place.address, rank=place.rank, world_size=place.ranks, timeout=WAIT)
     atexit.register(leave)
 
 
@@ -149,8 +154,25 @@ def meet() -> None:
 
 
 def deserted(error: BaseException) -> bool:
-    """Whether an error says that another process ended."""
-    return ranks() > 1 and (isinstance(error, dist.DistError) or any(words in str(error) for words in ENDED))
+    """Whether an error says that another process ended, or does not come."""
+    return ranks() > 1 and (isinstance(error, dist.DistError) or any(words in str(error) for words in (*ENDED, *LATE)))
+
+
+def why_deserted(error: BaseException) -> str:
+    """The beginning of a sentence on it; of a process that does not come, with where it was waited for."""
+    late = any(words in str(error) for words in LATE)
+    why = f"did not come within {WAIT}, here:\n{''.join(traceback.format_tb(error.__traceback__))}\n" if late else "ended, "
+    return f"another of the {ranks()} processes {why}"
+
+
+def unfed(error: BaseException) -> bool:
+    """Whether an error says that a data-loading process was killed."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+
+
+def peak_memory_mib(device: str) -> float:
+    """The most memory that this process has held: of the device on CUDA, resident on a CPU."""
+    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def seed_everything(seed: int) -> None:

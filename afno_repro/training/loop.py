@@ -20,8 +20,9 @@ from torch.optim import Optimizer
 from afno_repro.config import Machine, RunConfig, TrainConfig
 from afno_repro.data.samples import TRAIN, Images, Samples, TrainingBatches, loader
 from afno_repro.data.transforms import AUGMENTS, Example
-from afno_repro.errors import ConfigError, Diverged, Interrupted, Problem
-from afno_repro.files import write_atomic
+from afno_repro.errors import ConfigError, Diverged, Interrupted, Problem, StorageError
+from afno_repro.faults import fault
+from afno_repro.files import check_space, write_atomic
 from afno_repro.models import build_model
 from afno_repro.tasks import TASKS, Batch, Task
 from afno_repro.training import checkpoint, engine
@@ -76,7 +77,10 @@ def train(
         engine.recompute_blocks(model)
     optimizer = make_optimizer(model, recipe)
     engine.part_ways(config.seed)
-    state = resume(directory, model, optimizer)
+    notes: list[str] = []
+    state = resume(directory, model, optimizer, machine, notes.append)
+    directory.mkdir(parents=True, exist_ok=True)
+    check_space(directory, disk_bytes(model))
     shared = engine.share(model, device)
     batches = TrainingBatches(len(images), recipe.batch_size, recipe.epochs, config.seed, state.step, engine.rank(), engine.ranks())
     if recipe.batch_size < engine.ranks():
@@ -86,6 +90,7 @@ def train(
     warmup = warmup_steps(recipe, batches.per_epoch)
     samples = Samples(images, augmented(recipe, config.data.image_size, task), config.seed, TRAIN)
     saved_at = last_report = time.monotonic()
+    fault("training: prepared")
     with engine.stop_flag() as stop:
         for batch in loader(samples, batches, machine.num_workers, pin_memory=device.type == "cuda"):
             # One step at this step's rate.
@@ -97,7 +102,9 @@ def train(
                 loss = optimise(shared, optimizer, task, parts_of(batch, machine.micro_batch), recipe)
             if not math.isfinite(loss):
                 raise Diverged(f"the loss is {loss} at step {state.step + 1}")
-            note = dead_layers(alive) if state.step == 0 else ""
+            fault("training: stepped")
+            if state.step == 0 and (warning := dead_layers(alive)):
+                notes.append(warning)
             state.step += 1
             state.loss_sum += loss
 
@@ -106,6 +113,7 @@ def train(
                 epoch = state.step // batches.per_epoch
                 due = state.step == batches.total or epoch % recipe.eval_every == 0
                 scores = evaluate(model, task, validation, config, machine, device) if due else {}
+                fault("training: evaluated")
                 row = {"epoch": epoch, "step": state.step, "lr": lr, "loss": state.loss_sum / batches.per_epoch, **alive}
                 state.rows.append(row | {key: scores.get(key, "") for key in task.metrics().keys})
                 state.loss_sum = 0.0
@@ -115,11 +123,12 @@ def train(
             now = time.monotonic()
             stopping, overdue = engine.total(torch.tensor([stop.signal is not None, engine.rank() == 0 and now - saved_at >= machine.checkpoint_every_s]).int())
             if epoch_ends or stopping or overdue:
-                save(directory, model, optimizer, state)
+                save(directory, model, optimizer, state, machine)
                 saved_at = now
             if stopping:
                 raise Interrupted(stop.signal or signal.SIGTERM)
-            report(Progress(state.step, batches.total, recipe.batch_size / max(now - last_report, 1e-9), {"loss": loss}, note))
+            report(Progress(state.step, batches.total, recipe.batch_size / max(now - last_report, 1e-9), {"loss": loss}, "\n".join(notes)))
+            notes.clear()
             last_report = now
 
     write_log(directory, state)
@@ -130,23 +139,46 @@ def train(
     return last | {f"best_{task.best}": max(float(row[task.best]) for row in state.rows if row[task.best] != "")}
 
 
-def resume(directory: Path, model: nn.Module, optimizer: Optimizer) -> State:
-    """Weights, optimiser, random states and log as they were at the newest whole checkpoint, or at the start."""
-    saved = checkpoint.load_newest(directory / "checkpoints")
+def resume(directory: Path, model: nn.Module, optimizer: Optimizer, machine: Machine, note: Callable[[str], None]) -> State:
+    """Weights, optimiser, random states and log as they were at the newest whole checkpoint, or at the start.
+
+    `note` is told what is different now, so that the numbers may differ in their last bits. Raises StorageError for another run's.
+    """
+    saved = checkpoint.load_newest(directory / "checkpoints", note)
     if saved is None:
         return State(step=0, loss_sum=0.0, rows=[])
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    if len(saved["random"]) == engine.ranks():  # another number of processes draws anew
-        engine.restore_random_states(saved["random"][engine.rank()])
-    return State(**saved["state"])
+    try:
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        if len(saved["random"]) == engine.ranks():  # another number of processes draws anew
+            engine.restore_random_states(saved["random"][engine.rank()])
+        state, before = State(**saved["state"]), saved["made_with"]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        where = directory / "checkpoints"
+        raise StorageError(f"{where}: not a checkpoint of this run ({error})\n  remove the folder to train this run again from the start") from error
+    changed = [f"{key} {before.get(key)}, now {value}" for key, value in made_with(machine).items() if value != before.get(key)]
+    if changed:
+        note(f"continues at step {state.step} on another machine ({'; '.join(changed)}): the last bits may differ")
+    return state
 
 
-def save(directory: Path, model: nn.Module, optimizer: Optimizer, state: State) -> None:
+def made_with(machine: Machine) -> dict[str, Any]:
+    """What the same bits depend on besides the config and the machine's kind of processor."""
+    return {"devices": engine.ranks(), "device": machine.device, "threads": machine.threads, "torch": str(torch.__version__)}
+
+
+def disk_bytes(model: nn.Module) -> int:
+    """What a training writes: weights and two moments for each checkpoint, one more of which exists for a moment, and the weights."""
+    weights = sum(int(value.nbytes) for value in model.state_dict().values())
+    return weights * (3 * (checkpoint.KEPT + 1) + 1)
+
+
+def save(directory: Path, model: nn.Module, optimizer: Optimizer, state: State, machine: Machine) -> None:
     """Everything that `resume` needs."""
     random = engine.gathered(engine.random_states())
     if engine.rank() == 0:
         parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random, "state": vars(state)}
+        parts["made_with"] = made_with(machine)
         checkpoint.save(directory / "checkpoints", state.step, parts)
 
 

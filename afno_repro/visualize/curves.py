@@ -1,11 +1,14 @@
 """Curves: cost against tokens, quality against parameters (Figure 1), ablations (Figure 4), and training."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+
+from afno_repro.files import write_atomic
 
 mpl.rcParams["svg.hashsalt"] = "afno_repro"  # the same bytes from the same numbers
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito 2008
@@ -33,7 +36,9 @@ def cost_curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], u
 
 def save(figure: Figure, path: Path) -> None:
     """A PNG or SVG file, the same bytes from the same figure."""
-    figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+    data = BytesIO()
+    figure.savefig(data, format=path.suffix[1:], dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+    write_atomic(path, data.getvalue())
 
 
 Point = tuple[float, float, float | None]  # x, y, spread of y

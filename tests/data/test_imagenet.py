@@ -25,7 +25,7 @@ def make_folder(root, train=("n0", "n1", "n2"), val=("n0", "n1", "n2"), images=4
 
 
 def load(root, fraction=1.0, seed=0):
-    return imagenet(16, fraction, seed, root, crop_fraction=0.875)
+    return imagenet(16, fraction, seed, root, crop_fraction=0.875, skip=[])
 
 
 def test_images_of_any_mode_become_rgb_whole_for_training_and_square_for_validation(tmp_path):
@@ -73,7 +73,7 @@ def test_the_fingerprint_is_that_of_the_files_names_and_sizes(tmp_path):
 @pytest.mark.parametrize("change", [{"fraction": 0.0}, {"fraction": 1.1}, {"crop_fraction": 0.0}, {"crop_fraction": 2.0}], ids=str)
 def test_impossible_options_name_their_key(change, tmp_path):
     with pytest.raises(ConfigError, match="imagenet: must lie in") as error:
-        imagenet(**{"image_size": 16, "fraction": 1.0, "seed": 0, "root": tmp_path, "crop_fraction": 0.875, **change})
+        imagenet(**{"image_size": 16, "fraction": 1.0, "seed": 0, "root": tmp_path, "crop_fraction": 0.875, "skip": [], **change})
     assert {p.key for p in error.value.problems} == {tuple(change)}
 
 
@@ -107,3 +107,19 @@ def test_an_image_of_16_bits_is_refused_rather_than_clipped(tmp_path):
     Image.fromarray(np.full((40, 50), 30000, np.uint16)).save(deep)
     with pytest.raises(DataError, match=rf"{deep}: not a readable image \(more than 8 bits"):
         load(tmp_path)[0].example(1, RNG)
+
+
+def test_a_broken_training_image_may_be_skipped_by_name_but_none_that_is_evaluated(tmp_path):
+    folder = make_folder(tmp_path)
+    broken = folder / "train" / "n1" / "2.JPEG"
+    broken.write_bytes(b"no image")
+    whole, _ = load(tmp_path)
+    with pytest.raises(DataError, match=r"image 6: .*n1/2\.JPEG: not a readable image[^$]*add train/n1/2\.JPEG to the data's skip"):
+        whole.example(6, RNG)
+    train, val = imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=["train/n1/2.JPEG"])
+    assert [file for file in whole.files if file not in train.files] == [broken]
+    assert all(train.example(i, RNG)[0] is not None for i in range(11))
+    assert len(val) == 12
+    for name in ("val/n1/2.JPEG", "train/n1/9.JPEG", "../x"):
+        with pytest.raises(ConfigError, match=r"no such training image; a name is like train/n0/0\.JPEG"):
+            imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=[name])

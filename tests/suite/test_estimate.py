@@ -11,9 +11,9 @@ from afno_repro.suite import answers, estimate
 from afno_repro.suite.estimate import PUBLISHED, Estimate, estimates, image_counts, network, total, windows
 from afno_repro.suite.places import Places
 from afno_repro.suite.plan import EVERYTHING, Run, plan_runs
+from afno_repro.suite.record import Record
 from afno_repro.suite.reproduce import Prepared, prepare
 from afno_repro.suite.spec import load_spec
-from afno_repro.suite.store import Record
 from tests.machine import machine_at
 from tests.suite.specs import ROOT, write_spec
 
@@ -35,7 +35,7 @@ TRAIN = TrainConfig(
     eval_every=2,
 )
 INPAINTING = Part("inpainting", {"walk": {"grid": "tokens", "patch_size": 4, "steps": 16}})
-IMAGENET = DataConfig("imagenet", 16, 1.0, 0, {"crop_fraction": 0.875})
+IMAGENET = DataConfig("imagenet", 16, 1.0, 0, {"crop_fraction": 0.875, "skip": []})
 PRETRAIN = RunConfig(kind="pretrain", task=INPAINTING, model=VIT, data=IMAGENET, train=TRAIN, seed=0, init=None)
 
 

@@ -9,8 +9,10 @@ import pytest
 from afno_repro.errors import LockedError, StorageError
 from afno_repro.files import check_writable, write_atomic
 from afno_repro.suite.plan import plan_runs
+from afno_repro.suite.provenance import cores, device_name, provenance
+from afno_repro.suite.record import Record
 from afno_repro.suite.spec import load_spec
-from afno_repro.suite.store import Record, Store, cores, device_name, provenance, publish, published
+from afno_repro.suite.store import Store, publish, published
 from tests.machine import machine_at
 from tests.suite.specs import SMALL, write_spec
 

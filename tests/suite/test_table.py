@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from afno_repro.suite.compare import claim_verdicts
+from afno_repro.suite.escape import csv_lines, md
 from afno_repro.suite.plan import plan_runs
-from afno_repro.suite.render import CELL_HEADER, csv_lines, md, records_folder, table_csv, table_markdown, write_results
+from afno_repro.suite.provenance import provenance
+from afno_repro.suite.record import Record
+from afno_repro.suite.render import CELL_HEADER, records_folder, table_csv, table_markdown, write_results
 from afno_repro.suite.spec import load_spec
-from afno_repro.suite.store import Record, provenance, publish
+from afno_repro.suite.store import publish
 from afno_repro.suite.table import build_table
 from tests.machine import machine_at
 from tests.suite.specs import SMALL, write_spec
@@ -190,7 +193,7 @@ def test_repeats_give_a_latency_its_error(tmp_path):
 
 
 def test_text_from_a_spec_cannot_become_markup_or_a_formula(tmp_path):
-    assert md("a|b <script>\x1b[31m") == "a\\|b &lt;script&gt;[31m"
+    assert md("a|b <script>\x1b[31m") == "a\\|b &lt;script&gt;\\[31m"
     assert csv_lines([["=1+1", "-2.5", "+x", "@y", "-", "text"]]) == "'=1+1,-2.5,'+x,'@y,'-,text\n"
 
 

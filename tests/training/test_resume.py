@@ -4,6 +4,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -116,14 +118,15 @@ def damaged(tmp_path, how, count):
 @pytest.mark.parametrize("how", ["flipped", "truncated", "state.pt", "manifest.json"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, uninterrupted, how):
     damaged(tmp_path, how, count=1)
-    with pytest.warns(UserWarning, match="damaged"):
-        train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", silent)
+    said = []
+    train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", lambda step: said.append(step.note))
+    assert "is damaged" in said[0]
     assert left(tmp_path / "run") == uninterrupted[:2]
 
 
 def test_a_run_never_silently_starts_again(tmp_path):
     damaged(tmp_path, "flipped", count=2)
-    with pytest.raises(StorageError, match="no checkpoint is whole"), pytest.warns(UserWarning, match="damaged"):
+    with pytest.raises(StorageError, match="no checkpoint is whole"):
         train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", silent)
 
 
@@ -172,16 +175,73 @@ def wait_for_checkpoint(root, process, newer_than):
     raise AssertionError(process.communicate())
 
 
-def test_sigterm_stops_after_a_checkpoint_with_its_own_exit_code(tmp_path, whole_command):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_after_a_checkpoint_with_its_own_exit_code(tmp_path, whole_command, number, code):
     write_spec(tmp_path, LONG)
     process = start(*RUN, "--jobs", "1", root=tmp_path)
     wait_for_checkpoint(tmp_path, process, 0)
-    process.terminate()
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 143
+    assert process.returncode == code
+    assert "the same command continues" in err
     assert "Traceback" not in err
     afno(*RUN, "--jobs", "1", root=tmp_path)
     assert outcome(tmp_path) == whole_command
+
+
+TWICE = """
+import os
+from afno_repro.training.engine import stop_flag
+with stop_flag():
+    for i in (1, 2):
+        os.kill(os.getpid(), 15)
+        print(i, flush=True)
+"""
+
+
+def test_a_second_signal_ends_a_process_at_once():
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, "1\n")
+
+
+def test_a_killed_data_loading_process_is_told_and_the_command_continues(tmp_path, whole_command):
+    write_spec(tmp_path, LONG)
+    process = start(*RUN, "--jobs", "1", "--workers", "1", root=tmp_path)
+    wait_for_checkpoint(tmp_path, process, 0)
+    while not (loading := Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()):
+        time.sleep(0.01)
+    os.kill(int(loading[0]), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 4
+    assert "DataLoader worker" in err
+    assert "Traceback" not in err
+    afno(*RUN, "--jobs", "1", root=tmp_path)
+    assert outcome(tmp_path) == whole_command
+
+
+def test_the_hash_seed_changes_nothing(tmp_path, whole_command):
+    write_spec(tmp_path, LONG)
+    afno(*RUN, "--jobs", "1", root=tmp_path, env={**os.environ, "PYTHONHASHSEED": "12345"})
+    assert outcome(tmp_path) == whole_command
+
+
+def test_a_checkpoint_of_another_run_or_none_is_refused(tmp_path):
+    damaged(tmp_path, "flipped", count=0)
+    for path in checkpoint.saved(tmp_path / "run" / "checkpoints"):
+        state = torch.load(path / "state.pt", weights_only=True)
+        state["model"] = {"strange": torch.zeros(1)}
+        checkpoint.save(path.parent, int(path.name[5:]), state)
+    with pytest.raises(StorageError, match="not a checkpoint of this run"):
+        train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", silent)
+
+
+def test_another_machine_is_named_when_a_run_continues_on_it(tmp_path):
+    damaged(tmp_path, "flipped", count=0)
+    said = []
+    other = replace(machine(tmp_path), threads=2)
+    train(config_of(tmp_path), other, tmp_path / "run", lambda step: said.append(step.note))
+    assert "on another machine (threads 1, now 2): the last bits may differ" in said[0]
+    assert not any(said[1:])
 
 
 def test_runs_side_by_side_stop_when_their_command_is_killed(tmp_path):

@@ -155,6 +155,89 @@ def test_running_out_of_memory_is_an_outcome_where_all_do_and_no_hang_elsewhere(
         assert f"process {ranks} ran out of memory, another one did not" in said
 
 
+HANGING = """
+import os, sys, time
+from datetime import timedelta
+from afno_repro import cli
+from afno_repro.training import engine, loop
+optimise, steps = loop.optimise, []
+def sleepy(*arguments):
+    steps.append(1)
+    if len(steps) == 3 and os.environ["RANK"] == "1":
+        time.sleep(600)
+    return optimise(*arguments)
+loop.optimise, engine.WAIT = sleepy, timedelta(seconds=3)
+sys.argv[0] = "afno"
+cli.main()
+"""
+
+
+def test_a_process_that_others_wait_for_in_vain_ends_them_all_with_every_ones_stack(tmp_path, monkeypatch, capfd):
+    write_spec(tmp_path)
+    monkeypatch.setattr(launch, "COMMAND", ("-c", HANGING))
+    monkeypatch.setattr(launch, "GRACE_S", 1.0)
+    assert launch.launch(["pretrain", *TWO[1:], "--root", str(tmp_path)], 2, os.environ) == 1
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    assert "another of the 2 processes did not come within 0:00:03, here:" in said
+    assert "in optimise" in said
+    hung = said[said.index("process 1 of 0 to 1:") :]
+    assert "most recent call first" in hung
+    assert "in sleepy" in hung
+
+
+def addresses(pid: int) -> set[str]:
+    """The local and remote addresses of a process's sockets, other than those that nobody is at."""
+    inodes = {link[8:-1] for link in (os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()) if link.startswith("socket:")}
+    found = set()
+    for name in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
+            parts = line.split()
+            if parts[9] in inodes:
+                found |= {part.partition(":")[0] for part in parts[1:3] if part.partition(":")[2] != "0000"}
+    return found
+
+
+def test_processes_on_one_machine_listen_and_speak_to_no_other(tmp_path):
+    write_spec(tmp_path, ODD)
+    seen: set[str] = set()
+
+    def look(launcher: int, ranks: list[int]) -> None:
+        seen.update(*(addresses(pid) for pid in (launcher, *ranks)))
+        os.kill(launcher, signal.SIGTERM)
+
+    assert interrupted(tmp_path, "0", look)[0] == 143
+    assert seen == {"0100007F"}  # 127.0.0.1
+
+
+EARLY = """
+import os, sys
+from afno_repro import cli
+from afno_repro.suite import absent
+if os.environ["RANK"] == "1":
+    absent.absent_data = lambda *arguments: os.kill(os.getpid(), 9)
+sys.argv[0] = "afno"
+cli.main()
+"""
+
+
+def test_a_process_that_ends_before_the_first_run_is_told_without_a_traceback(tmp_path, monkeypatch, capfd):
+    write_spec(tmp_path)
+    monkeypatch.setattr(launch, "COMMAND", ("-c", EARLY))
+    assert launch.launch(["pretrain", *TWO[1:], "--root", str(tmp_path)], 2, os.environ) == 1
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    assert "process 1 of 0 to 1 was killed by signal 9; the same command continues" in said
+
+
+def test_fewer_processes_continue_what_more_began_and_say_so(tmp_path, two):
+    write_spec(tmp_path, ODD)
+    assert interrupted(tmp_path, "0", lambda launcher, ranks: os.kill(launcher, signal.SIGTERM))[0] == 143
+    done = afno(*RUN, "--jobs", "1", root=tmp_path)
+    assert "on another machine (devices 2, now 1" in done.stderr
+    assert_same_stages(two[0], tmp_path)
+
+
 def test_a_mistake_is_told_once(tmp_path):
     write_spec(tmp_path, SMALL.replace("optimizer: adamw", "optimizer: adamv"))
     done = afno("pretrain", "small", "--row", "afno", "--device", "cpu", "--devices", "2", "--json", root=tmp_path, expect=2)
@@ -184,7 +267,7 @@ SAY = "import os, sys, time, signal; rank = int(os.environ['RANK']); "
         ("rank or (signal.signal(15, signal.SIG_IGN), time.sleep(30)); time.sleep(.2); sys.exit(3)", 3, ""),
         ("rank or (time.sleep(1), print('saved', file=sys.stderr)); sys.exit(143)", 143, "saved\n"),
         ("rank and os.kill(os.getpid(), 9)", 1, "process 1 of 0 to 1 was killed by signal 9; the same command continues\n"),
-        *((f"signal.signal(2, signal.SIG_DFL); rank or os.kill(os.getppid(), {n}); time.sleep(30)", 128 + n, "") for n in (2, 10, 15)),
+        *((f"signal.signal(2, signal.SIG_DFL); rank or os.kill(os.getppid(), {n}); time.sleep(30)", code, "") for n, code in ((2, 130), (10, 143), (15, 143))),
     ],
 )
 def test_the_launcher_ends_with_the_first_failure_and_leaves_nobody(monkeypatch, capfd, script, code, said):

@@ -1,0 +1,71 @@
+"""What a number was made with: code, packages, device."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from afno_repro.config import Machine
+
+PACKAGES = ("afno_repro", "torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "matplotlib", "pillow")
+
+
+def provenance(device: str, machine: Machine, seconds: float, data: str | None) -> dict[str, Any]:
+    """What a number was made with: code, packages, device and how many of it, threads, time and a fingerprint of the data."""
+    return {
+        **code_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "device": device,
+        "devices": machine.devices,
+        "micro_batch": machine.micro_batch,
+        "activation_checkpointing": machine.activation_checkpointing,
+        "threads": machine.threads,
+        "num_workers": machine.num_workers,
+        "seconds": round(seconds, 1),
+        "data": data,
+    }
+
+
+@cache
+def code_version() -> dict[str, Any]:
+    """The commit of this package's own checkout, and whether package or specs differ from it; None outside a checkout."""
+
+    def git(*arguments: str) -> str | None:
+        here = Path(__file__).resolve().parents[2]
+        try:
+            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    changes = git("status", "--porcelain", "--", "afno_repro", "experiments")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+@cache
+def device_name(device: str) -> str:
+    """The processor's or the GPU's own name."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()} ({cores()} cores)"
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,82 @@
+"""What a run came to, as JSON that a flipped bit cannot pass."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from itertools import chain
+from typing import Any, get_type_hints
+
+from afno_repro.config import RunConfig, config_from_json, digest
+from afno_repro.options import fits
+
+OUTCOMES = ("ok", "out_of_memory", "diverged")
+PROVENANCE = {  # in every record
+    "commit": str | None,
+    "dirty": bool | None,
+    "packages": dict[str, str | None],
+    "python": str,
+    "device": str,
+    "devices": int,
+    "seconds": float,
+}
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a run came to. `repeats` are the single values behind a metric that was measured several times."""
+
+    run_id: str
+    digest: str
+    config: RunConfig
+    outcome: str  # ok, out_of_memory or diverged
+    metrics: Mapping[str, float]
+    repeats: Mapping[str, list[float]]
+    provenance: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """The text of record.json, with a checksum of the rest."""
+        tree = asdict(self)
+        return json.dumps(tree | {"sha256": _checksum(tree)}, indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Record":
+        """Read record.json; raises ValueError when it is not one, when its digest is not its config's or its checksum not that of the rest.
+
+        The first records had no checksum.
+        """
+        try:
+            tree = json.loads(text)
+            if (checksum := tree.pop("sha256", None)) not in (None, _checksum(tree)):
+                raise ValueError(f"its bytes are not those that were written (sha256 {checksum})")
+            record = cls(**{**tree, "config": config_from_json(tree["config"])})
+            if wrong := _wrong(record):
+                raise ValueError(f"not a record: {', '.join(f'{key} is {value!r}' for key, value in wrong.items())}")
+            json.dumps(tree, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            raise ValueError(f"not a record: {error}") from None
+        if record.digest != digest(record.config):
+            raise ValueError("the digest is not that of the config")
+        return record
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(Record)
+
+
+def _wrong(record: Record) -> dict[str, Any]:
+    """Fields of another type than they should have, by name; some errors say that there are such."""
+    wrong = {key: getattr(record, key) for key, hint in _hints().items() if key != "config" and not fits(getattr(record, key), hint)}
+    provenance = {"devices": 1, **record.provenance}  # the first records did not say how many
+    wrong |= {f"provenance.{key}": provenance[key] for key, hint in PROVENANCE.items() if not fits(provenance[key], hint)}
+    wrong |= {f"repeats.{key}": values for key, values in record.repeats.items() if not values}
+    wrong |= {} if {"torch", "numpy", "scikit-image"} <= {*provenance["packages"]} else {"provenance.packages": provenance["packages"]}
+    wrong |= {"outcome": record.outcome} if record.outcome not in OUTCOMES else {}
+    float(sum(map(abs, [provenance["seconds"], *record.metrics.values(), *chain(*record.repeats.values())])))  # no number is too large
+    return wrong
+
+
+def _checksum(tree: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
