@@ -2,13 +2,15 @@
 
 from typing import Any
 
+import torch
+
 from afno_repro.config import ModelConfig, Part, RunConfig
 from afno_repro.data import DATASETS
 from afno_repro.data import GIVEN as DATA_GIVEN
 from afno_repro.data.transforms import AUGMENTS
 from afno_repro.errors import ConfigError, Problem
 from afno_repro.fills import FILLS
-from afno_repro.models import check_model
+from afno_repro.models import build_model, check_model
 from afno_repro.options import option_problems, suggest
 from afno_repro.profiling.flops import CountingRule
 from afno_repro.profiling.measure import Latency
@@ -62,7 +64,19 @@ def config_problems(config: RunConfig) -> list[Problem]:
         augment = {key: value for key, value in config.train.augment.items() if key != "name"}
         part = Part(config.train.augment["name"], augment)
         problems += ConfigError(*_part_problems(part, AUGMENTS, ("example", "size", "rng"), "augment")).within("train").problems
-    return problems
+    return _unshowable(config, task) if shows and not problems else problems
+
+
+def _unshowable(config: RunConfig, task: Part) -> list[Problem]:
+    """Why a network cannot be shown, before anything trains it."""
+    assert config.model is not None
+    with torch.device("meta"):
+        model = build_model(config.model, config.data.image_size)
+    try:
+        VISUALS[task.name](config.data.image_size, **task.options).check(model)
+    except ConfigError as error:
+        return list(error.within("task").problems)
+    return []
 
 
 def _model_problems(model: ModelConfig, image_size: int) -> list[Problem]:

@@ -18,6 +18,9 @@ class Triptychs:
     def __init__(self, image_size: int, walk: dict[str, Any]):
         self.task = Inpainting(image_size, walk)
 
+    def check(self, model: nn.Module) -> None:
+        """Every network of its task can be shown."""
+
     @torch.inference_mode()
     def compute(self, model: nn.Module, images: list[Tensor], labels: list[Tensor | None]) -> Pictures:
         """Hide a part of every image and reconstruct it."""
@@ -35,6 +38,9 @@ class Overlays:
 
     def __init__(self, image_size: int, num_classes: int, input: str, stride: int, absent: str):
         self.task = Segmentation(image_size, num_classes, input, stride, absent)  # type: ignore[arg-type]
+
+    def check(self, model: nn.Module) -> None:
+        """Every network of its task can be shown."""
 
     @torch.inference_mode()
     def compute(self, model: nn.Module, images: list[Tensor], labels: list[Tensor | None]) -> Pictures:

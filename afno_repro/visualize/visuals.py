@@ -12,7 +12,12 @@ from afno_repro.visualize.training import Overlays, Triptychs
 
 
 class Visual(Protocol):
-    """Looks at a network and some uint8 images (3, height, width) with their labels."""
+    """Looks at a network and some uint8 images (3, height, width) with their labels.
+
+    `check` raises ConfigError for a network, which may be on the meta device, that it cannot show.
+    """
+
+    def check(self, model: nn.Module) -> None: ...
 
     def compute(self, model: nn.Module, images: list[Tensor], labels: list[Tensor | None]) -> Pictures: ...
 

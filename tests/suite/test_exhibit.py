@@ -94,3 +94,29 @@ def test_a_figure_without_a_finished_run_names_the_command_that_makes_it(root, t
 def test_a_spec_without_pictures_says_so(root, tmp_path):
     write_spec(tmp_path, SMALL)
     assert "has nothing to show" in afno("visualize", "small", "--images", str(tmp_path), root=tmp_path, expect=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        (
+            "{name: clusters, layers: [1], clusters: 4, neighbours: 5, shown: 1, regions: segmentation, images: 2}",
+            "at least 40 tokens are needed, 16 pixels give 16",
+        ),
+        ("{name: spectra, layers: [2], bins: 4, images: 2}", "the network has 1 AFNO layers"),
+    ],
+)
+def test_a_network_that_cannot_be_shown_is_told_before_it_is_trained(tmp_path, task, says):
+    stage = STAGE.replace("{name: triptychs, images: 2, walk: {grid: tokens, patch_size: 4, steps: 16}}", task)
+    text = SMALL.replace("columns:\n", stage + "columns:\n", 1).replace("train: null}", "train: null}\n    triptychs: null")
+    write_spec(tmp_path, text)
+    for command in ("check", "run", "visualize"):
+        assert says in afno(command, "small", *(("--row", "afno") if command != "check" else ()), root=tmp_path, expect=2).stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_without_a_finished_run_the_command_that_makes_it_is_named(tmp_path):
+    write_spec(tmp_path, SMALL.replace("columns:\n", STAGE + "columns:\n", 1).replace("train: null}", "train: null}\n    triptychs: null"))
+    Image.fromarray(np.zeros((40, 40, 3), dtype=np.uint8)).save(tmp_path / "image.png")
+    done = afno("visualize", "small", "--row", "afno", "--images", "image.png", root=tmp_path, expect=3)
+    assert "this makes it: afno visualize small --scale tiny --row afno" in done.stderr
