@@ -33,7 +33,7 @@ from tests.training.test_loop import FINETUNED
 
 CLONE = Path(__file__).parents[1]
 MARK = "AFNO_CRASH_TEST"
-GONE_S, END_S, POLL_S = 10.0, 300.0, 0.02  # for all to be gone after a kill, for a command to end by itself
+GONE_S, END_S, POLL_S = 30.0, 300.0, 0.02  # for all to be gone after a kill, for a command to end by itself
 STARTS = {1: (("--jobs", "1"), ("--jobs", "2"), ("--jobs", "1", "--workers", "1")), 2: ((), ("--workers", "1"))}
 # The exit codes of each way to be killed, besides 0: it may have come too late, or have hit a process that is not needed.
 CODES = {"main": {-9}, "all": {-9}, "one": {1, 4}, "SIGTERM": {143, -15}, "SIGUSR1": {143, -15, -10}, "SIGINT": {130, -2}}
@@ -218,8 +218,10 @@ def crash(work: Path, rounds: int, seed: int, devices: int, tally: Tally) -> Non
         together, root, done = tally.finished % devices + 1, work / f"folder-{tally.finished}", False
         write_spec(root, SPEC, "crash")
         while waiting and not done:
+            known = len(tally.losses)
             done = play(root, together, waiting.pop(0), lengths[together], tally)
-            print(f"round {tally.rounds}: {tally}\n" * (tally.rounds % 10 == 0), end="", flush=True)
+            now = [f"lost or different: {each}" for each in tally.losses[known:]] + [f"round {tally.rounds}: {tally}"] * (tally.rounds % 10 == 0)
+            print(*now, sep="\n", end="\n" * bool(now), flush=True)
         try:
             done or uninterrupted(root, together)
             found = [f"{root.name}: {each}" for each in differences(root, work / f"reference-{together}")]

@@ -52,6 +52,7 @@ def join(place: Place, device: str) -> None:
     """Become one of several processes, and end with their parent; SIGUSR2 makes it tell where it is. Raises RuntimeError when the others do not come."""
     end_with(place.parent)
     faulthandler.register(signal.SIGUSR2)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # outside of a training: one that tidies up first might wait for the others
     if device == "cuda":
         torch.cuda.set_device(place.local_rank)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
