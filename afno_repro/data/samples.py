@@ -4,6 +4,7 @@ So neither the number of loader workers nor an interruption changes what a netwo
 """
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -12,8 +13,10 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from afno_repro.data.transforms import Example
+from afno_repro.errors import DataError
 
 TRAIN, VALIDATION, ORDER = 0, 1, 2  # independent streams of random numbers
+LONGEST_TEMPORARY = 107 - len("/pymp-12345678/listener-12345678")  # of a socket's path on Linux, less what multiprocessing adds
 Key = tuple[int, int]  # epoch, index
 
 
@@ -80,7 +83,13 @@ def _own_group(worker: int) -> None:
 
 
 def loader(samples: Samples, batches: TrainingBatches | list[list[Key]], num_workers: int, pin_memory: bool) -> DataLoader[Any]:
-    """Batches of samples, prepared by `num_workers` other processes (0: by this one)."""
+    """Batches of samples, prepared by `num_workers` other processes (0: by this one).
+
+    Raises DataError where the folder of temporary files is too deep for them: their tensors would never arrive.
+    """
+    if num_workers and len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
+        hint = f"name a folder of at most {LONGEST_TEMPORARY} characters with TMPDIR, or use --workers 0"
+        raise DataError(f"{tempfile.gettempdir()}: too long a path for the sockets of data-loading processes\n  {hint}")
     generator = Generator().manual_seed(0)
     context = "fork" if num_workers else None  # a run side by side with others would else inherit spawn, and import torch anew in every one
     return DataLoader(

@@ -60,6 +60,8 @@ def reference_problems(spec: "Spec") -> list[Problem]:
             words = getattr(figure, key, [])
             for word in [words] if isinstance(words, str) else words:
                 known(word, allowed, title, "figures", i, key)
+        if figure.suffix in [each.suffix for each in s.figures[:i]]:
+            problems.append(Problem(f"duplicate suffix {figure.suffix!r}: one figure's file", ("figures", str(i)), "", spec.tree.locate(("figures", i))))
     for i, assumption in enumerate(s.assumptions):
         for cell in assumption.cells:
             known(cell, [f"{r}/{c}" for r in rows for c in columns], "cell", "assumptions", i, "cells")

@@ -82,6 +82,7 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path, old, new, says):
         ("tiny: {seeds: [0]}", "tinny: {seeds: [0]}", "scales"),
         ("key: gfn\n", "key: afno\n", "duplicate row 'afno'"),
         ("group: inpainting", "group: inpainting\ngroup: other", "duplicate key 'group'"),
+        ("claims:", "figures: [{name: training, stage: pretrain}, {name: training, stage: pretrain}]\nclaims:", "duplicate suffix ''"),
     ],
 )
 def test_a_wrong_structure_is_named_with_its_line(tmp_path, old, new, says):

@@ -219,6 +219,14 @@ def test_a_killed_data_loading_process_is_told_and_the_command_continues(tmp_pat
     assert outcome(tmp_path) == whole_command
 
 
+def test_a_folder_of_temporary_files_too_deep_for_data_loading_processes_is_told(tmp_path):
+    write_spec(tmp_path)
+    deep = tmp_path / ("d" * 80)
+    deep.mkdir()
+    done = afno(*RUN, "--jobs", "1", "--workers", "1", root=tmp_path, expect=4, env={**os.environ, "TMPDIR": str(deep)})
+    assert "too long a path for the sockets of data-loading processes" in done.stderr
+
+
 def test_the_hash_seed_changes_nothing(tmp_path, whole_command):
     write_spec(tmp_path, LONG)
     afno(*RUN, "--jobs", "1", root=tmp_path, env={**os.environ, "PYTHONHASHSEED": "12345"})

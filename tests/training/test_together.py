@@ -70,6 +70,13 @@ def children(process: "subprocess.Popen[str]") -> list[int]:
     return [int(child) for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
+def grandchild(pid: int) -> int:
+    """A data-loading process of a rank, as soon as it has one."""
+    while not (found := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        time.sleep(0.01)
+    return int(found[0])
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -108,6 +115,9 @@ def test_stopped_in_any_way_they_continue_bit_for_bit(tmp_path, two):
         "another of the 2 processes ended, so afno/pretrain seed 0 stopped; the same command continues",
         "process 1 of 0 to 1 was killed by signal 9; the same command continues",
     ]
+    code, err = interrupted(tmp_path, "1", lambda launcher, ranks: os.kill(grandchild(ranks[1]), signal.SIGKILL))
+    assert code == 1
+    assert "DataLoader worker" in err or "another of the 2 processes ended" in err
     code, err = interrupted(tmp_path, "1", lambda launcher, ranks: os.kill(launcher, signal.SIGTERM))
     assert (code, err.splitlines()[1:]) == (143, ["stopped by signal 15; the same command continues"])
     assert interrupted(tmp_path, "0", lambda launcher, ranks: os.kill(launcher, signal.SIGKILL))[0] == -signal.SIGKILL
