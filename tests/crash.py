@@ -218,9 +218,10 @@ def crash(work: Path, rounds: int, seed: int, devices: int, tally: Tally) -> Non
         together, root, done = tally.finished % devices + 1, work / f"folder-{tally.finished}", False
         write_spec(root, SPEC, "crash")
         while waiting and not done:
-            known = len(tally.losses)
+            known, shown = len(tally.losses), len(tally.tracebacks)
             done = play(root, together, waiting.pop(0), lengths[together], tally)
-            now = [f"lost or different: {each}" for each in tally.losses[known:]] + [f"round {tally.rounds}: {tally}"] * (tally.rounds % 10 == 0)
+            now = [f"lost or different: {each}" for each in tally.losses[known:]] + [f"a traceback: {each}" for each in tally.tracebacks[shown:]]
+            now += [f"round {tally.rounds}: {tally}"] * (tally.rounds % 10 == 0)
             print(*now, sep="\n", end="\n" * bool(now), flush=True)
         try:
             done or uninterrupted(root, together)
@@ -242,8 +243,7 @@ def main() -> int:
             crash(work, asked.rounds, asked.seed, asked.devices, tally)
     finally:
         kill_all()
-    first = [f"the first traceback: {each}" for each in tally.tracebacks[:1]]
-    print("\n".join([*first, *(f"lost or different: {each}" for each in tally.losses), f"{tally.rounds} rounds: {tally}"]))
+    print(*(f"lost or different: {each}" for each in tally.losses), f"{tally.rounds} rounds: {tally}", sep="\n")
     print(f"what is left lies in {work}") if tally.losses else shutil.rmtree(work)
     print(f"losses: {len(tally.losses)}")
     return int(bool(tally.losses))

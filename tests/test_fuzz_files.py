@@ -151,7 +151,7 @@ def of_every_mode():
             yield pytest.param(encoded(Image.new(mode, (16, 12)), form), id=f"{mode} {form}")
 
 
-@pytest.mark.parametrize("data", of_every_mode())
+@pytest.mark.parametrize("data", list(of_every_mode()))
 def test_a_picture_of_any_mode_is_a_mask_of_whole_numbers_or_named(tmp_path, data):
     (tmp_path / "mask.png").write_bytes(data)
     with documented():

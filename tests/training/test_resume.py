@@ -130,7 +130,7 @@ def test_a_run_never_silently_starts_again(tmp_path):
         train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", silent)
 
 
-LONG = SMALL.replace("epochs: 3", "epochs: 60")
+LONG = SMALL.replace("epochs: 3", "epochs: 30")
 RUN = ("run", "small", "--row", "afno", "--device", "cpu")
 
 
