@@ -1,0 +1,169 @@
+"""Token mixers side by side: `python -m benchmarks.mixers [--rounds 9] [--device cpu] [--shapes 2] [--batch 1]`.
+
+Ratios are to AFNO as it is usually written (benchmarks/literal.py), above 1 faster. Every AFNO form is held to float64 first: an
+error above TOLERANCE ends the benchmark with 1. `saved` is what autograd keeps for the backward pass, in units of the input; `floor`
+the time that the form's multiplications and additions would take at the rate of a large matrix product, over the measured one.
+"""
+
+import argparse
+import copy
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from afno_repro.mixers.afno import AFNO
+from afno_repro.mixers.efficient_self_attention import EfficientSelfAttention
+from afno_repro.mixers.gfn import GFN
+from afno_repro.mixers.long_short import LongShort
+from afno_repro.mixers.self_attention import SelfAttention
+from afno_repro.suite.provenance import device_name
+from benchmarks.literal import LiteralAFNO
+from benchmarks.side_by_side import Timing, timed, write
+
+TOLERANCE = 1e-6  # of the mixer's output, relative to its largest value
+MOST_TOKENS = {"self-attention": 4096, "efficient self-attention": 16384}  # with more, one pass takes a minute on a CPU
+HEAD_DIM, WINDOW, RANK, REDUCTION = 64, 8, 8, 4
+
+
+class Shape(NamedTuple):
+    """A square grid of tokens, their channels, and AFNO's blocks."""
+
+    side: int  # tokens a side
+    dim: int
+    blocks: int
+
+    def __str__(self) -> str:
+        return f"{self.side}x{self.side} d{self.dim} k{self.blocks}"
+
+
+SHAPES = [Shape(56, 768, 8), Shape(56, 750, 1), Shape(56, 384, 16), Shape(64, 440, 5), Shape(32, 512, 8), Shape(128, 288, 2), Shape(256, 208, 1)]
+HEADER = ["shape", "variant", "forward ms", "forward ratio", "10-90%", "both ms", "both ratio", "10-90%", "saved", "floor", "error"]
+
+
+def mixers(shape: Shape) -> dict[str, nn.Module]:
+    """The reference first; all of them on the same number of tokens and channels."""
+    grid, heads = (shape.side, shape.side), max(1, shape.dim // HEAD_DIM)
+    while shape.dim % heads:
+        heads -= 1
+
+    def afno(keep: float) -> AFNO:
+        return AFNO(shape.dim, grid, num_blocks=shape.blocks, sparsity_threshold=0.01, keep=keep, bias="identity", init_std=0.02)
+
+    whole = afno(1.0)
+    halves = {f"AFNO keep {keep:.3g}": afno(keep) for keep in (0.5, 32 / 56)}
+    for each in halves.values():
+        each.load_state_dict(whole.state_dict())
+    return {
+        "literal AFNO": LiteralAFNO(whole),
+        "AFNO": whole,
+        **halves,
+        "GFN": GFN(shape.dim, grid),
+        "long-short": LongShort(shape.dim, grid, num_heads=heads, window=WINDOW, rank=RANK),
+        "efficient self-attention": EfficientSelfAttention(shape.dim, grid, num_heads=heads, reduction=REDUCTION),
+        "self-attention": SelfAttention(shape.dim, grid, num_heads=heads),
+    }
+
+
+@torch.no_grad()
+def error(mixer: nn.Module, x: Tensor) -> float:
+    """The largest difference from the same mixer in float64, over the largest value."""
+    exact = copy.deepcopy(mixer).double()(x.double())
+    return float((mixer(x) - exact).abs().max() / exact.abs().max())
+
+
+def saved_units(mixer: nn.Module, x: Tensor) -> float:
+    """Bytes that the forward pass keeps for the backward one, weights left out, over those of the input; each memory once."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in mixer.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = mixer(x.clone().requires_grad_())
+    return sum(kept.values()) / x.nbytes if output is not None else 0.0
+
+
+def floor_flops(shape: Shape, batch: int) -> float:
+    """Multiplications and additions of a whole AFNO layer: both transforms and the block MLP."""
+    tokens, modes = shape.side**2, shape.side * (shape.side // 2 + 1)
+    return batch * (2 * 2.5 * tokens * math.log2(tokens) * shape.dim + 16 * shape.dim**2 / shape.blocks * modes)
+
+
+def product_rate(device: torch.device) -> float:
+    """Multiplications and additions a second of a large float32 matrix product."""
+    a = torch.randn(1536, 1536, device=device)
+    took = timed({"product": partial(torch.mm, a, a)}, 5, device)["product"].median_s
+    return 2 * 1536**3 / took
+
+
+def forward(mixer: nn.Module, x: Tensor) -> None:
+    """A pass without gradients."""
+    with torch.no_grad():
+        mixer(x)
+
+
+def both(mixer: nn.Module, x: Tensor) -> None:
+    """A pass with the gradients of input and weights."""
+    mixer(x.clone().requires_grad_()).sum().backward()
+
+
+def measured(shape: Shape, batch: int, rounds: int, device: torch.device) -> list[list[str]]:
+    """A line for each mixer; ends the benchmark where an AFNO form is not exact."""
+    x = torch.randn(batch, shape.side, shape.side, shape.dim, device=device)
+    found = {name: mixer.to(device) for name, mixer in mixers(shape).items() if shape.side**2 <= MOST_TOKENS.get(name, shape.side**2)}
+    errors = {name: error(mixer, x) for name, mixer in found.items() if "AFNO" in name}
+    if max(errors.values()) > TOLERANCE:
+        sys.exit(f"{shape}: differs from float64 by more than {TOLERANCE}: {errors}")
+
+    def calls(run: Callable[[nn.Module, Tensor], None]) -> dict[str, Callable[[], Any]]:
+        return {name: partial(run, mixer, x) for name, mixer in found.items()}
+
+    one, two = timed(calls(forward), rounds, device), timed(calls(both), rounds, device)
+    floor_s = floor_flops(shape, batch) / product_rate(device)
+    lines = []
+    for name, mixer in found.items():
+        floor = f"{100 * floor_s / one[name].median_s:.0f}%" if name in ("literal AFNO", "AFNO") else ""
+        shown = f"{errors[name]:.0e}" if name in errors else ""
+        lines.append([str(shape), name, *cells(one[name]), *cells(two[name]), f"{saved_units(mixer, x):.1f}", floor, shown])
+    return lines
+
+
+def cells(timing: Timing) -> list[str]:
+    """Milliseconds, ratio and its range."""
+    return [f"{1000 * timing.median_s:.1f}", f"{timing.ratio:.2f}", f"{timing.low:.2f}-{timing.high:.2f}"]
+
+
+def main() -> None:
+    """Measure all shapes and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--shapes", type=int, default=len(SHAPES), help="only the first so many")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    console, lines = Console(stderr=True), list[list[str]]()
+    for shape in SHAPES[: asked.shapes]:
+        started = time.perf_counter()
+        lines += measured(shape, asked.batch, asked.rounds, torch.device(asked.device))
+        console.print(f"{shape}: {time.perf_counter() - started:.0f} s")
+    ours = statistics.median(float(line[3]) for line in lines if line[1] == "AFNO")
+    path = write("mixers", device_name(asked.device), f"Token mixers, batch {asked.batch}", HEADER, lines)
+    print(f"{path}: AFNO is {ours:.2f} times as fast forward as the literal layer, the median over shapes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""What the benchmarks compare computes the same."""
+
+import pytest
+import torch
+
+from afno_repro.mixers.afno import AFNO
+from benchmarks.literal import LiteralAFNO
+from benchmarks.mixers import SHAPES, floor_flops, mixers, saved_units
+
+
+@pytest.mark.parametrize("grid", [(6, 8), (5, 7), (7, 6)])
+def test_the_literal_layer_is_afno(grid):
+    torch.manual_seed(0)
+    afno = AFNO(12, grid, num_blocks=3, sparsity_threshold=0.05, keep=1.0, bias="identity", init_std=0.5).double()
+    x = torch.randn(2, *grid, 12, dtype=torch.float64, requires_grad=True)
+    weights = [x, afno.w1, afno.b1, afno.w2, afno.b2]
+    ours, theirs = (torch.autograd.grad(mixer(x).square().sum(), weights) for mixer in (afno, LiteralAFNO(afno)))
+    torch.testing.assert_close(LiteralAFNO(afno)(x), afno(x))
+    torch.testing.assert_close(theirs, ours)
+
+
+def test_all_mixers_of_a_benchmark_take_the_same_tokens():
+    shape = SHAPES[4]._replace(side=8)
+    x = torch.randn(1, 8, 8, shape.dim)
+    assert {mixer(x).shape for mixer in mixers(shape).values()} == {x.shape}
+
+
+def test_what_is_kept_for_the_backward_pass_counts_each_memory_once():
+    x = torch.randn(1, 4, 4, 8)
+    assert saved_units(torch.nn.Sequential(torch.nn.Tanh(), torch.nn.Tanh()), x) == 2
+
+
+def test_the_floor_of_one_block_is_a_whole_product():
+    shape = SHAPES[6]
+    product = 16 * shape.dim**2 * shape.side * (shape.side // 2 + 1)
+    assert product < floor_flops(shape, 1) < 2 * product
