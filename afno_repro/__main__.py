@@ -1,6 +1,10 @@
 """`python -m afno_repro` is the `afno` command."""
 
-from afno_repro.cli import main
+import signal
+
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is imported may swallow an interruption
+
+from afno_repro.cli import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

@@ -1,5 +1,6 @@
 """What every command does around its own work: find places and machine, reproduce, answer."""
 
+import signal
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,6 +31,8 @@ def reproduce(places: Any, spec: str, scale: str, choice: Any, machine: Any, dry
     if dry_run:
         answer(answers.plan(places, prepared, scale, machine), json)
         raise typer.Exit(0)
+    if machine.devices == 1:  # of several processes, one that writes its tables first might wait for the others
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with show_for(quiet or prepared.follows) as show:
         tables, code = reproduce(places, prepared, scale, choice, machine, show)
     if not prepared.follows:

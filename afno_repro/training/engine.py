@@ -49,14 +49,18 @@ class Place:
 
 
 def join(place: Place, device: str) -> None:
-    """Become one of several processes, and end with their parent; SIGUSR2 makes it tell where it is. Raises RuntimeError when the others do not come."""
+    """Become one of several processes, and end with their parent; SIGUSR2 makes it tell where it is. Raises AfnoError when the others do not come."""
     end_with(place.parent)
     faulthandler.register(signal.SIGUSR2)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # outside of a training: one that tidies up first might wait for the others
     if device == "cuda":
         torch.cuda.set_device(place.local_rank)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=place.address, rank=place.rank, world_size=place.ranks, timeout=WAIT)
+    try:
+        dist.init_process_group(backend, init_method=place.address, rank=place.rank, world_size=place.ranks, timeout=WAIT)
+    except RuntimeError as error:  # of which the errors of torch.distributed are some
+        why = f"the {place.ranks} processes of this command did not all come to {place.address}: {str(error).splitlines()[0]}"
+        raise AfnoError(f"{why}\n  the same command continues") from error
     atexit.register(leave)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from afno_repro.suite import launch
 from afno_repro.suite.store import Store
+from afno_repro.training import engine
 from tests.command import afno, start
 from tests.suite.specs import SMALL, write_spec
 from tests.training.test_loop import FINETUNED, assert_same_training, left, needs
@@ -238,6 +239,27 @@ def test_a_process_that_ends_before_the_first_run_is_told_without_a_traceback(tm
     said = capfd.readouterr().err
     assert "Traceback" not in said
     assert "process 1 of 0 to 1 was killed by signal 9; the same command continues" in said
+
+
+def test_a_process_that_ends_while_they_meet_is_told_without_a_traceback(tmp_path, monkeypatch, capfd):
+    write_spec(tmp_path)
+    script = EARLY.replace("from afno_repro.suite import absent", "import torch.distributed as dist; from afno_repro.training import engine")
+    script = script.replace(
+        "absent.absent_data = lambda *arguments: os.kill(os.getpid(), 9)", "dist.init_process_group = lambda *a, **k: os.kill(os.getpid(), 9)"
+    )
+    monkeypatch.setattr(launch, "COMMAND", ("-c", script))
+    monkeypatch.setattr(launch, "GRACE_S", 0.5)
+    assert launch.launch(["pretrain", *TWO[1:], "--root", str(tmp_path)], 2, os.environ) == 1
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    assert "process 1 of 0 to 1 was killed by signal 9; the same command continues" in said
+
+
+def test_a_process_that_cannot_meet_the_others_says_so():
+    place = engine.Place(rank=1, ranks=2, local_rank=1, address="tcp://127.0.0.1:9", parent=os.getppid())
+    script = f"import datetime; from afno_repro.training import engine; engine.WAIT = datetime.timedelta(seconds=1); engine.join(engine.{place}, 'cpu')"
+    done = subprocess.run([sys.executable, "-c", script.replace(f"parent={os.getppid()}", "parent=__import__('os').getppid()")], capture_output=True, text=True)
+    assert "AfnoError: the 2 processes of this command did not all come to tcp://127.0.0.1:9" in done.stderr
 
 
 def test_fewer_processes_continue_what_more_began_and_say_so(tmp_path, two):
