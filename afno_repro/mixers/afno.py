@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from afno_repro.errors import require
-from afno_repro.mixers.spectral import Grid, bias_layer, block_matmul, complex_parameter, float32_region, irfft2, kept_modes, on_parts, rfft2
+from afno_repro.mixers.dft import dft, inverse_dft, prefers_products, real_layer
+from afno_repro.mixers.lean import LeanAFNO
+from afno_repro.mixers.spectral import Grid, Modes, bias_layer, complex_parameter, float32_region, kept_modes
 
 
 class AFNO(nn.Module):
@@ -45,18 +47,22 @@ class AFNO(nn.Module):
 
     @float32_region
     def forward(self, x: Tensor) -> Tensor:  # B H W C
-        x = x.permute(0, 3, 1, 2).contiguous()  # B C H W
-        grid = (x.shape[2], x.shape[3])
-        modes = kept_modes(grid, self.keep)
-        z = rfft2(x, modes)  # B C R M
-        y = irfft2(self.block_mlp(z.flatten(2)).view_as(z), modes, grid)
+        modes = kept_modes((x.shape[1], x.shape[2]), self.keep)
+        y = (self.by_products if prefers_products(x, modes) else self.by_transforms)(x, modes)
         if self.bias is not None:
-            y = y + self.bias(x.flatten(2)).view_as(x)
-        return y.permute(0, 2, 3, 1)
+            y = y + self.bias(x.flatten(1, 2).transpose(1, 2)).transpose(1, 2).view_as(x)
+        return y
 
-    def block_mlp(self, z: Tensor) -> Tensor:
-        """Two block-diagonal complex layers and the shrinkage, mode by mode: B C N -> B C N."""
-        z = z.unflatten(1, (self.num_blocks, -1))  # B K D N
-        z = on_parts(torch.relu, block_matmul(z, self.w1) + torch.view_as_complex(self.b1))
-        z = block_matmul(z, self.w2) + torch.view_as_complex(self.b2)
-        return on_parts(self.shrink, z)
+    def by_transforms(self, x: Tensor, modes: Modes) -> Tensor:
+        """FFTs: B H W C -> B H W C."""
+        return LeanAFNO.apply(x, self.w1, self.b1, self.w2, self.b2, self.shrink, modes)
+
+    def by_products(self, x: Tensor, modes: Modes) -> Tensor:
+        """Real matrix products throughout: B H W C -> B H W C."""
+        grid, batch, width = (x.shape[1], x.shape[2]), x.shape[0], self.w1.shape[1]
+        z = dft(x, modes)  # B 2 R M C
+        z = z.flatten(2, 3).unflatten(-1, (self.num_blocks, width)).permute(3, 0, 2, 1, 4)  # K B N 2 D
+        z = torch.relu(real_layer(z.reshape(self.num_blocks, -1, 2 * width), self.w1, self.b1))
+        z = real_layer(z, self.w2, self.b2).view(self.num_blocks, batch, -1, 2, width)
+        z = self.shrink(z.permute(1, 0, 4, 2, 3)).permute(0, 4, 3, 1, 2)  # as B K D N 2, then B 2 N K D
+        return inverse_dft(z.reshape(batch, 2, -1, modes.columns, x.shape[3]), modes, grid)

@@ -4,7 +4,8 @@
     memory  weights, gradients and Adam's two moments (16 bytes a parameter), and what the forward pass keeps for the backward one
     disk    two checkpoints of weights and moments (12 bytes a parameter each), and the final weights
 
-Nothing is trained or loaded for it: operations and kept tensors are counted on the `meta` device, in float32.
+Nothing is trained or loaded for it: operations and kept tensors are counted on the `meta` device, in float32, with AFNO by FFTs as on a
+GPU; its matrix products, which a CPU prefers on small grids, keep up to twice as much of them.
 """
 
 import math

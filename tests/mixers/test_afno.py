@@ -3,13 +3,20 @@ import torch
 from torch import nn
 
 from afno_repro.errors import ConfigError
+from afno_repro.mixers import afno
 from afno_repro.mixers.afno import AFNO
 
 OPTIONS = {"num_blocks": 3, "sparsity_threshold": 0.05, "keep": 1.0, "bias": "identity", "init_std": 0.3}
 
 
-def literal(mixer: AFNO, x: torch.Tensor) -> torch.Tensor:
-    """Figure 3 line by line, mode by mode and block by block, with full DFT sums in float64."""
+@pytest.fixture(params=[True, False], ids=["products", "transforms"], autouse=True)
+def form(request, monkeypatch):
+    """Both forms of the layer keep every promise, whichever one a grid would get."""
+    monkeypatch.setattr(afno, "prefers_products", lambda x, modes: request.param)
+
+
+def literal(mixer: AFNO, x: torch.Tensor, inside: torch.Tensor | float = 1.0) -> torch.Tensor:
+    """Figure 3 line by line, mode by mode and block by block, in float64; modes that are not `inside` (H M) are removed."""
     _, h, w, d = x.shape
     k = mixer.num_blocks
     w1, b1, w2, b2 = (torch.view_as_complex(p.double()) for p in (mixer.w1, mixer.b1, mixer.w2, mixer.b2))
@@ -24,7 +31,7 @@ def literal(mixer: AFNO, x: torch.Tensor) -> torch.Tensor:
                 out[:, n, m, part] = hidden @ w2[i] + b2[i, :, 0]
     lam = mixer.shrink.lambd
     out = torch.complex(*(v.sign() * (v.abs() - lam).clamp(min=0) for v in (out.real, out.imag)))
-    return inverse(out, h, w)
+    return inverse(out * torch.as_tensor(inside)[..., None], h, w)
 
 
 def inverse(z: torch.Tensor, h: int, w: int) -> torch.Tensor:
@@ -117,12 +124,41 @@ def test_hard_thresholding_is_the_full_layer_with_the_other_modes_set_to_zero(ke
     kept = AFNO(6, grid, **{**options, "keep": keep}).double()
     x = torch.randn(2, *grid, 6, dtype=torch.float64)
     h, w = grid
-    z = torch.fft.rfft2(x.permute(0, 3, 1, 2), norm="ortho")
     rows = torch.fft.fftfreq(h, 1 / h).round()
     half = max(1, round(keep * h / 2))
     inside = ((rows >= -half) & (rows < half))[:, None] & (torch.arange(w // 2 + 1) <= round(keep * w / 2))
-    out = kept.block_mlp(z.flatten(2)).view_as(z) * inside
-    torch.testing.assert_close(kept(x), inverse(out.permute(0, 2, 3, 1), h, w))
+    torch.testing.assert_close(kept(x), literal(kept, x, inside))
+
+
+@pytest.mark.parametrize(("keep", "grid"), [(1.0, (3, 4)), (1.0, (4, 3)), (1.0, (2, 1)), (0.5, (4, 6)), (0.5, (5, 5))])
+def test_gradients_are_those_of_differences(keep, grid):
+    mixer = AFNO(4, grid, num_blocks=2, sparsity_threshold=0.05, keep=keep, bias="identity", init_std=0.5).double()
+    x = torch.randn(2, *grid, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, *weights: mixer(x), (x, *mixer.parameters()))
+
+
+def test_gradients_of_transposed_and_repeated_tokens_are_those_of_their_copies():
+    mixer = AFNO(4, (3, 5), num_blocks=2, sparsity_threshold=0.05, keep=1.0, bias="identity", init_std=0.5).double()
+    tokens = torch.randn(2, 4, 3, 5, dtype=torch.float64, requires_grad=True)
+    for strided in (tokens.permute(0, 2, 3, 1), tokens[:1].expand(2, -1, -1, -1).permute(0, 2, 3, 1)):
+        (own,) = torch.autograd.grad(mixer(strided).sum(), tokens, retain_graph=True)
+        (copied,) = torch.autograd.grad(mixer(strided.contiguous()).sum(), tokens)
+        torch.testing.assert_close(own, copied)
+
+
+def test_it_is_one_graph_of_real_arithmetic_for_a_compiler():
+    graphs = []
+
+    def keep_graph(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    mixer, x = AFNO(6, (6, 8), **OPTIONS), torch.randn(1, 6, 8, 6)
+    compiled = torch.compile(mixer, backend=keep_graph, fullgraph=True)
+    torch.testing.assert_close(compiled(x), mixer(x))
+    assert len(graphs) == 1
+    values = [node.meta["example_value"] for node in graphs[0].graph.nodes if "example_value" in node.meta]
+    assert not any(value.is_complex() for value in values if isinstance(value, torch.Tensor))
 
 
 def test_keep_1_changes_nothing_and_half_of_each_axis_is_a_quarter_of_the_modes():

@@ -7,6 +7,7 @@ import torch
 
 from afno_repro.config import ModelConfig, Part
 from afno_repro.errors import ConfigError
+from afno_repro.mixers.spectral import block_matmul, on_parts
 from afno_repro.models import build_model
 from afno_repro.suite.figures import radius_csv
 from afno_repro.visualize.pictures import centred_spectrum, full_spectrum, radius
@@ -57,7 +58,10 @@ def test_spectra_are_those_of_the_mixers():
     hook.remove()
     with torch.no_grad():
         spectrum = torch.fft.rfft2(z[0][0].permute(2, 0, 1), norm="ortho")
-        shrunk = model.backbone.blocks[1].mixer.block_mlp(spectrum.flatten(1)[None])[0].flatten(0, 1).unflatten(-1, (8, 5)).numpy()
+        mixer = model.backbone.blocks[1].mixer
+        hidden = block_matmul(spectrum.flatten(1)[None].unflatten(1, (mixer.num_blocks, -1)), mixer.w1) + torch.view_as_complex(mixer.b1)
+        out = block_matmul(on_parts(torch.relu, hidden), mixer.w2) + torch.view_as_complex(mixer.b2)
+        shrunk = on_parts(mixer.shrink, out)[0].flatten(0, 1).unflatten(-1, (8, 5)).numpy()
     np.testing.assert_allclose(found.arrays["magnitude"][1], np.abs(shrunk).mean(0), rtol=1e-4, atol=1e-6)
     expected = ((shrunk.real == 0) / 2 + (shrunk.imag == 0) / 2).mean(0)
     assert 0 < expected.mean() < 1

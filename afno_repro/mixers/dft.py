@@ -1,0 +1,86 @@
+"""The transform pair as matrix products in real arithmetic: modes that are not kept are never computed, and compilers take it.
+
+    U = F_W X,   Z = F_H U   (and back)          F = (cos - i sin)(2 pi m n / size) / sqrt(size), a row a kept mode
+
+Shapes: B batch, H W token grid, R M kept modes along H and W, C channels; an axis of 2 holds real and imaginary parts.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from afno_repro.mixers.spectral import Grid, Modes
+
+PRODUCTS_RATE = 8  # operations of matrix products in the time of one of an FFT's, on a CPU
+
+
+class Matrices(NamedTuple):
+    """What a transform multiplies with, first along one axis, then along the other."""
+
+    along_w: Tensor  # 2M W
+    along_h: Tensor  # 2R 2H
+    back_along_h: Tensor  # 2H 2R
+    back_along_w: Tensor  # W 2M
+
+
+def prefers_products(x: Tensor, modes: Modes) -> bool:
+    """The rule by which AFNO takes this form for tokens x (B H W C): under a compiler always, on a CPU where it is faster."""
+    if torch.compiler.is_compiling():
+        return True
+    height, width = x.shape[1], x.shape[2]
+    rows, columns = modes.low + modes.high, modes.columns
+    products = 4 * columns + 8 * rows * columns / width  # a channel and token
+    return x.device.type == "cpu" and products <= PRODUCTS_RATE * 2.5 * math.log2(height * width)
+
+
+def dft(x: Tensor, modes: Modes) -> Tensor:
+    """Orthonormal real DFT over the token grid: B H W C -> B 2 R M C."""
+    along = matrices_of((x.shape[1], x.shape[2]), modes, x.dtype, x.device)
+    u = along.along_w @ x  # B H 2M C
+    z = along.along_h @ u.view(x.shape[0], 2 * x.shape[1], -1)  # B 2R MC
+    return z.view(x.shape[0], 2, -1, modes.columns, x.shape[3])
+
+
+def inverse_dft(z: Tensor, modes: Modes, grid: Grid) -> Tensor:
+    """Inverse of dft, modes that were not kept being zero, as spectral.irfft2 has it: B 2 R M C -> B H W C."""
+    along = matrices_of(grid, modes, z.dtype, z.device)
+    u = along.back_along_h @ z.flatten(3).flatten(1, 2)  # B 2H MC
+    return along.back_along_w @ u.view(z.shape[0], grid[0], 2 * modes.columns, -1)
+
+
+def matrices_of(grid: Grid, modes: Modes, dtype: torch.dtype, device: torch.device) -> Matrices:
+    """The matrices of a grid and its kept modes, made once, but by a compiler, whose tensors end with it."""
+    return (matrices if torch.compiler.is_compiling() else remembered)(grid, modes, dtype, device)
+
+
+def matrices(grid: Grid, modes: Modes, dtype: torch.dtype, device: torch.device) -> Matrices:
+    """The matrices, rounded once from float64."""
+    (height, width), columns = grid, torch.arange(modes.columns)
+    with torch.inference_mode(False):  # they outlive the call, and training may come after it
+        rows = torch.cat([torch.arange(modes.low), torch.arange(height - modes.high, height)])
+        cos_w, sin_w = waves(columns, width)  # M W
+        cos_h, sin_h = waves(rows, height)  # R H
+        twice = torch.where((columns == 0) | (2 * columns == width), 1.0, 2.0).double()[:, None]  # a column stands for its conjugate, too
+        along_w = torch.cat([cos_w, -sin_w])
+        along_h = torch.stack([torch.stack([cos_h, sin_h], -1), torch.stack([-sin_h, cos_h], -1)]).flatten(2).flatten(0, 1)
+        found = (along_w, along_h, along_h.T, torch.cat([twice * cos_w, -twice * sin_w]).T)
+        return Matrices(*(each.to(device, dtype).contiguous() for each in found))
+
+
+remembered = functools.lru_cache(maxsize=64)(matrices)
+
+
+def waves(frequencies: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of each frequency at each of `size` points, orthonormal: float64, frequencies x points."""
+    angle = 2 * math.pi * (torch.outer(frequencies, torch.arange(size)) % size).double() / size
+    return angle.cos() / math.sqrt(size), angle.sin() / math.sqrt(size)
+
+
+def real_layer(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """One complex layer per block as real products, weight K D D' 2, bias K D' 1 2: z K N 2D -> K N 2D', real parts first."""
+    real, imaginary = weight.unbind(-1)
+    matrix = torch.cat([torch.cat([real, imaginary], -1), torch.cat([-imaginary, real], -1)], -2)
+    return torch.baddbmm(bias.permute(0, 2, 3, 1).flatten(2), z, matrix)

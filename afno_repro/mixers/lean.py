@@ -1,0 +1,81 @@
+"""The AFNO layer by FFTs with a backward pass of its own, which keeps 2.3 units of the input in place of 5.
+
+    h = relu(W1 z + b1),   s = S_lambda(W2 h + b2)            kept: z, h and where s is not zero
+
+The gradient of a complex value is that of its real and imaginary parts. Inside the backward pass every gradient is
+conjugated: z, h and the weights then enter its products as they are, and no copy of theirs is made.
+Shapes: B batch, H W token grid, R M kept modes along H and W, N = R M, C channels, K blocks, D = C // K.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from afno_repro.mixers.spectral import Grid, Modes, block_matmul, irfft2, rfft2
+
+Gradients = tuple[Tensor | None, ...]
+
+
+class LeanAFNO(torch.autograd.Function):
+    """x (B H W C), the parameters of AFNO, its shrinkage and modes -> mixed tokens (B H W C), nothing added."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, shrink: nn.Module, modes: Modes) -> Tensor:
+        grid = (x.shape[1], x.shape[2])
+        spectrum = rfft2(channels_first(x), modes)  # B C R M
+        z = spectrum.flatten(2).unflatten(1, (w1.shape[0], -1))  # B K D N
+        hidden = block_matmul(z, w1).add_(torch.view_as_complex(b1))
+        torch.view_as_real(hidden).relu_()
+        shrunk = shrink(torch.view_as_real(block_matmul(hidden, w2).add_(torch.view_as_complex(b2))))  # B K D N 2
+        ctx.save_for_backward(z, hidden, shrunk == 0, w1, w2)
+        ctx.modes, ctx.grid = modes, grid
+        return channels_last(irfft2(torch.view_as_complex(shrunk).view_as(spectrum), modes, grid))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Gradients:
+        z, hidden, dead, w1, w2 = ctx.saved_tensors
+        spectrum = conjugated(rfft2(channels_first(gradient), ctx.modes), ctx.grid, 2.0)  # B C R M
+        of_output = spectrum.flatten(2).view_as(hidden)
+        torch.view_as_real(of_output).masked_fill_(dead, 0)
+        of_hidden = torch.view_as_complex(w2) @ of_output
+        torch.view_as_real(of_hidden).masked_fill_(torch.view_as_real(hidden) == 0, 0)
+        of_z = torch.view_as_complex(w1) @ of_hidden
+        of_x = irfft2(conjugated(of_z.view_as(spectrum), ctx.grid, 0.5), ctx.modes, ctx.grid)
+        return channels_last(of_x), *of_layer(z, of_hidden), *of_layer(hidden, of_output), None, None
+
+
+def conjugated(z: Tensor, grid: Grid, factor: float) -> Tensor:
+    """z (B C R M) conjugated, and the columns that stand for their conjugates, too, times a factor; in place."""
+    column = torch.arange(z.shape[-1], device=z.device)
+    factors = torch.where((column == 0) | (2 * column == grid[1]), 1.0, factor).to(z.real.dtype)
+    torch.view_as_real(z).mul_(torch.stack([factors, -factors], -1))
+    return z
+
+
+def of_layer(z: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of a block layer's weight (K D D 2) and bias (K D 1 2) from its input and its output's conjugate gradient (B K D N)."""
+    weight, bias = (z @ gradient.transpose(-1, -2)).sum(0), gradient.sum((0, 3))[..., None]
+    return torch.view_as_real(weight.conj().resolve_conj()), torch.view_as_real(bias.conj().resolve_conj())
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """B H W C -> B C H W, contiguous, where FFTs run over neighbours."""
+    return transposed(x.flatten(1, 2)).unflatten(2, x.shape[1:3])
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """B C H W -> B H W C, contiguous."""
+    return transposed(x.flatten(2)).unflatten(1, x.shape[2:])
+
+
+def transposed(x: Tensor) -> Tensor:
+    """B m n -> B n m, contiguous: image by image, since PyTorch transposes matrices several times as fast as their batches on a CPU."""
+    if x.device.type != "cpu":
+        return x.transpose(1, 2).contiguous()
+    y = x.new_empty(x.shape[0], x.shape[2], x.shape[1])
+    for one, other in zip(x, y, strict=True):
+        other.copy_(one.t())
+    return y
