@@ -23,7 +23,6 @@ from afno_repro.training import engine
 from afno_repro.training.loop import Progress
 
 WAIT_FOR_HELD_S = 10.0
-REPORT_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def _one_by_one(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
     for run in runs:
         started = time.monotonic()
         show.started(run)
-        failure, record = _attempt(run, machine, throttled(partial(show.progressed, run)))
+        failure, record = _attempt(run, machine, partial(show.progressed, run))
         _tell(show, run, time.monotonic() - started, failure, record)
         failures += [failure] if failure else []
     return failures
@@ -117,23 +116,6 @@ def _too_much(record: Record) -> str:
         return ""
     at_a_time = min(recipe.batch_size // made_with["devices"], made_with["micro_batch"] or recipe.batch_size) if recipe else 0
     return f"peak {peak:.0f} MiB" + (f"; --micro-batch {at_a_time // 2} or --checkpoint-activations needs less" if at_a_time > 1 else "")
-
-
-def throttled(report: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    """Pass on a report at most every REPORT_EVERY_S seconds, and the last one, with the rate since the one before."""
-    last = [time.monotonic()]
-    waiting: list[Progress] = []
-
-    def passed_on(step: Progress) -> None:
-        waiting.append(step)
-        now = time.monotonic()
-        if now - last[0] >= REPORT_EVERY_S or step.step == step.total or step.note:
-            seconds = sum(1 / s.images_per_s for s in waiting)
-            report(replace(step, images_per_s=len(waiting) / seconds))
-            last[0] = now
-            waiting.clear()
-
-    return passed_on
 
 
 def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
@@ -183,4 +165,4 @@ def _idle(workers: list[Worker], machine: Machine) -> Worker | None:
 
 def _work(run: Run, machine: Machine, send: Callable[[Any], None]) -> None:
     """What a process does with a run: say how far it is, then how it ended."""
-    send(_attempt(run, machine, throttled(send)))
+    send(_attempt(run, machine, send))

@@ -70,6 +70,11 @@ def saved(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
 
 
+def bytes_on_disk(folder: Path) -> int:
+    """What the checkpoints in a folder take."""
+    return sum(file.stat().st_size for path in saved(folder) for file in path.iterdir())
+
+
 def _verified(path: Path) -> dict[str, Any]:
     """A checkpoint's state; raises ValueError when it is not whole."""
     try:

@@ -130,6 +130,11 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
+def anywhere(*flags: bool) -> list[bool]:
+    """Whether each flag is true in any process."""
+    return list(flags) if ranks() == 1 else total(torch.tensor(flags).int()).bool().tolist()
+
+
 def agreed(value: Any) -> Any:
     """What process 0 says."""
     if ranks() == 1:

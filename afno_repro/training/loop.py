@@ -31,6 +31,8 @@ from afno_repro.training.optim import learning_rate, make_optimizer, set_learnin
 from afno_repro.training.watch import alive_fractions, dead_layers
 from afno_repro.weights import load_weights
 
+LOOK_EVERY_S = 0.2  # how often the host waits for the device's loss, to report it
+
 Weights = dict[str, Tensor]
 
 
@@ -80,7 +82,7 @@ def train(
     notes: list[str] = []
     state = resume(directory, model, optimizer, machine, notes.append)
     directory.mkdir(parents=True, exist_ok=True)
-    check_space(directory, disk_bytes(model))
+    check_space(directory, disk_bytes(model) - checkpoint.bytes_on_disk(directory / "checkpoints"))
     shared = engine.share(model, device)
     batches = TrainingBatches(len(images), recipe.batch_size, recipe.epochs, config.seed, state.step, engine.rank(), engine.ranks())
     if recipe.batch_size < engine.ranks():
@@ -89,24 +91,34 @@ def train(
         raise ConfigError(Problem(f"must be at most the {len(images)} training images, is {recipe.batch_size}", ("train", "batch_size")))
     warmup = warmup_steps(recipe, batches.per_epoch)
     samples = Samples(images, augmented(recipe, config.data.image_size, task), config.seed, TRAIN)
-    saved_at = last_report = time.monotonic()
+    saved_at = looked_at = time.monotonic()
+    looked_step, first = state.step, state.step
+    losses = torch.tensor(state.loss_sum, dtype=torch.float64, device=device)  # of the steps of the running epoch
     fault("training: prepared")
     with engine.stop_flag() as stop:
         for batch in loader(samples, batches, machine.num_workers, pin_memory=device.type == "cuda"):
-            # One step at this step's rate.
+            # One step at this step's rate; nothing here waits for the device.
             lr = learning_rate(recipe, state.step, batches.total, warmup)
             set_learning_rate(optimizer, lr)
             epoch_ends = (state.step + 1) % batches.per_epoch == 0
             batch = tuple(part.to(device, non_blocking=True) for part in batch)
             with alive_fractions(model, watch=epoch_ends or state.step == 0) as alive:
                 loss = optimise(shared, optimizer, task, parts_of(batch, machine.micro_batch), recipe)
-            if not math.isfinite(loss):
-                raise Diverged(f"the loss is {loss} at step {state.step + 1}")
             fault("training: stepped")
-            if state.step == 0 and (warning := dead_layers(alive)):
-                notes.append(warning)
             state.step += 1
-            state.loss_sum += loss
+            losses += loss
+
+            # Look at the losses after the first step, at each epoch's end, and every now and then.
+            now = time.monotonic()
+            late = engine.rank() == 0 and (now - looked_at >= LOOK_EVERY_S or state.step == first + 1)
+            stopping, overdue, look = engine.anywhere(stop.signal is not None, engine.rank() == 0 and now - saved_at >= machine.checkpoint_every_s, late)
+            if not (epoch_ends or stopping or overdue or look):
+                continue
+            state.loss_sum = float(losses)
+            if not math.isfinite(state.loss_sum):
+                raise Diverged(f"the loss is not finite at one of the steps {looked_step + 1} to {state.step}")
+            if state.step == 1 and (warning := dead_layers(alive)):
+                notes.append(warning)
 
             # At the end of an epoch: evaluate when it is time, log one line.
             if epoch_ends:
@@ -117,19 +129,19 @@ def train(
                 row = {"epoch": epoch, "step": state.step, "lr": lr, "loss": state.loss_sum / batches.per_epoch, **alive}
                 state.rows.append(row | {key: scores.get(key, "") for key in task.metrics().keys})
                 state.loss_sum = 0.0
+                losses.zero_()
                 write_log(directory, state)
 
             # Keep the work: at each epoch's end, after a while, and when a signal asks any process to stop.
-            now = time.monotonic()
-            stopping, overdue = engine.total(torch.tensor([stop.signal is not None, engine.rank() == 0 and now - saved_at >= machine.checkpoint_every_s]).int())
             if epoch_ends or stopping or overdue:
                 save(directory, model, optimizer, state, machine)
                 saved_at = now
             if stopping:
                 raise Interrupted(stop.signal or signal.SIGTERM)
-            report(Progress(state.step, batches.total, recipe.batch_size / max(now - last_report, 1e-9), {"loss": loss}, "\n".join(notes)))
+            rate = recipe.batch_size * (state.step - looked_step) / max(now - looked_at, 1e-9)
+            report(Progress(state.step, batches.total, rate, {"loss": float(loss)}, "\n".join(notes)))
             notes.clear()
-            last_report = now
+            looked_at, looked_step = now, state.step
 
     write_log(directory, state)
     if engine.rank() == 0:
@@ -153,6 +165,8 @@ def resume(directory: Path, model: nn.Module, optimizer: Optimizer, machine: Mac
         if len(saved["random"]) == engine.ranks():  # another number of processes draws anew
             engine.restore_random_states(saved["random"][engine.rank()])
         state, before = State(**saved["state"]), saved["made_with"]
+    except torch.OutOfMemoryError:  # a RuntimeError, and no fault of the checkpoint's
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         where = directory / "checkpoints"
         raise StorageError(f"{where}: not a checkpoint of this run ({error})\n  remove the folder to train this run again from the start") from error
@@ -182,10 +196,10 @@ def save(directory: Path, model: nn.Module, optimizer: Optimizer, state: State, 
         checkpoint.save(directory / "checkpoints", state.step, parts)
 
 
-def optimise(model: nn.Module, optimizer: Optimizer, task: Task, parts: list[Batch], recipe: TrainConfig) -> float:
+def optimise(model: nn.Module, optimizer: Optimizer, task: Task, parts: list[Batch], recipe: TrainConfig) -> Tensor:
     """One step over the parts of this process's share: forward, backward, clip, update. Returns the loss of the whole batch.
 
-    A loss that is not finite changes no weight.
+    A loss that is not finite changes no weight, which the optimiser finds out on the device.
     """
     device = parts[0][0].device
     weight = engine.total(sum(task.weight(part) for part in parts).float().to(device)).clamp(min=1)  # type: ignore[union-attr]
@@ -197,12 +211,12 @@ def optimise(model: nn.Module, optimizer: Optimizer, task: Task, parts: list[Bat
                 share = task.loss(model, part) / weight
             (share * engine.ranks()).backward()  # type: ignore[no-untyped-call]
         loss += share.detach()
-    value = float(engine.total(loss))
-    if math.isfinite(value):
-        if recipe.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-        optimizer.step()
-    return value
+    loss = engine.total(loss)
+    if recipe.clip_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
+    optimizer.step()
+    return loss
 
 
 def augmented(recipe: TrainConfig, image_size: int, task: Task) -> Callable[[Example, np.random.Generator], Any]:

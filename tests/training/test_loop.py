@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from afno_repro.data import load_data
 from afno_repro.errors import ConfigError, DataError, Diverged
@@ -13,7 +14,9 @@ from afno_repro.models import build_model
 from afno_repro.suite import execute, executors
 from afno_repro.suite.plan import plan_runs
 from afno_repro.suite.spec import load_spec
+from afno_repro.tasks import TASKS
 from afno_repro.training import engine, loop
+from afno_repro.training.optim import make_optimizer
 from tests.machine import machine_at
 from tests.suite.specs import SMALL, write_spec
 
@@ -117,6 +120,66 @@ def test_a_layer_that_soft_thresholding_empties_is_told_at_the_first_step(tmp_pa
     assert not any(notes[1:])
     if warned:
         assert notes[0] == "warning: soft-thresholding leaves under 1% of the spectrum alive in AFNO layer 1 (0%)"
+
+
+class Waits(TorchDispatchMode):
+    """Counts the times that the host asks a tensor for its value, which on a GPU waits for the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        self.count += operator.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.masked_select)
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_the_host_waits_for_the_device_when_it_looks_and_at_no_other_step(tmp_path, monkeypatch, stage):
+    config = needs(tmp_path)[("afno", stage, 0)].config
+    monkeypatch.setattr(loop, "LOOK_EVERY_S", float("inf"))
+    waits = {}
+    for batch_size in (4, 2, 1):
+        with Waits() as waits[batch_size]:
+            train(replace(config, train=replace(config.train, epochs=1, batch_size=batch_size)), tmp_path / str(batch_size))
+    evaluated = {size: mode.count for size, mode in waits.items()}
+    assert evaluated[1] == evaluated[2] == evaluated[4]
+
+
+def test_a_step_whose_loss_is_not_finite_changes_nothing(tmp_path):
+    config = needs(tmp_path)["afno", "pretrain", 0].config
+    task = TASKS[config.task.name](config.data.image_size, **config.task.options)
+    model = build_model(config.model, config.data.image_size)
+    optimizer = make_optimizer(model, config.train)
+    images, masks = torch.rand(2, 3, 16, 16), torch.rand(2, 16, 16) < 0.5
+    for value, changes in ((float("nan"), False), (float("inf"), False), (0.5, True)):
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        loss = loop.optimise(model, optimizer, task, [(torch.full_like(images, value), masks)], config.train)
+        assert bool(loss.isfinite()) == changes
+        assert any(not torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items()) == changes
+    assert {int(state["step"]) for state in optimizer.state.values()} == {1}
+
+
+def test_running_out_of_memory_while_resuming_is_no_fault_of_the_checkpoint(tmp_path):
+    config = needs(tmp_path)["afno", "pretrain", 0].config
+    train(replace(config, train=replace(config.train, epochs=1)), tmp_path / "run")
+
+    class Full(torch.nn.Module):
+        def load_state_dict(self, *_):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        loop.resume(tmp_path / "run", Full(), None, machine_at(tmp_path), print)
+
+
+def test_a_training_that_continues_needs_no_room_for_the_checkpoints_that_it_has(tmp_path, monkeypatch):
+    config = needs(tmp_path)["afno", "pretrain", 0].config
+    asked = []
+    monkeypatch.setattr(loop, "check_space", lambda folder, needed: asked.append(needed))
+    for epochs in (1, 2):
+        train(replace(config, train=replace(config.train, epochs=epochs)), tmp_path / "run")
+    held = sum(file.stat().st_size for file in (tmp_path / "run" / "checkpoints").rglob("state.pt"))
+    assert asked[0] > asked[1] >= asked[0] - held
 
 
 def test_a_batch_that_is_smaller_than_the_number_of_processes_is_refused(tmp_path, monkeypatch):
