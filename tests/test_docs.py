@@ -35,7 +35,7 @@ RUNNABLE = [line for name, text in PAGES.items() if name != "adding.md" for line
 
 
 def test_the_first_two_blocks_are_one_line_each():
-    for (language, text), ending in zip(BLOCKS[:2], (".venv/bin/afno run table2", ".venv/bin/pytest -q"), strict=True):
+    for (language, text), ending in zip(BLOCKS[:2], (".venv/bin/afno run table2", ".venv/bin/pytest -q -n auto --dist loadfile"), strict=True):
         assert language == "bash"
         assert text.count("\n") == 1
         assert text.strip().endswith(ending)
