@@ -75,7 +75,9 @@ def blur(x: Tensor) -> Tensor:
     for axis in (-2, -1):
         size = x.shape[axis]
         padded = x.index_select(axis, mirrored(size).to(x.device))
-        x = sum((w * padded.narrow(axis, i, size) for i, w in enumerate(shares)), start=torch.zeros_like(x))
+        x = padded.narrow(axis, 0, size) * shares[0]
+        for i, share in enumerate(shares[1:], start=1):
+            x.add_(padded.narrow(axis, i, size), alpha=share)
     return x
 
 

@@ -1,21 +1,29 @@
 """What feeds and scores a training, beside its usual forms: `python -m benchmarks.pipeline [--rounds 9]`.
 
-Masks against a Python loop, SSIM and the confusion matrix against torchmetrics (extra `bench`) and scikit-image, one thread. Each
-pair computes the same first: the same mask, the same map to TOLERANCE, the same counts; a difference ends the benchmark with 1.
+Masks against a Python loop, SSIM and the confusion matrix against torchmetrics (extra `bench`) and scikit-image, reading and cropping
+photographs against Pillow, one thread. Each pair computes the same first: the same mask, the same map to TOLERANCE, the same counts, the
+same photograph to a grey level on average; a difference ends the benchmark with 1.
 """
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from skimage.metrics import structural_similarity
 from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
 
+from afno_repro.data.imagenet import read_image
 from afno_repro.data.masks import MOVES, visited
+from afno_repro.data.photos import photograph
+from afno_repro.data.transforms import cut, resize_example
 from afno_repro.metrics import SSIM, MeanIoU
 from afno_repro.suite.provenance import device_name
 from benchmarks.side_by_side import timed, write
@@ -100,6 +108,37 @@ def confusion(rng: np.random.Generator) -> Variants:
     return {"torchmetrics": theirs, **variants}
 
 
+def photographs(folder: Path) -> list[Path]:
+    """Photographs of the installed packages as JPEG files of ImageNet's usual size, a short side of 256 pixels."""
+    files = []
+    for name in ("astronaut", "chelsea", "china", "coffee", "flower", "grace_hopper", "motorcycle", "rocket"):
+        image = to_pil_image(photograph(name))
+        image = image.resize([round(256 * side / min(image.size)) for side in image.size])
+        files.append(folder / f"{name}.jpg")
+        image.save(files[-1], quality=90)
+    return files
+
+
+def reading(files: list[Path], side: int = 200) -> Variants:
+    """Reading eight photographs and resizing a square of each to 224 pixels: uint8 tensors."""
+
+    def pillow() -> list[Tensor]:
+        images = []
+        for file in files:
+            with Image.open(file) as image:
+                crop = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=(0, 0, side, side))
+            images.append(torch.from_numpy(np.array(crop)).permute(2, 0, 1).contiguous())
+        return images
+
+    def ours() -> list[Tensor]:
+        return [resize_example(cut((read_image(file), None), 0, 0, side), SIDE, SIDE)[0] for file in files]
+
+    differences = [float((one.float() - other.float()).abs().mean()) for one, other in zip(pillow(), ours(), strict=True)]
+    if max(differences) > 1:
+        sys.exit(f"the photographs differ by {differences} grey levels on average")
+    return {"Pillow": pillow, "decode_jpeg": ours}
+
+
 def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -107,9 +146,11 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     rng, lines = np.random.default_rng(0), list[list[str]]()
-    for path, make in {"mask": masks, "SSIM": similarity, "confusion matrix": confusion}.items():
-        for name, found in timed(make(rng), rounds, torch.device("cpu")).items():
-            lines.append([path, name, f"{1000 * found.median_s:.2f}", f"{found.ratio:.1f}", f"{found.low:.1f}-{found.high:.1f}"])
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {"mask": masks(rng), "SSIM": similarity(rng), "confusion matrix": confusion(rng), "8 photographs": reading(photographs(Path(folder)))}
+        for path, variants in paths.items():
+            for name, found in timed(variants, rounds, torch.device("cpu")).items():
+                lines.append([path, name, f"{1000 * found.median_s:.2f}", f"{found.ratio:.1f}", f"{found.low:.1f}-{found.high:.1f}"])
     print(write("pipeline", device_name("cpu"), "Input and scores", ["path", "variant", "ms", "ratio", "10-90%"], lines).read_text())
 
 

@@ -1,6 +1,7 @@
 """An ImageNet-like folder: `imagenet/train/CLASS/*.JPEG` and `imagenet/val/CLASS/*.JPEG` below the data root."""
 
 import hashlib
+import io
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +24,7 @@ SHOWN = 5  # names in a message
 SUFFIXES = {".jpeg", ".jpg", ".png"}
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # whatever the name ends in; Pillow's other readers run programs or fail in other ways
 BROKEN = (OSError, ValueError, TypeError, SyntaxError, EOFError, struct.error, zlib.error, TokenError, OverflowError, MemoryError, Image.DecompressionBombError)
+END_OF_JPEG = b"\xff\xd9"
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of more than 8 bits, which Pillow would clip
 
 
@@ -104,12 +106,26 @@ def class_files(folder: Path) -> list[list[Path]]:
 def read_image(path: Path) -> Tensor:
     """A file as uint8 (3, height, width); grey and CMYK images become RGB, alpha is dropped. Raises DataError for a broken one."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header alone
             if image.mode in DEEP:
                 raise DataError(f"{path}: not a readable image (more than 8 bits a channel, mode {image.mode}: convert it to 8)")
+            if image.format == "JPEG" and image.mode in ("L", "RGB") and data.endswith(END_OF_JPEG):
+                return _decoded(data)
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
     except BROKEN as error:
         raise DataError(f"{path}: not a readable image ({error})") from error
+
+
+def _decoded(data: bytes) -> Tensor:
+    """A whole JPEG file as uint8 (3, height, width), in half the time of Pillow and with the same pixels. Raises OSError for a broken one."""
+    from torchvision.io import ImageReadMode, decode_jpeg  # not above: most data do without
+
+    try:
+        image: Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    except RuntimeError as error:
+        raise OSError(str(error).partition("\n")[0]) from error
+    return image
 
 
 def failures(check: Callable[[Path], object], paths: Iterable[Path]) -> list[str]:

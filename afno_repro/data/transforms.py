@@ -20,8 +20,7 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     """Antialiased bilinear resizing of a uint8 image."""
     if image.shape[1:] == (height, width):
         return image
-    resized = interpolate(image[None].float(), size=(height, width), mode="bilinear", antialias=True, align_corners=False)[0]
-    return resized.round().clamp(0, 255).to(torch.uint8)
+    return interpolate(image[None], size=(height, width), mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 def resize_example(example: Example, height: int, width: int) -> Example:

@@ -1,11 +1,13 @@
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from PIL import Image
 
-from afno_repro.data.imagenet import imagenet, problems
+from afno_repro.data.imagenet import imagenet, problems, read_image
 from afno_repro.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
@@ -91,6 +93,25 @@ def test_a_broken_image_is_named_with_its_index(tmp_path):
     with pytest.raises(DataError, match=rf"imagenet: image 6: {broken}: not a readable image"):
         load(tmp_path)[0].example(6, RNG)
     assert [problem.split(": ")[0] for problem in problems(tmp_path)] == [str(broken)]
+
+
+@pytest.mark.parametrize("quality", [30, 95])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_photograph_is_what_pillow_reads_of_it_to_a_grey_level(tmp_path, mode, quality):
+    file = tmp_path / "photograph.jpg"
+    source = Path(sklearn.__file__).parent / "datasets/images/china.jpg"
+    Image.open(source).convert(mode).save(file, quality=quality)
+    expected = torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1)
+    assert (read_image(file).float() - expected.float()).abs().mean() <= 1
+
+
+@pytest.mark.parametrize("left", [0.3, 0.9, 0.999])
+def test_a_jpeg_file_that_was_cut_off_is_refused_wherever_it_ends(tmp_path, left):
+    file = tmp_path / "photograph.jpg"
+    Image.open(Path(sklearn.__file__).parent / "datasets/images/china.jpg").save(file)
+    file.write_bytes(file.read_bytes()[: int(left * file.stat().st_size)])
+    with pytest.raises(DataError, match="not a readable image"):
+        read_image(file)
 
 
 def test_an_image_of_too_many_pixels_is_named_with_its_index(tmp_path, monkeypatch):

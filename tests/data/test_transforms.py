@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from afno_repro.data.transforms import AUGMENTS, IGNORED, cut, resize_example, scale_crop
+from afno_repro.data.transforms import AUGMENTS, IGNORED, cut, resize, resize_example, scale_crop
 
 OPTIONS = {
     "none": {},
@@ -57,6 +58,14 @@ def test_the_photometric_distortion_changes_colours_and_no_label():
     pairs = [[scale_crop(example(), 32, np.random.default_rng(seed), [1.0, 1.0], photometric) for photometric in (False, True)] for seed in range(8)]
     assert all(torch.equal(plain[1], distorted[1]) for plain, distorted in pairs)
     assert any(not torch.equal(plain[0], distorted[0]) for plain, distorted in pairs)
+
+
+@pytest.mark.parametrize("size", [(24, 24), (13, 31), (100, 90)])
+def test_resizing_is_pillow_s_to_a_grey_level(size):
+    noise = np.random.default_rng(0).integers(0, 256, (57, 64, 3), dtype=np.uint8)
+    expected = np.array(Image.fromarray(noise).resize(size[::-1], Image.Resampling.BILINEAR))
+    resized = resize(torch.from_numpy(noise).permute(2, 0, 1), *size).permute(1, 2, 0).numpy()
+    assert np.abs(resized.astype(int) - expected).mean() <= 1
 
 
 def test_a_class_passes_through_and_so_does_no_label():
