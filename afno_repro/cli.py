@@ -19,6 +19,7 @@ from afno_repro.errors import AfnoError, DataError
 from afno_repro.faults import arm
 
 PACKAGES = {"yaml": "pyyaml", "skimage": "scikit-image", "sklearn": "scikit-learn", "PIL": "pillow"}  # of modules that are named otherwise
+EXTRAS = dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export")  # of this package that bring modules which only some commands need
 
 
 def _stages(name: str, kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> None:
@@ -37,6 +38,7 @@ def _stages(name: str, kinds: tuple[str, ...] | None, help: str, default: Any = 
         workers: given.Workers = 0,
         micro_batch: given.MicroBatch = None,
         checkpoint_activations: given.Recompute = False,
+        compile: given.Compile = False,
         dry_run: given.DryRun = False,
         root: given.Root = HERE,
         data: given.Data = None,
@@ -49,7 +51,7 @@ def _stages(name: str, kinds: tuple[str, ...] | None, help: str, default: Any = 
         from afno_repro.suite.plan import Choice
 
         choice = Choice(rows=session.some(row), seeds=session.some(seed), kinds=kinds, changes=tuple(set or ()))
-        asked = Asked(device, devices, nodes, jobs, workers, micro_batch, checkpoint_activations)
+        asked = Asked(device, devices, nodes, jobs, workers, micro_batch, checkpoint_activations, compile)
         machine = find_machine(asked, data or root / "data", runs or root / "runs")
         if not dry_run:
             _together(machine, nodes)
@@ -137,7 +139,8 @@ def main() -> None:
         if module in ("", "afno_repro"):
             raise
         package = PACKAGES.get(module, module)
-        _tell(DataError(f"the package {package} is not installed\n  pip install {package}"))
+        source = f"'afno_repro[{EXTRAS[module]}]'" if module in EXTRAS else package
+        _tell(DataError(f"the package {package} is not installed\n  pip install {source}"))
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # the reader of standard output left

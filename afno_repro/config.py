@@ -79,6 +79,7 @@ class Machine:
     devices: int  # of all nodes together, one process each
     micro_batch: int | None  # images at a time on a device; None: its share of the batch
     activation_checkpointing: bool
+    compile: bool  # the backbone, by torch.compile
     jobs: int
     threads: int
     num_workers: int

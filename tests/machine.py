@@ -14,6 +14,7 @@ def machine_at(root: Path, **changes: Any) -> Machine:
         devices=1,
         micro_batch=None,
         activation_checkpointing=False,
+        compile=False,
         jobs=1,
         threads=1,
         num_workers=0,

@@ -1,5 +1,6 @@
 """The machine at hand, as far as runs care: its devices, how many runs go side by side, the threads of each."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from afno_repro.config import Machine
 from afno_repro.errors import ConfigError, DataError
 from afno_repro.suite.provenance import cores
 
+COMPILERS = ("g++", "clang++")  # that torch.compile looks for
 CHECKPOINT_EVERY_S = 600.0  # besides the one at each epoch's end
 
 
@@ -21,6 +23,7 @@ class Asked:
     workers: int = 0
     micro_batch: int | None = None
     activation_checkpointing: bool = False
+    compile: bool = False
 
 
 def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
@@ -38,12 +41,15 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
         raise DataError("--device cuda: there is no CUDA device that torch can use here\n  --device cpu runs without one")
     if chosen == "cuda" and asked.devices > cuda_count():
         raise DataError(f"--devices {asked.devices}: this machine has {cuda_count()} CUDA devices")
+    if asked.compile and not any(map(shutil.which, COMPILERS)):
+        raise DataError(f"--compile: needs a C++ compiler, {' or '.join(COMPILERS)}, and none is installed here\n  the same command without it needs none")
     jobs = asked.jobs or (cores() if chosen == "cpu" and together == 1 else 1)
     return Machine(
         device=chosen,
         devices=together,
         micro_batch=asked.micro_batch,
         activation_checkpointing=asked.activation_checkpointing,
+        compile=asked.compile,
         jobs=jobs,
         threads=max(1, cores() // max(jobs, asked.devices)),
         num_workers=asked.workers,

@@ -23,6 +23,7 @@ def provenance(device: str, machine: Machine, seconds: float, data: str | None) 
         "devices": machine.devices,
         "micro_batch": machine.micro_batch,
         "activation_checkpointing": machine.activation_checkpointing,
+        "compile": machine.compile,
         "threads": machine.threads,
         "num_workers": machine.num_workers,
         "seconds": round(seconds, 1),

@@ -77,6 +77,8 @@ def train(
     model.to(device)
     if machine.activation_checkpointing:
         engine.recompute_blocks(model)
+    if machine.compile:
+        model.backbone.compile()
     optimizer = make_optimizer(model, recipe)
     engine.part_ways(config.seed)
     notes: list[str] = []
@@ -178,7 +180,7 @@ def resume(directory: Path, model: nn.Module, optimizer: Optimizer, machine: Mac
 
 def made_with(machine: Machine) -> dict[str, Any]:
     """What the same bits depend on besides the config and the machine's kind of processor."""
-    return {"devices": engine.ranks(), "device": machine.device, "threads": machine.threads, "torch": str(torch.__version__)}
+    return {"devices": engine.ranks(), "device": machine.device, "threads": machine.threads, "compile": machine.compile, "torch": str(torch.__version__)}
 
 
 def disk_bytes(model: nn.Module) -> int:

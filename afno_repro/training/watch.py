@@ -1,9 +1,10 @@
 """How much of the spectrum soft-thresholding leaves alive: a layer that it empties learns nothing."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from afno_repro.mixers.afno import AFNO
@@ -13,7 +14,10 @@ DEAD = 0.01  # fraction alive below which a layer is said to be dead
 
 @contextmanager
 def alive_fractions(model: nn.Module, watch: bool) -> Iterator[dict[str, float]]:
-    """The fraction of spectral values that are not zero after shrinkage, per AFNO layer, of the pass inside the block."""
+    """The fraction of spectral values that are not zero after shrinkage, per AFNO layer, of the pass inside the block.
+
+    A pass that is watched runs as it is written: compiled code knows nothing of watchers.
+    """
     alive: dict[str, float] = {}
     mixers = [module for module in model.modules() if isinstance(module, AFNO)] if watch else []
 
@@ -25,7 +29,8 @@ def alive_fractions(model: nn.Module, watch: bool) -> Iterator[dict[str, float]]
 
     hooks = [mixer.shrink.register_forward_hook(watcher(i + 1)) for i, mixer in enumerate(mixers)]
     try:
-        yield alive
+        with torch.compiler.set_stance("force_eager") if watch else nullcontext():
+            yield alive
     finally:
         for hook in hooks:
             hook.remove()

@@ -1,6 +1,7 @@
 """One training in this process: its parts of a batch, its recomputed activations, where it starts from, what it warns of."""
 
 import csv
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -8,10 +9,12 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from afno_repro.backbones.vit import ViT
 from afno_repro.data import load_data
 from afno_repro.errors import ConfigError, DataError, Diverged
 from afno_repro.models import build_model
 from afno_repro.suite import execute, executors
+from afno_repro.suite.machine import COMPILERS
 from afno_repro.suite.plan import plan_runs
 from afno_repro.suite.spec import load_spec
 from afno_repro.tasks import TASKS
@@ -78,6 +81,16 @@ def test_recomputing_activations_changes_nothing(tmp_path, whole, monkeypatch):
     config = needs(tmp_path)["afno", "pretrain", 0].config
     assert_same_training(train(config, tmp_path / "run", activation_checkpointing=True), whole["pretrain"])
     assert passes
+
+
+@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler")
+def test_a_compiled_backbone_learns_the_same_and_is_watched_all_the_same(tmp_path, whole, monkeypatch):
+    compiled = []
+    compiler = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(type(module)) or compiler(module))
+    config = needs(tmp_path)["afno", "pretrain", 0].config
+    assert_same_training(train(config, tmp_path / "run", compile=True), whole["pretrain"])
+    assert compiled == [ViT]
 
 
 def finish(run, tmp_path):
