@@ -19,12 +19,18 @@ GIVEN = {"mixer": ("dim", "grid"), "backbone": ("image_size", "mixer"), "head": 
 
 
 class Model(nn.Module):
-    """A backbone with token mixers under a head: (B, 3, height, width) -> what the head predicts."""
+    """A backbone with token mixers under a head: (B, 3, height, width) -> what the head predicts.
+
+    Weights of convolutions lie channels-last, as tokens do: no convolution then has to rearrange them.
+    """
 
     def __init__(self, backbone: nn.Module, head: nn.Module):
         super().__init__()
         self.backbone, self.head = backbone, head
         self.strides: list[int] = backbone.strides  # type: ignore[assignment]
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.backbone(images))

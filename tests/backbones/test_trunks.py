@@ -79,3 +79,16 @@ def test_a_bad_option_of_swin_is_named(option, value, says):
 def test_a_swin_is_built_from_a_spec():
     config = ModelConfig(Part("swin", SMALL), None, Part("segformer", {"embed_dim": 8, "dropout": 0.1, "num_classes": 3}))
     assert build_model(config, 64)(torch.randn(2, 3, 64, 64)).shape == (2, 3, 16, 16)
+
+
+def test_convolutions_lie_channels_last_and_compute_the_same():
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(Part("mobilenet_v2", {}), None, Part("linear_segmentation", {"num_classes": 3})), 64).eval()
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert all(each.weight.is_contiguous(memory_format=torch.channels_last) for each in convolutions)
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        found = model(images)
+        for each in convolutions:
+            each.to(memory_format=torch.contiguous_format)
+        torch.testing.assert_close(model(images), found, rtol=1e-4, atol=1e-4)
