@@ -62,22 +62,22 @@ class SSIM(PerImage):
 
 def ssim_map(x: Tensor, y: Tensor) -> Tensor:
     """SSIM at every pixel and channel: (B, C, height, width), the images mirrored at their borders."""
-    mx, my = blur(x), blur(y)
-    vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
-    return ((2 * mx * my + C1) * (2 * vxy + C2)) / ((mx * mx + my * my + C1) * (vx + vy + C2))
+    mx, my, squares, products = blur(x), blur(y), blur(x * x + y * y), blur(x * y)
+    of_means, covariance = mx * mx + my * my, products - mx * my
+    return ((2 * mx * my + C1) * (2 * covariance + C2)) / ((of_means + C1) * (squares - of_means + C2))
 
 
 def blur(x: Tensor) -> Tensor:
-    """Gaussian window along both axes as shifted sums."""
-    taps = torch.arange(-RADIUS, RADIUS + 1, dtype=x.dtype, device=x.device)
-    weights = torch.exp(-taps.square() / (2 * SIGMA**2))
-    shares: list[float] = (weights / weights.sum()).tolist()
+    """Gaussian window along both axes as shifted sums, the two taps of a distance at once."""
+    distance = torch.arange(RADIUS + 1, dtype=x.dtype, device=x.device)
+    weights = torch.exp(-distance.square() / (2 * SIGMA**2))
+    shares: list[float] = (weights / (2 * weights.sum() - 1)).tolist()
     for axis in (-2, -1):
         size = x.shape[axis]
         padded = x.index_select(axis, mirrored(size).to(x.device))
-        x = padded.narrow(axis, 0, size) * shares[0]
+        x = padded.narrow(axis, RADIUS, size) * shares[0]
         for i, share in enumerate(shares[1:], start=1):
-            x.add_(padded.narrow(axis, i, size), alpha=share)
+            x.add_(padded.narrow(axis, RADIUS - i, size) + padded.narrow(axis, RADIUS + i, size), alpha=share)
     return x
 
 
