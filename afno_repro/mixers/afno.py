@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from afno_repro.errors import require
 from afno_repro.mixers.dft import dft, inverse_dft, prefers_products, real_layer
 from afno_repro.mixers.lean import LeanAFNO
-from afno_repro.mixers.spectral import Grid, Modes, bias_layer, complex_parameter, float32_region, kept_modes
+from afno_repro.mixers.spectral import Grid, Modes, add_bias, bias_layer, complex_parameter, float32_region, kept_modes
 
 
 class AFNO(nn.Module):
@@ -48,10 +48,8 @@ class AFNO(nn.Module):
     @float32_region
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         modes = kept_modes((x.shape[1], x.shape[2]), self.keep)
-        y = (self.by_products if prefers_products(x, modes) else self.by_transforms)(x, modes)
-        if self.bias is not None:
-            y = y + self.bias(x.flatten(1, 2).transpose(1, 2)).transpose(1, 2).view_as(x)
-        return y
+        mix = self.by_products if prefers_products(x, modes) else self.by_transforms
+        return add_bias(mix(x, modes), self.bias, x)
 
     def by_transforms(self, x: Tensor, modes: Modes) -> Tensor:
         """FFTs: B H W C -> B H W C."""

@@ -11,7 +11,21 @@ from typing import Literal
 from torch import Tensor, nn
 
 from afno_repro.errors import require
-from afno_repro.mixers.spectral import Grid, bias_layer, box, complex_parameter, float32_region, irfft2, mode_matmul, on_parts, rfft2, rows_of
+from afno_repro.mixers.spectral import (
+    Grid,
+    add_bias,
+    bias_layer,
+    box,
+    channels_first,
+    channels_last,
+    complex_parameter,
+    float32_region,
+    irfft2,
+    mode_matmul,
+    on_parts,
+    rfft2,
+    rows_of,
+)
 
 
 class AFNOStatic(nn.Module):
@@ -44,11 +58,7 @@ class AFNOStatic(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         grid = (x.shape[1], x.shape[2])
         modes = box(grid, *self.modes)
-        x = x.permute(0, 3, 1, 2).contiguous()
-        z = rfft2(x, modes).unflatten(1, (self.num_blocks, -1))  # B K D R M
+        z = rfft2(channels_first(x), modes).unflatten(1, (self.num_blocks, -1))  # B K D R M
         weight = rows_of(self.weight, modes.low, modes.high, dim=0)[:, : modes.columns]  # R M K D D
         z = on_parts(self.shrink, mode_matmul(z, weight).flatten(1, 2))
-        y = irfft2(z, modes, grid)
-        if self.bias is not None:
-            y = y + self.bias(x.flatten(2)).view_as(x)
-        return y.permute(0, 2, 3, 1)
+        return add_bias(channels_last(irfft2(z, modes, grid)), self.bias, x)

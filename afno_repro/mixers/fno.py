@@ -9,7 +9,7 @@ Shapes: B batch, H W token grid, R M kept modes along H and W, C channels.
 from torch import Tensor, nn
 
 from afno_repro.errors import require
-from afno_repro.mixers.spectral import Grid, box, complex_parameter, float32_region, irfft2, mode_matmul, rfft2, rows_of
+from afno_repro.mixers.spectral import Grid, box, channels_first, channels_last, complex_parameter, float32_region, irfft2, mode_matmul, rfft2, rows_of
 
 
 class FNO(nn.Module):
@@ -31,7 +31,7 @@ class FNO(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         grid = (x.shape[1], x.shape[2])
         modes = box(grid, *self.modes)
-        z = rfft2(x.permute(0, 3, 1, 2).contiguous(), modes)  # B C R M
+        z = rfft2(channels_first(x), modes)  # B C R M
         weight = rows_of(self.weight, modes.low, modes.high, dim=0)[:, : modes.columns]  # R M C C
         z = mode_matmul(z.unsqueeze(1), weight.unsqueeze(2)).squeeze(1)
-        return irfft2(z, modes, grid).permute(0, 2, 3, 1)
+        return channels_last(irfft2(z, modes, grid))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from afno_repro.mixers.spectral import Grid, all_modes, complex_parameter, float32_region, irfft2, rfft2
+from afno_repro.mixers.spectral import Grid, all_modes, channels_first, channels_last, complex_parameter, float32_region, irfft2, rfft2
 
 
 class GFN(nn.Module):
@@ -24,9 +24,8 @@ class GFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         grid = (x.shape[1], x.shape[2])
         modes = all_modes(grid)
-        z = rfft2(x.permute(0, 3, 1, 2).contiguous(), modes)  # B C H M
-        y = irfft2(z * self.filter_for(z.shape[2], z.shape[3]), modes, grid)
-        return y.permute(0, 2, 3, 1)
+        z = rfft2(channels_first(x), modes)  # B C H M
+        return channels_last(irfft2(z * self.filter_for(z.shape[2], z.shape[3]), modes, grid))
 
     def filter_for(self, height: int, modes: int) -> Tensor:
         """The filter at a grid of `height` rows and `modes` columns: C H M, complex."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from afno_repro.mixers.spectral import Grid, Modes, block_matmul, irfft2, rfft2
+from afno_repro.mixers.spectral import Grid, Modes, block_matmul, channels_first, channels_last, irfft2, rfft2
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -59,23 +59,3 @@ def of_layer(z: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of a block layer's weight (K D D 2) and bias (K D 1 2) from its input and its output's conjugate gradient (B K D N)."""
     weight, bias = (z @ gradient.transpose(-1, -2)).sum(0), gradient.sum((0, 3))[..., None]
     return torch.view_as_real(weight.conj().resolve_conj()), torch.view_as_real(bias.conj().resolve_conj())
-
-
-def channels_first(x: Tensor) -> Tensor:
-    """B H W C -> B C H W, contiguous, where FFTs run over neighbours."""
-    return transposed(x.flatten(1, 2)).unflatten(2, x.shape[1:3])
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """B C H W -> B H W C, contiguous."""
-    return transposed(x.flatten(2)).unflatten(1, x.shape[2:])
-
-
-def transposed(x: Tensor) -> Tensor:
-    """B m n -> B n m, contiguous: image by image, since PyTorch transposes matrices several times as fast as their batches on a CPU."""
-    if x.device.type != "cpu":
-        return x.transpose(1, 2).contiguous()
-    y = x.new_empty(x.shape[0], x.shape[2], x.shape[1])
-    for one, other in zip(x, y, strict=True):
-        other.copy_(one.t())
-    return y

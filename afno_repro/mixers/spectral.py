@@ -6,7 +6,7 @@ channels-first, where the FFT runs over contiguous memory.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,33 @@ def irfft2(z: Tensor, modes: Modes, grid: Grid) -> Tensor:
     return torch.fft.irfft(torch.fft.ifft(z, dim=-2, norm="ortho"), n=grid[1], dim=-1, norm="ortho")
 
 
+def channels_first(x: Tensor) -> Tensor:
+    """B H W C -> B C H W, contiguous, where FFTs run over neighbours."""
+    return Transposed.apply(x.flatten(1, 2)).unflatten(2, x.shape[1:3])
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """B C H W -> B H W C, contiguous."""
+    return Transposed.apply(x.flatten(2)).unflatten(1, x.shape[2:])
+
+
+class Transposed(torch.autograd.Function):
+    """B m n -> B n m, contiguous: image by image, since PyTorch transposes matrices several times as fast as their batches on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return x.transpose(1, 2).contiguous()
+        y = x.new_empty(x.shape[0], x.shape[2], x.shape[1])
+        for one, other in zip(x, y, strict=True):
+            other.copy_(one.t())
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return Transposed.apply(gradient)
+
+
 def complex_parameter(*shape: int, std: float) -> nn.Parameter:
     """Complex normal values stored as a real tensor with a trailing 2 (complex parameters trouble DDP and optimisers)."""
     return nn.Parameter(torch.randn(*shape, 2) * std)
@@ -91,6 +118,11 @@ def bias_layer(bias: str, dim: int) -> nn.Module | None:
     if bias == "conv":
         return nn.Conv1d(dim, dim, kernel_size=1)
     return nn.Identity() if bias == "identity" else None
+
+
+def add_bias(y: Tensor, bias: nn.Module | None, x: Tensor) -> Tensor:
+    """The mixed tokens y and what is added to them, both from tokens x: B H W C."""
+    return y if bias is None else y + bias(x.flatten(1, 2).transpose(1, 2)).transpose(1, 2).view_as(x)
 
 
 def on_parts(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
