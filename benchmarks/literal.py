@@ -1,13 +1,16 @@
-"""AFNO as it is usually written: what our forms are measured against.
+"""Mixers as they are usually written: what our forms are measured against, on the same weights.
 
-Channels-last transforms, every complex product as four real einsums, a zero-filled buffer for each part of each layer.
+AFNO: channels-last transforms, every complex product as four real einsums, a zero-filled buffer for each part of each layer. GFN:
+channels-last transforms. Long-short: windows cut out by `unfold` of channels-first images.
 """
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softshrink
+from torch.nn.functional import pad, softshrink, unfold
 
 from afno_repro.mixers.afno import AFNO
+from afno_repro.mixers.gfn import GFN
+from afno_repro.mixers.long_short import LongShort
 
 
 class LiteralAFNO(nn.Module):
@@ -38,3 +41,27 @@ def layer(real: Tensor, imaginary: Tensor, weight: Tensor, bias: Tensor) -> tupl
     out_real[...] = product(real, weight[..., 0]) - product(imaginary, weight[..., 1]) + bias[..., 0, 0]
     out_imaginary[...] = product(imaginary, weight[..., 0]) + product(real, weight[..., 1]) + bias[..., 0, 1]
     return out_real, out_imaginary
+
+
+class LiteralGFN(nn.Module):
+    """The same function as a GFN on the grid that it was made for, on its weights."""
+
+    def __init__(self, gfn: GFN):
+        super().__init__()
+        self.gfn = gfn
+
+    def forward(self, x: Tensor) -> Tensor:  # B H W C
+        """Mix tokens: B H W C -> B H W C."""
+        z = torch.fft.rfft2(x, dim=(1, 2), norm="ortho") * torch.view_as_complex(self.gfn.filter)  # B H M C
+        return torch.fft.irfft2(z, s=x.shape[1:3], dim=(1, 2), norm="ortho")
+
+
+class LiteralLongShort(LongShort):
+    """The same function as a long-short attention whose weights it is given."""
+
+    def overlapping(self, x: Tensor) -> Tensor:
+        """The square of tokens around each tile: B H W C -> B T n C."""
+        rows, columns = self.padding(x)
+        side = self.window + 2 * self.margin
+        x = pad(x.permute(0, 3, 1, 2), (self.margin, self.margin + columns, self.margin, self.margin + rows))
+        return unfold(x, side, stride=self.window).unflatten(1, (-1, side**2)).permute(0, 3, 2, 1)

@@ -1,7 +1,7 @@
 """Token mixers side by side: `python -m benchmarks.mixers [--rounds 9] [--device cpu] [--shapes 2] [--batch 1]`.
 
-Ratios are to AFNO as it is usually written (benchmarks/literal.py), above 1 faster. Every AFNO form is held to float64 first: an
-error above TOLERANCE ends the benchmark with 1. `saved` is what autograd keeps for the backward pass, in units of the input; `floor`
+Ratios are to AFNO as it is usually written (benchmarks/literal.py), above 1 faster. Every form is held to float64 first: an error above
+TOLERANCE ends the benchmark with 1. `saved` is what autograd keeps for the backward pass, in units of the input; `floor`
 the time that the form's multiplications and additions would take at the rate of a large matrix product, over the measured one.
 """
 
@@ -25,7 +25,7 @@ from afno_repro.mixers.gfn import GFN
 from afno_repro.mixers.long_short import LongShort
 from afno_repro.mixers.self_attention import SelfAttention
 from afno_repro.suite.provenance import device_name
-from benchmarks.literal import LiteralAFNO
+from benchmarks.literal import LiteralAFNO, LiteralGFN, LiteralLongShort
 from benchmarks.side_by_side import Timing, timed, write
 
 TOLERANCE = 1e-6  # of the mixer's output, relative to its largest value
@@ -61,12 +61,17 @@ def mixers(shape: Shape) -> dict[str, nn.Module]:
     halves = {f"AFNO keep {keep:.3g}": afno(keep) for keep in (0.5, 32 / 56)}
     for each in halves.values():
         each.load_state_dict(whole.state_dict())
+    gfn, far = GFN(shape.dim, grid), {"num_heads": heads, "window": WINDOW, "rank": RANK}
+    long_short, literal = LongShort(shape.dim, grid, **far), LiteralLongShort(shape.dim, grid, **far)
+    literal.load_state_dict(long_short.state_dict())
     return {
         "literal AFNO": LiteralAFNO(whole),
         "AFNO": whole,
         **halves,
-        "GFN": GFN(shape.dim, grid),
-        "long-short": LongShort(shape.dim, grid, num_heads=heads, window=WINDOW, rank=RANK),
+        "literal GFN": LiteralGFN(gfn),
+        "GFN": gfn,
+        "literal long-short": literal,
+        "long-short": long_short,
         "efficient self-attention": EfficientSelfAttention(shape.dim, grid, num_heads=heads, reduction=REDUCTION),
         "self-attention": SelfAttention(shape.dim, grid, num_heads=heads),
     }
@@ -123,7 +128,7 @@ def measured(shape: Shape, batch: int, rounds: int, device: torch.device) -> lis
     """A line for each mixer; ends the benchmark where an AFNO form is not exact."""
     x = torch.randn(batch, shape.side, shape.side, shape.dim, device=device)
     found = {name: mixer.to(device) for name, mixer in mixers(shape).items() if shape.side**2 <= MOST_TOKENS.get(name, shape.side**2)}
-    errors = {name: error(mixer, x) for name, mixer in found.items() if "AFNO" in name}
+    errors = {name: error(mixer, x) for name, mixer in found.items()}
     if max(errors.values()) > TOLERANCE:
         sys.exit(f"{shape}: differs from float64 by more than {TOLERANCE}: {errors}")
 
@@ -135,8 +140,7 @@ def measured(shape: Shape, batch: int, rounds: int, device: torch.device) -> lis
     lines = []
     for name, mixer in found.items():
         floor = f"{100 * floor_s / one[name].median_s:.0f}%" if name in ("literal AFNO", "AFNO") else ""
-        shown = f"{errors[name]:.0e}" if name in errors else ""
-        lines.append([str(shape), name, *cells(one[name]), *cells(two[name]), f"{saved_units(mixer, x):.1f}", floor, shown])
+        lines.append([str(shape), name, *cells(one[name]), *cells(two[name]), f"{saved_units(mixer, x):.1f}", floor, f"{errors[name]:.0e}"])
     return lines
 
 

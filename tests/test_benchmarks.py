@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from afno_repro.mixers.afno import AFNO
-from benchmarks.literal import LiteralAFNO
+from afno_repro.mixers.gfn import GFN
+from afno_repro.mixers.long_short import LongShort
+from benchmarks.literal import LiteralAFNO, LiteralGFN, LiteralLongShort
 from benchmarks.mixers import SHAPES, floor_flops, mixers, saved_units
 
 
@@ -17,6 +19,20 @@ def test_the_literal_layer_is_afno(grid):
     ours, theirs = (torch.autograd.grad(mixer(x).square().sum(), weights) for mixer in (afno, LiteralAFNO(afno)))
     torch.testing.assert_close(LiteralAFNO(afno)(x), afno(x))
     torch.testing.assert_close(theirs, ours)
+
+
+def test_literal_gfn_and_long_short_are_ours():
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 8, 12, dtype=torch.float64)
+    gfn = GFN(12, (6, 8)).double()
+    z = torch.fft.rfft2(x, dim=(1, 2)) * torch.view_as_complex(gfn.filter)
+    torch.testing.assert_close(LiteralGFN(gfn)(x), gfn(x))
+    torch.testing.assert_close(torch.fft.irfft2(z, s=(6, 8), dim=(1, 2)), gfn(x))
+    for grid in ((6, 8), (7, 5)):
+        ours, literal = (kind(12, grid, num_heads=2, window=4, rank=3).double() for kind in (LongShort, LiteralLongShort))
+        literal.load_state_dict(ours.state_dict())
+        x = torch.randn(2, *grid, 12, dtype=torch.float64)
+        torch.testing.assert_close(literal(x), ours(x))
 
 
 def test_all_mixers_of_a_benchmark_take_the_same_tokens():
