@@ -1,4 +1,4 @@
-"""The commands beside the tables: profile, visualize, data, convert, doctor."""
+"""The commands beside the tables: profile, visualize, data, convert, export, doctor."""
 
 from pathlib import Path
 from typing import Annotated
@@ -101,6 +101,20 @@ def convert(
     from afno_repro.suite import tool_answers
 
     session.answer(tool_answers.converted(file, format, out), json)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="A finished training: its folder, its id, or the digest that the id ends with.")],
+    out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
+    root: given.Root = HERE,
+    runs: given.Runs = None,
+    json: given.Json = False,
+) -> None:
+    """Write a run's network as ONNX, once onnxruntime has computed the same with it."""
+    from afno_repro.suite.export import exported
+
+    session.answer(exported(run, out, session.places(root, runs).runs), json)
 
 
 @app.command()

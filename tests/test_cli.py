@@ -38,7 +38,7 @@ def modules_after(*arguments: str, root: Path) -> tuple[int, set[str]]:
     return int(code) if code != "None" else 0, set(names)
 
 
-COMMANDS = ["run", "pretrain", "profile", "convert", "report", "list", "check", "doctor"]
+COMMANDS = ["run", "pretrain", "profile", "convert", "export", "report", "list", "check", "doctor"]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([c, "--help"] for c in COMMANDS), ["list"], ["report"], list(SMOKE)], ids=" ".join)

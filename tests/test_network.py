@@ -53,6 +53,7 @@ def test_no_command_opens_a_socket(guarded, tmp_path):
     run = afno("run", "small", "--scale", "smoke", "--jobs", "2", "--workers", "1", root=tmp_path, env=guarded)
     assert "measured" in (tmp_path / "runs/smoke/cells.csv").read_text(), run.stderr
     afno("visualize", "small", "--scale", "smoke", "--row", "gfn", "--out", "out", "--from", str(weights(tmp_path)), root=tmp_path, env=guarded)
+    afno("export", str(weights(tmp_path).parent), "--out", "network.onnx", root=tmp_path, env=guarded)
     for arguments in (("list",), ("report",), ("check", "small"), ("data",), ("doctor",), ("profile", "small", "--scale", "smoke")):
         afno(*arguments, root=tmp_path, env=guarded)
     shutil.copy(ROOT / "experiments/table4.yaml", tmp_path / "experiments")  # whose networks are profiled without a spec
