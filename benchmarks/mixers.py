@@ -2,7 +2,8 @@
 
 Ratios are to AFNO as it is usually written (benchmarks/literal.py), above 1 faster. Every form is held to float64 first: an error above
 TOLERANCE ends the benchmark with 1. `saved` is what autograd keeps for the backward pass, in units of the input; `floor`
-the time that the form's multiplications and additions would take at the rate of a large matrix product, over the measured one.
+the time that the form's multiplications and additions would take at the rate of a large matrix product, over the measured one; `GB/s` is
+input and output over the time of the forward pass, `peak` the memory of a CUDA device beyond mixer and input, forward and backward.
 """
 
 import argparse
@@ -45,7 +46,7 @@ class Shape(NamedTuple):
 
 
 SHAPES = [Shape(56, 768, 8), Shape(56, 750, 1), Shape(56, 384, 16), Shape(64, 440, 5), Shape(32, 512, 8), Shape(128, 288, 2), Shape(256, 208, 1)]
-HEADER = ["shape", "variant", "forward ms", "forward ratio", "10-90%", "both ms", "both ratio", "10-90%", "saved", "floor", "error"]
+HEADER = ["shape", "variant", "forward ms", "forward ratio", "10-90%", "both ms", "both ratio", "10-90%", "saved", "floor", "GB/s", "peak MiB", "error"]
 
 
 def mixers(shape: Shape) -> dict[str, nn.Module]:
@@ -124,6 +125,16 @@ def both(mixer: nn.Module, x: Tensor) -> None:
     mixer(x.clone().requires_grad_()).sum().backward()
 
 
+def peak_mib(mixer: nn.Module, x: Tensor) -> str:
+    """The most memory that a CUDA device holds during both passes, less what it held before; nothing on a CPU."""
+    if x.device.type != "cuda":
+        return ""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    both(mixer, x)
+    return f"{(torch.cuda.max_memory_allocated() - before) / 2**20:.0f}"
+
+
 def measured(shape: Shape, batch: int, rounds: int, device: torch.device) -> list[list[str]]:
     """A line for each mixer; ends the benchmark where an AFNO form is not exact."""
     x = torch.randn(batch, shape.side, shape.side, shape.dim, device=device)
@@ -140,7 +151,9 @@ def measured(shape: Shape, batch: int, rounds: int, device: torch.device) -> lis
     lines = []
     for name, mixer in found.items():
         floor = f"{100 * floor_s / one[name].median_s:.0f}%" if name in ("literal AFNO", "AFNO") else ""
-        lines.append([str(shape), name, *cells(one[name]), *cells(two[name]), f"{saved_units(mixer, x):.1f}", floor, f"{errors[name]:.0e}"])
+        moved = f"{2 * x.nbytes / one[name].median_s / 1e9:.1f}"
+        saved = f"{saved_units(mixer, x):.1f}"
+        lines.append([str(shape), name, *cells(one[name]), *cells(two[name]), saved, floor, moved, peak_mib(mixer, x), f"{errors[name]:.0e}"])
     return lines
 
 
