@@ -78,10 +78,9 @@ def _stage(spec: Spec, stage: str, runs: dict[str, Run], asked: Exhibit, machine
     if task == "spectra":
         files.append(asked.out / f"{spec.name}_{stage}_by_radius.csv")
         write_atomic(files[-1], radius_csv(arrays))
-    for ending in FORMATS:
-        files.append(asked.out / f"{spec.name}_{stage}{ending}")
-        function(task)(arrays, files[-1])
-    return files
+    pictures = [asked.out / f"{spec.name}_{stage}{ending}" for ending in FORMATS]
+    function(task)(arrays, pictures)
+    return files + pictures
 
 
 def _show(run: Run, images: list[Tensor] | None, weights: Path | None, machine: Machine, spec: str, scale: str) -> Pictures:

@@ -15,24 +15,25 @@ from afno_repro.suite.spec import Row
 from afno_repro.suite.store import committed_name, read_arrays
 from afno_repro.suite.table import Table
 
-Draw = Callable[[Table, Path, Mapping[str, Any], Path], bool]
+Draw = Callable[[Table, Path, Mapping[str, Any], list[Path]], bool]
 FORMATS = (".png", ".svg")
 
 
 def draw_figures(folder: Path, table: Table, redraw: bool) -> list[Path]:
     """Every figure of the table's spec that has something to show, as PNG and SVG; returns the PNG files.
 
-    Drawn anew, or only where a file is missing.
+    Drawn anew, or only where one of its files is missing.
     """
     files = []
     for figure in table.spec.structure.figures:
         options = figure.model_dump()
         stem = "_".join(part for part in (table.spec.name, figure.suffix) if part)
-        for path in (folder / f"{stem}{ending}" for ending in FORMATS):
-            fresh = path.is_file() and not redraw
-            shown = fresh or FIGURES[options["name"]](table, records_folder(folder, table.spec.name), options, path)
-            files += [path] if shown and path.suffix == ".png" else []
-            if not shown:
+        paths = [folder / f"{stem}{ending}" for ending in FORMATS]
+        fresh = all(path.is_file() for path in paths) and not redraw
+        if fresh or FIGURES[options["name"]](table, records_folder(folder, table.spec.name), options, paths):
+            files.append(paths[0])
+        else:
+            for path in paths:
                 path.unlink(missing_ok=True)  # of records that are no more
         if options["name"] == "spectra":
             by_radius = folder / f"{stem}_by_radius.csv"
@@ -41,7 +42,7 @@ def draw_figures(folder: Path, table: Table, redraw: bool) -> list[Path]:
     return files
 
 
-def families(table: Table, records: Path, options: Mapping[str, Any], path: Path) -> bool:
+def families(table: Table, records: Path, options: Mapping[str, Any], paths: list[Path]) -> bool:
     """Quality against parameters, a line for each family of rows (Figure 1)."""
     from afno_repro.visualize.curves import family_curves
 
@@ -56,7 +57,7 @@ def families(table: Table, records: Path, options: Mapping[str, Any], path: Path
             unplaced[drawable(row.title[0])] = x.value
     labels = [drawable(f"{columns[options[axis]].title} ({columns[options[axis]].unit})") for axis in ("x", "y")]
     if lines:
-        family_curves(lines, unplaced, (f"{labels[0]} of the paper's network", labels[1]), path)
+        family_curves(lines, unplaced, (f"{labels[0]} of the paper's network", labels[1]), paths)
     return bool(lines)
 
 
@@ -65,7 +66,7 @@ def family(row: Row) -> str:
     return f"{row.title[0].split('-')[0]}, {row.title[1]}"
 
 
-def ablation(table: Table, records: Path, options: Mapping[str, Any], path: Path) -> bool:
+def ablation(table: Table, records: Path, options: Mapping[str, Any], paths: list[Path]) -> bool:
     """Columns against an option of the mixer (Figure 4)."""
     from afno_repro.visualize.curves import ablation_curves
 
@@ -77,11 +78,11 @@ def ablation(table: Table, records: Path, options: Mapping[str, Any], path: Path
             if points:
                 curves[drawable(f"{column.title} ({column.unit})")] = points
     if curves:
-        ablation_curves(curves, drawable(options["axis"]), options["linear_below"], options["peak"], path)
+        ablation_curves(curves, drawable(options["axis"]), options["linear_below"], options["peak"], paths)
     return bool(curves)
 
 
-def training(table: Table, records: Path, options: Mapping[str, Any], path: Path) -> bool:
+def training(table: Table, records: Path, options: Mapping[str, Any], paths: list[Path]) -> bool:
     """The training loss of every row and seed, from the logs beside the records."""
     from afno_repro.visualize.curves import training_curves
 
@@ -90,7 +91,7 @@ def training(table: Table, records: Path, options: Mapping[str, Any], path: Path
         for log in sorted(records.glob(f"{row.key}.{options['stage']}.*.csv")):
             runs.setdefault(drawable(row.title[-1]), []).append(read_log(log))
     if runs:
-        training_curves(runs, path)
+        training_curves(runs, paths)
     return bool(runs)
 
 
@@ -131,10 +132,10 @@ def radius_csv(spectra: Mapping[str, Mapping[str, Any]]) -> str:
 def pictures(draw: str) -> Draw:
     """A figure that shows the arrays of a stage's rows, drawn by a function of the visualize package."""
 
-    def drawn(table: Table, records: Path, options: Mapping[str, Any], path: Path) -> bool:
+    def drawn(table: Table, records: Path, options: Mapping[str, Any], paths: list[Path]) -> bool:
         found = arrays(table, records, options["stage"])
         if found:
-            function(draw)(found, path)
+            function(draw)(found, paths)
         return bool(found)
 
     return drawn
@@ -146,11 +147,11 @@ def function(draw: str) -> Callable[..., None]:
 
     draws: dict[str, Callable[..., None]] = {
         "clusters": drawing.clusters_figure,
-        "spectra": lambda rows, path: drawing.spectra_figure(next(iter(rows.values())), path),
+        "spectra": lambda rows, paths: drawing.spectra_figure(next(iter(rows.values())), paths),
         "triptychs": panels.triptych_figure,
         "overlays": panels.overlay_figure,
     }
-    return lambda rows, path: draws[draw]({drawable(title): found for title, found in rows.items()}, path)
+    return lambda rows, paths: draws[draw]({drawable(title): found for title, found in rows.items()}, paths)
 
 
 FIGURES: dict[str, Draw] = {

@@ -198,7 +198,7 @@ def save_profiles(profiles: Sequence[Profile], folder: Path) -> list[Path]:
         from afno_repro.visualize.curves import cost_curves
 
         files["profile.png"] = ""
-        cost_curves(curves, "GFLOPs of the mixers, counted in full", folder / "profile.png")
+        cost_curves(curves, "GFLOPs of the mixers, counted in full", [folder / "profile.png"])
     return [folder / name for name in files]
 
 

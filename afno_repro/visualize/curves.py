@@ -21,8 +21,8 @@ def fitted_exponent(tokens: Sequence[float], cost: Sequence[float]) -> float:
     return float(slope)
 
 
-def cost_curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], unit: str, path: Path) -> None:
-    """Draw (tokens, cost) of each mixer with its fitted exponent into a PNG or SVG file; points of cost 0 are left out."""
+def cost_curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], unit: str, paths: Sequence[Path]) -> None:
+    """Draw (tokens, cost) of each mixer with its fitted exponent into PNG or SVG files; points of cost 0 are left out."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for (name, (tokens, cost)), color, marker in zip(series.items(), COLORS, MARKERS, strict=False):
@@ -31,20 +31,22 @@ def cost_curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], u
     axes.set_ylabel(unit)
     axes.grid(visible=True, which="major", alpha=0.3)
     axes.legend(fontsize=8)
-    save(figure, path)
+    save(figure, paths)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """A PNG or SVG file, the same bytes from the same figure."""
-    data = BytesIO()
-    figure.savefig(data, format=path.suffix[1:], dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
-    write_atomic(path, data.getvalue())
+def save(figure: Figure, paths: Sequence[Path]) -> None:
+    """PNG and SVG files, the same bytes from the same figure."""
+    for path in paths:
+        data = BytesIO()
+        figure.savefig(data, format=path.suffix[1:], dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+        write_atomic(path, data.getvalue())
+        figure.set_layout_engine("none")  # what was laid out once stays
 
 
 Point = tuple[float, float, float | None]  # x, y, spread of y
 
 
-def family_curves(families: Mapping[str, Sequence[Point]], unplaced: Mapping[str, float], labels: tuple[str, str], path: Path) -> None:
+def family_curves(families: Mapping[str, Sequence[Point]], unplaced: Mapping[str, float], labels: tuple[str, str], paths: Sequence[Path]) -> None:
     """One line of points for each family against a logarithmic axis; `unplaced` are x values that have no y: hollow, on the axis."""
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -59,10 +61,10 @@ def family_curves(families: Mapping[str, Sequence[Point]], unplaced: Mapping[str
     axes.set(xlabel=labels[0], ylabel=labels[1])
     axes.grid(visible=True, which="major", alpha=0.3)
     axes.legend(fontsize=8)
-    save(figure, path)
+    save(figure, paths)
 
 
-def ablation_curves(curves: Mapping[str, Sequence[Point]], axis: str, linear_below: float | None, peak: float | None, path: Path) -> None:
+def ablation_curves(curves: Mapping[str, Sequence[Point]], axis: str, linear_below: float | None, peak: float | None, paths: Sequence[Path]) -> None:
     """A panel for each column against an option: symmetric-logarithmic where it reaches zero; `peak` is where the paper has it."""
     figure = Figure(figsize=(3.6 * len(curves), 3.2), layout="constrained")
     for axes, (title, points), color in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), COLORS, strict=False):
@@ -78,10 +80,10 @@ def ablation_curves(curves: Mapping[str, Sequence[Point]], axis: str, linear_bel
             axes.legend(fontsize=8)
         axes.set(xlabel=axis, ylabel=title)
         axes.grid(visible=True, alpha=0.3)
-    save(figure, path)
+    save(figure, paths)
 
 
-def training_curves(runs: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], path: Path) -> None:
+def training_curves(runs: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], paths: Sequence[Path]) -> None:
     """The loss of each row against steps, all its seeds in one colour; `runs` are logs by row title and seed."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
@@ -91,4 +93,4 @@ def training_curves(runs: Mapping[str, Sequence[Mapping[str, Sequence[float]]]],
     axes.set(xlabel="step", ylabel="training loss", yscale="log")
     axes.grid(visible=True, which="major", alpha=0.3)
     axes.legend(fontsize=8)
-    save(figure, path)
+    save(figure, paths)

@@ -6,23 +6,21 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from afno_repro.visualize.board import FONT, board, line_name, outline, picture
 from afno_repro.visualize.curves import save
 from afno_repro.visualize.pictures import Array, centred_spectrum, full_spectrum, recoloured
 
 # Okabe and Ito 2008; the lightness of the first four is 46, 90, 0 and 71 of 100, so that they differ in grey.
 CLUSTERS = ("#0072B2", "#F0E442", "#000000", "#E69F00", "#D55E00", "#56B4E9", "#009E73", "#CC79A7")
-FONT = 8
 WIDTH, WIDEST_PANEL = 7.2, 1.2  # inches: the text of a printed page, one map of clusters
 MARGIN, GAP, BLOCK_GAP, TITLE = 0.55, 0.04, 0.18, 0.18  # inches: left of the maps, between maps, between images, a line of text
 DECADES = 4  # of magnitudes below the largest
 
 
-def clusters_figure(columns: Mapping[str, Mapping[str, Array]], path: Path) -> None:
+def clusters_figure(columns: Mapping[str, Mapping[str, Array]], paths: Sequence[Path]) -> None:
     """Figure 5: a block for each image, which stands on top beside its regions; in it a column for each mixer and a line for each layer.
 
     `columns` has the arrays of Clusters.compute by mixer. Within a block a region keeps its colour from layer to layer and from
@@ -36,19 +34,19 @@ def clusters_figure(columns: Mapping[str, Mapping[str, Array]], path: Path) -> N
     side, lines = (block - GAP) / 2, 1 + max(wrapped(title).count("\n") for title in columns)
     head = TITLE + side + TITLE * (lines - 0.2)
     width, height = MARGIN + len(images) * (block + BLOCK_GAP) - BLOCK_GAP + GAP, head + len(layers) * (panel + GAP)
-    figure = Figure(figsize=(width, height))
+    figure, axes = board(width, height)
     for i, image in enumerate(images):
         left = MARGIN + i * (block + BLOCK_GAP)
-        _map(figure, left, TITLE, side, "input", image)
-        outlined = _map(figure, left + side + GAP, TITLE, side, "regions", image)
-        _outline(outlined, first["regions"][i], image.shape[:2])
+        picture(axes, left, TITLE, side, "input", image)
+        picture(axes, left + side + GAP, TITLE, side, "regions", image)
+        outline(axes, left + side + GAP, TITLE, side, edges(first["regions"][i]))
         for x, title in enumerate(columns):
             for y, layer in enumerate(layers):
                 place = (left + x * (panel + GAP), head + y * (panel + GAP))
-                axes = _map(figure, *place, panel, "" if y else wrapped(title), _painted(maps[x][i, y]))
+                picture(axes, *place, panel, "" if y else wrapped(title), _painted(maps[x][i, y]))
                 if x == i == 0:
-                    axes.set_ylabel(f"layer {layer}", fontsize=FONT, rotation=0, ha="right", va="center")
-    save(figure, path)
+                    line_name(axes, place[0], place[1] + panel / 2, f"layer {layer}")
+    save(figure, paths)
 
 
 def matched(columns: Sequence[Array]) -> list[Array]:
@@ -61,7 +59,7 @@ def wrapped(title: str) -> str:
     return "\n".join(re.findall(r"[^\s-]+-?", title))
 
 
-def spectra_figure(arrays: Mapping[str, Array], path: Path) -> None:
+def spectra_figure(arrays: Mapping[str, Array], paths: Sequence[Path]) -> None:
     """Figure 6: for each layer the magnitude after soft-thresholding and, below, the fraction of values set to zero; frequency 0 in the centre.
 
     `arrays` are those of Spectra.compute. Black: every value is zero.
@@ -91,18 +89,7 @@ def spectra_figure(arrays: Mapping[str, Array], path: Path) -> None:
         bar.set_label(title, fontsize=FONT)
         bar.ax.tick_params(labelsize=FONT)
     figure.supxlabel("cycles per image", fontsize=FONT)
-    save(figure, path)
-
-
-def _map(figure: Figure, left: float, top: float, side: float, title: str, pixels: Array) -> Axes:
-    """A square picture `left` and `top` inches from the figure's corner."""
-    width, height = figure.get_size_inches()
-    axes = figure.add_axes((left / width, 1 - (top + side) / height, side / width, side / height))
-    axes.imshow(pixels, interpolation="nearest", aspect="auto")
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    axes.set_title(title, fontsize=FONT, pad=2, linespacing=1.0)
-    return axes
+    save(figure, paths)
 
 
 def _painted(labels: Array) -> Array:
@@ -111,12 +98,9 @@ def _painted(labels: Array) -> Array:
     return painted
 
 
-def _outline(axes: Axes, labels: Array, size: tuple[int, ...]) -> None:
-    """Lines between tokens (H, W) of different labels, on a picture of `size` pixels."""
-    high, wide = size[0] / labels.shape[0], size[1] / labels.shape[1]
+def edges(labels: Array) -> list[list[tuple[float, float]]]:
+    """Lines between tokens (H, W) of different labels, as points (x, y) in shares of the grid."""
+    high, wide = labels.shape
     below, right = np.argwhere(labels[1:] != labels[:-1]), np.argwhere(labels[:, 1:] != labels[:, :-1])
-    segments = [[(j * wide, (i + 1) * high), ((j + 1) * wide, (i + 1) * high)] for i, j in below]
-    segments += [[((j + 1) * wide, i * high), ((j + 1) * wide, (i + 1) * high)] for i, j in right]
-    for color, thickness in (("black", 2.0), ("white", 1.0)):  # one of them is seen on any image
-        lines = LineCollection([[(x - 0.5, y - 0.5) for x, y in segment] for segment in segments], colors=color, linewidths=thickness, capstyle="round")
-        axes.add_collection(lines)
+    lines = [[(j / wide, (i + 1) / high), ((j + 1) / wide, (i + 1) / high)] for i, j in below]
+    return lines + [[((j + 1) / wide, i / high), ((j + 1) / wide, (i + 1) / high)] for i, j in right]

@@ -6,29 +6,30 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 
+from afno_repro.visualize.board import board, line_name, picture
 from afno_repro.visualize.curves import COLORS, save
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 IGNORED = 255
+SIDE, GAP, TITLE, CHARACTER = 0.9, 0.06, 0.2, 0.075  # inches: a picture, between pictures, above them, a letter of a line's name
 EXTRA = ("#999999", "#F0E442", "#882255", "#44AA99", "#332288", "#DDCC77", "#117733", "#661100", "#6699CC", "#AA4466", "#4477AA", "#CCBB44", "#BBBBBB")
 
 
-def triptych_figure(rows: Mapping[str, Arrays], path: Path) -> None:
+def triptych_figure(rows: Mapping[str, Arrays], paths: Sequence[Path]) -> None:
     """Masked, reconstructed and true images side by side, for each mixer a line."""
     lines = {title: [a[name][i] for i in range(len(a["true"])) for name in ("masked", "rebuilt", "true")] for title, a in rows.items()}
     count = len(next(iter(rows.values()))["true"])
-    grid(lines, ["masked", "rebuilt", "true"] * count, path)
+    grid(lines, ["masked", "rebuilt", "true"] * count, paths)
 
 
-def overlay_figure(rows: Mapping[str, Arrays], path: Path) -> None:
+def overlay_figure(rows: Mapping[str, Arrays], paths: Sequence[Path]) -> None:
     """Images, their true maps and each mixer's prediction: the images' line first, then the labels', then a line for each mixer."""
     first = next(iter(rows.values()))
     lines: dict[str, list[Any]] = {"image": list(first["true"]), "label": [colours(x) for x in first["label"]]}
     for title, arrays in rows.items():
         lines[title] = [np.where(label[..., None] == IGNORED, 255, colours(p)) for p, label in zip(arrays["prediction"], arrays["label"], strict=True)]
-    grid(lines, [""] * len(first["true"]), path)
+    grid(lines, [""] * len(first["true"]), paths)
 
 
 def colours(classes: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
@@ -40,16 +41,13 @@ def colours(classes: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
     return pixels
 
 
-def grid(lines: Mapping[str, Sequence[Any]], titles: Sequence[str], path: Path) -> None:
+def grid(lines: Mapping[str, Sequence[Any]], titles: Sequence[str], paths: Sequence[Path]) -> None:
     """Images in lines with a name each; titles stand above the first line."""
-    columns = len(titles)
-    figure = Figure(figsize=(1.3 + 0.95 * columns, 1.0 * len(lines) + 0.3), layout="constrained")
-    axes = figure.subplots(len(lines), columns, squeeze=False)
+    margin = CHARACTER * max(len(name) for name in lines) + GAP
+    figure, axes = board(margin + len(titles) * (SIDE + GAP), TITLE + len(lines) * (SIDE + GAP))
     for y, (name, images) in enumerate(lines.items()):
+        top = TITLE + y * (SIDE + GAP)
         for x, image in enumerate(images):
-            axes[y, x].imshow(image, interpolation="nearest")
-            axes[y, x].set(xticks=[], yticks=[])
-            if y == 0 and titles[x]:
-                axes[y, x].set_title(titles[x], fontsize=9)
-        axes[y, 0].set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
-    save(figure, path)
+            picture(axes, margin + x * (SIDE + GAP), top, SIDE, "" if y else titles[x], image)
+        line_name(axes, margin, top + SIDE / 2, name)
+    save(figure, paths)

@@ -42,7 +42,7 @@ def drawn(request):
 def test_the_same_arrays_give_the_same_bytes(drawn, ending, tmp_path):
     draw, arrays = drawn
     for name in ("one", "two"):
-        draw(arrays, (tmp_path / name).with_suffix(ending))
+        draw(arrays, [(tmp_path / name).with_suffix(ending)])
     files = [(tmp_path / name).with_suffix(ending).read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
     assert b"<dc:date>" not in files[0]
@@ -51,8 +51,8 @@ def test_the_same_arrays_give_the_same_bytes(drawn, ending, tmp_path):
 def test_the_text_is_at_least_8_points_high_on_a_printed_page(drawn, monkeypatch, tmp_path):
     draw, arrays = drawn
     figures = []
-    monkeypatch.setattr(drawing, "save", lambda figure, path: figures.append(figure))
-    draw(arrays, tmp_path / "figure.png")
+    monkeypatch.setattr(drawing, "save", lambda figure, paths: figures.append(figure))
+    draw(arrays, [tmp_path / "figure.png"])
     figures[0].canvas.draw()
     assert figures[0].get_figwidth() <= WIDTH + 0.05
     assert min(text.get_fontsize() for text in figures[0].findobj(Text) if text.get_text()) >= 8
