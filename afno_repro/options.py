@@ -1,6 +1,7 @@
 """A constructor's keywords are its schema: values from a spec are held to its signature and type hints."""
 
 import difflib
+import functools
 import inspect
 import types
 import typing
@@ -12,8 +13,7 @@ from afno_repro.errors import Problem
 
 def option_problems(name: str, options: Mapping[str, Any], constructor: Callable[..., Any], given: tuple[str, ...] = ()) -> list[Problem]:
     """Unknown, missing and wrongly typed options, held to a constructor's signature less the arguments given to it."""
-    target = constructor.__init__ if inspect.isclass(constructor) else constructor
-    hints = {key: hint for key, hint in typing.get_type_hints(target).items() if key not in (*given, "return", "self")}
+    hints = {key: hint for key, hint in keywords(constructor).items() if key not in given}
     problems = [Problem(f"{name} has no option {key!r}", (key,), suggest(key, hints, "its options"), unknown=True) for key in options if key not in hints]
     for key, hint in hints.items():
         if key not in options:
@@ -23,8 +23,17 @@ def option_problems(name: str, options: Mapping[str, Any], constructor: Callable
     return problems
 
 
+@functools.cache
+def keywords(constructor: Callable[..., Any]) -> dict[str, Any]:
+    """The types of a constructor's arguments."""
+    hints = typing.get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor)
+    return {key: hint for key, hint in hints.items() if key not in ("return", "self")}
+
+
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value read from YAML is of a type; a whole number is a number, true and false are not."""
+    if hint is str:  # the most of them
+        return isinstance(value, str)
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return any(fits(value, each) for each in inner)

@@ -107,7 +107,7 @@ def _stage_runs(spec: Spec, scale: str, row: str, stage: str, choice: Choice, ch
     if tree.plain().get("kind") == "visualize":
         seeds = seeds[:1]  # one picture is enough
     found: list[tuple[Need, Run]] = []
-    first = _run(spec, scale, row, stage, seeds[0], changes) if seeds else None
+    first = _run(spec, scale, row, stage, tree, seeds[0], changes) if seeds else None
     for seed in seeds:
         line: list[tuple[Need, Run]] = []
         run = first and _reseeded(first, seed)
@@ -125,18 +125,17 @@ def _tree(spec: Spec, scale: str, row: str, stage: str, changes: list[Tree]) -> 
     return tree
 
 
-def _run(spec: Spec, scale: str, row: str, stage: str, seed: int, changes: list[Tree]) -> Run:
-    """A stage's run, with the run that it starts from: of the same row and seed, of an earlier stage."""
-    tree = _tree(spec, scale, row, stage, changes)
-    assert tree is not None
+def _run(spec: Spec, scale: str, row: str, stage: str, tree: Tree, seed: int, changes: list[Tree]) -> Run:
+    """The run of a stage's tree, with the run that it starts from: of the same row and seed, of an earlier stage."""
     init = tree.plain().get("init")
     earlier = spec.stages[: spec.stages.index(stage)]
     try:
         if init is not None and init not in earlier:
             raise ConfigError(Problem(f"there is no earlier stage {init!r}", ("init",), suggest(str(init), earlier, "earlier stages")))
-        if init is not None and _tree(spec, scale, row, init, changes) is None:
+        before = _tree(spec, scale, row, init, changes) if init is not None else None
+        if init is not None and before is None:
             raise ConfigError(Problem(f"this row leaves the stage {init!r} out", ("init",)))
-        parent = _run(spec, scale, row, init, seed, changes) if init is not None else None
+        parent = _run(spec, scale, row, init, before, seed, changes) if before is not None else None
         config = run_config(tree, seed, parent.digest if parent else None)
     except ConfigError as error:
         raise located(error, tree, row, stage) from None

@@ -162,6 +162,8 @@ class Spec:
 
 def _changed(column: Column, changes: dict[str, Any]) -> tuple[Column, list[str]]:
     """A column with a scale's changes, or as it was with what is wrong with them."""
+    if not changes:
+        return column, []
     try:
         return Column.model_validate({**column.model_dump(), **changes}), []
     except ValidationError as error:

@@ -20,10 +20,7 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from afno_repro.config import Machine
 from afno_repro.errors import LockedError, StorageError
@@ -32,6 +29,9 @@ from afno_repro.files import storage_errors, sweep, write_atomic
 from afno_repro.suite.plan import Run
 from afno_repro.suite.provenance import device_name
 from afno_repro.suite.record import Record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 ARTIFACTS, LOG, WEIGHTS = "artifacts.npz", "log.csv", "weights.safetensors"
 
@@ -99,7 +99,7 @@ class Store:
         """Write config.json, first of all files."""
         write_atomic(directory / "config.json", json.dumps(asdict(run.config), indent=1, sort_keys=True) + "\n")
 
-    def finish(self, record: Record, arrays: Mapping[str, NDArray[Any]], directory: Path) -> None:
+    def finish(self, record: Record, arrays: Mapping[str, "NDArray[Any]"], directory: Path) -> None:
         """Write artifacts.npz if there is something to draw, and record.json, last of all files; checkpoints are not needed any more."""
         if arrays:
             write_arrays(directory / ARTIFACTS, arrays)
@@ -154,15 +154,19 @@ def _copy(data: bytes, path: Path) -> None:
         write_atomic(path, data)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, "NDArray[Any]"]) -> None:
     """Arrays as .npz, the same bytes from the same arrays."""
+    import numpy as np  # not above: most commands look at no arrays
+
     data = io.BytesIO()
     np.savez_compressed(data, **arrays)  # type: ignore[arg-type]
     write_atomic(path, data.getvalue())
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(path: Path) -> dict[str, "NDArray[Any]"]:
     """The arrays of an .npz file, no object among them. Raises ValueError when it is none."""
+    import numpy as np
+
     broken = (OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, RuntimeError, OverflowError, MemoryError, struct.error, TokenError)
     try:
         with np.load(path, allow_pickle=False) as found:
