@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from afno_repro.errors import require
-from afno_repro.mixers.dft import dft, inverse_dft, prefers_products, real_layer
+from afno_repro.mixers.dft import dft, inverse_dft, real_layer
+from afno_repro.mixers.forms import prefers_planes, prefers_products
 from afno_repro.mixers.lean import LeanAFNO
+from afno_repro.mixers.planes import PlanarAFNO
 from afno_repro.mixers.spectral import Grid, Modes, add_bias, bias_layer, complex_parameter, float32_region, kept_modes
 
 
@@ -53,7 +55,8 @@ class AFNO(nn.Module):
 
     def by_transforms(self, x: Tensor, modes: Modes) -> Tensor:
         """FFTs: B H W C -> B H W C."""
-        return LeanAFNO.apply(x, self.w1, self.b1, self.w2, self.b2, self.shrink, modes)
+        function = PlanarAFNO if prefers_planes(x, self.w1.shape[1]) else LeanAFNO
+        return function.apply(x, self.w1, self.b1, self.w2, self.b2, self.shrink, modes)
 
     def by_products(self, x: Tensor, modes: Modes) -> Tensor:
         """Real matrix products throughout: B H W C -> B H W C."""

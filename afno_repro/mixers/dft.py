@@ -14,8 +14,6 @@ from torch import Tensor
 
 from afno_repro.mixers.spectral import Grid, Modes
 
-PRODUCTS_RATE = 8  # operations of matrix products in the time of one of an FFT's, on a CPU
-
 
 class Matrices(NamedTuple):
     """What a transform multiplies with, first along one axis, then along the other."""
@@ -24,16 +22,6 @@ class Matrices(NamedTuple):
     along_h: Tensor  # 2R 2H
     back_along_h: Tensor  # 2H 2R
     back_along_w: Tensor  # W 2M
-
-
-def prefers_products(x: Tensor, modes: Modes) -> bool:
-    """The rule by which AFNO takes this form for tokens x (B H W C): under a compiler always, on a CPU where it is faster."""
-    if torch.compiler.is_compiling():
-        return True
-    height, width = x.shape[1], x.shape[2]
-    rows, columns = modes.low + modes.high, modes.columns
-    products = 4 * columns + 8 * rows * columns / width  # a channel and token
-    return x.device.type == "cpu" and products <= PRODUCTS_RATE * 2.5 * math.log2(height * width)
 
 
 def dft(x: Tensor, modes: Modes) -> Tensor:

@@ -9,10 +9,11 @@ from afno_repro.mixers.afno import AFNO
 OPTIONS = {"num_blocks": 3, "sparsity_threshold": 0.05, "keep": 1.0, "bias": "identity", "init_std": 0.3}
 
 
-@pytest.fixture(params=[True, False], ids=["products", "transforms"], autouse=True)
+@pytest.fixture(params=["products", "transforms", "planes"], autouse=True)
 def form(request, monkeypatch):
-    """Both forms of the layer keep every promise, whichever one a grid would get."""
-    monkeypatch.setattr(afno, "prefers_products", lambda x, modes: request.param)
+    """Every form of the layer keeps every promise, whichever one a grid and a width would get."""
+    monkeypatch.setattr(afno, "prefers_products", lambda x, modes: torch.compiler.is_compiling() or request.param == "products")
+    monkeypatch.setattr(afno, "prefers_planes", lambda x, width: request.param == "planes")
 
 
 def literal(mixer: AFNO, x: torch.Tensor, inside: torch.Tensor | float = 1.0) -> torch.Tensor:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from afno_repro.mixers.afno import AFNO
-from afno_repro.mixers.dft import dft, inverse_dft, prefers_products
+from afno_repro.mixers.dft import dft, inverse_dft
+from afno_repro.mixers.forms import prefers_planes, prefers_products
 from afno_repro.mixers.spectral import all_modes, irfft2, kept_modes, rfft2
 from benchmarks.mixers import saved_units
 
@@ -36,7 +37,13 @@ def test_small_grids_and_few_modes_go_by_products_and_only_on_a_cpu(side, keep, 
     assert not prefers_products(torch.empty(1, side, side, 1, device="meta"), modes)
 
 
-@pytest.mark.parametrize(("side", "dim", "blocks"), [(56, 24, 4), (64, 10, 1), (128, 4, 2)])
+def test_wide_blocks_go_by_planes_and_only_on_a_cpu():
+    x = torch.empty(1, 56, 56, 1)
+    assert [prefers_planes(x, width) for width in (96, 208, 750)] == [False, False, True]
+    assert not prefers_planes(x.to("meta"), 750)
+
+
+@pytest.mark.parametrize(("side", "dim", "blocks"), [(56, 24, 4), (64, 10, 1), (128, 4, 2), (56, 400, 1)])
 def test_transforms_keep_at_most_two_and_a_half_inputs_for_the_backward_pass(side, dim, blocks):
     mixer = AFNO(dim, (side, side), blocks, 0.01, 1.0, "identity", 0.02)
     assert saved_units(mixer, torch.randn(1, side, side, dim)) <= 2.5
