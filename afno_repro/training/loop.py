@@ -104,7 +104,7 @@ def train(
             set_learning_rate(optimizer, lr)
             epoch_ends = (state.step + 1) % batches.per_epoch == 0
             batch = tuple(part.to(device, non_blocking=True) for part in batch)
-            with alive_fractions(model, watch=epoch_ends or state.step == 0) as alive:
+            with alive_fractions(model, watch=epoch_ends or state.step == 0, compiled=machine.compile) as alive:
                 loss = optimise(shared, optimizer, task, parts_of(batch, machine.micro_batch), recipe)
             fault("training: stepped")
             state.step += 1

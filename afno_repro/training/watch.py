@@ -13,10 +13,10 @@ DEAD = 0.01  # fraction alive below which a layer is said to be dead
 
 
 @contextmanager
-def alive_fractions(model: nn.Module, watch: bool) -> Iterator[dict[str, float]]:
+def alive_fractions(model: nn.Module, watch: bool, compiled: bool = False) -> Iterator[dict[str, float]]:
     """The fraction of spectral values that are not zero after shrinkage, per AFNO layer, of the pass inside the block.
 
-    A pass that is watched runs as it is written: compiled code knows nothing of watchers.
+    A pass that is watched runs as it is written where the model is compiled: such code knows nothing of watchers.
     """
     alive: dict[str, float] = {}
     mixers = [module for module in model.modules() if isinstance(module, AFNO)] if watch else []
@@ -29,7 +29,7 @@ def alive_fractions(model: nn.Module, watch: bool) -> Iterator[dict[str, float]]
 
     hooks = [mixer.shrink.register_forward_hook(watcher(i + 1)) for i, mixer in enumerate(mixers)]
     try:
-        with torch.compiler.set_stance("force_eager") if watch else nullcontext():
+        with torch.compiler.set_stance("force_eager") if watch and compiled else nullcontext():
             yield alive
     finally:
         for hook in hooks:

@@ -149,7 +149,10 @@ def outcome(root: Path):
     return *left(directory), (root / "results/tiny/small.csv").read_text()
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
+SLOW = pytest.mark.slow  # the same by another way, which tests/crash.py goes, too
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=SLOW), pytest.param(2, marks=SLOW)])
 def test_kill_9_and_the_same_command_again(tmp_path, whole_command, workers):
     write_spec(tmp_path, LONG)
     arguments = (*RUN, "--jobs", "1", "--workers", str(workers))
@@ -175,7 +178,7 @@ def wait_for_checkpoint(root, process, newer_than):
     raise AssertionError(process.communicate())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGUSR1, 143, marks=SLOW), (signal.SIGINT, 130)])
 def test_a_signal_stops_after_a_checkpoint_with_its_own_exit_code(tmp_path, whole_command, number, code):
     write_spec(tmp_path, LONG)
     process = start(*RUN, "--jobs", "1", root=tmp_path)
@@ -252,7 +255,8 @@ def test_another_machine_is_named_when_a_run_continues_on_it(tmp_path):
     assert not any(said[1:])
 
 
-def test_runs_side_by_side_stop_when_their_command_is_killed(tmp_path):
+def killed_side_by_side(tmp_path):
+    """Runs side by side whose command is killed, and that they stop."""
     write_spec(tmp_path, LONG)
     process = start("run", "small", "--device", "cpu", "--jobs", "2", root=tmp_path)
     wait_for_checkpoint(tmp_path, process, 0)
@@ -262,6 +266,15 @@ def test_runs_side_by_side_stop_when_their_command_is_killed(tmp_path):
     before = {p: p.stat().st_mtime for p in tmp_path.glob("runs/pretrain-*/**/*")}
     time.sleep(1)
     assert {p: p.stat().st_mtime for p in tmp_path.glob("runs/pretrain-*/**/*")} == before
+
+
+def test_runs_side_by_side_stop_when_their_command_is_killed(tmp_path):
+    killed_side_by_side(tmp_path)
+
+
+@pytest.mark.slow
+def test_runs_side_by_side_continue_when_their_command_was_killed(tmp_path):
+    killed_side_by_side(tmp_path)
     other = tmp_path / "other"
     write_spec(other, LONG)
     for root in (tmp_path, other):
