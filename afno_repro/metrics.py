@@ -53,7 +53,7 @@ class SSIM(PerImage):
         super().__init__("ssim", "ssim_masked")
 
     def update(self, prediction: Tensor, target: Tensor, mask: Tensor) -> None:
-        similarity = ssim_map(prediction.double(), target.double())
+        similarity = ssim_map(prediction.float(), target.float()).double()
         inside = similarity[:, :, RADIUS:-RADIUS, RADIUS:-RADIUS]
         hidden = mask[:, None].expand_as(similarity)
         self.values["ssim"] += inside.flatten(1).mean(1).tolist()
@@ -61,10 +61,15 @@ class SSIM(PerImage):
 
 
 def ssim_map(x: Tensor, y: Tensor) -> Tensor:
-    """SSIM at every pixel and channel: (B, C, height, width), the images mirrored at their borders."""
+    """SSIM at every pixel and channel: (B, C, height, width), the images mirrored at their borders.
+
+    Variances are those of the images less 1/2: in float32, fewer of their digits cancel.
+    """
+    x, y = x - 0.5, y - 0.5
     mx, my, squares, products = blur(x), blur(y), blur(x * x + y * y), blur(x * y)
-    of_means, covariance = mx * mx + my * my, products - mx * my
-    return ((2 * mx * my + C1) * (2 * covariance + C2)) / ((of_means + C1) * (squares - of_means + C2))
+    variances, covariance = squares - mx * mx - my * my, products - mx * my
+    mx, my = mx + 0.5, my + 0.5
+    return ((2 * mx * my + C1) * (2 * covariance + C2)) / ((mx * mx + my * my + C1) * (variances + C2))
 
 
 def blur(x: Tensor) -> Tensor:

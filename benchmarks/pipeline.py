@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from skimage.metrics import structural_similarity
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
+from torchvision.transforms.v2.functional import pil_to_tensor, resized_crop, to_pil_image
 
 from afno_repro.data.imagenet import read_image
 from afno_repro.data.masks import MOVES, visited
@@ -126,8 +126,7 @@ def reading(files: list[Path], side: int = 200) -> Variants:
         images = []
         for file in files:
             with Image.open(file) as image:
-                crop = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR, box=(0, 0, side, side))
-            images.append(torch.from_numpy(np.array(crop)).permute(2, 0, 1).contiguous())
+                images.append(pil_to_tensor(resized_crop(image.convert("RGB"), 0, 0, side, side, [SIDE, SIDE])))
         return images
 
     def ours() -> list[Tensor]:
