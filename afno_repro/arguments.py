@@ -24,7 +24,7 @@ Devices = Annotated[int, typer.Option(min=1, help="Devices (processes) of each n
 Nodes = Annotated[int, typer.Option(min=1, help="Machines, each started by torchrun or srun.")]
 MicroBatch = Annotated[int | None, typer.Option(min=1, help="Images at a time on a device; gradients add up to the spec's batch.")]
 Recompute = Annotated[bool, typer.Option("--checkpoint-activations", help="Compute activations again in the backward pass, for less memory.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Train the backbone through torch.compile: minutes to begin with, then faster steps.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Train the backbone through torch.compile, which takes its time to begin with.")]
 Jobs = Annotated[int | None, typer.Option(min=1, help="Independent runs side by side; default: the CPU's cores, 1 on a GPU.")]
 Workers = Annotated[int, typer.Option(min=0, help="Data-loading processes of each run.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, what is done and the estimated time, memory and disk; compute nothing.")]

@@ -1,4 +1,4 @@
-"""The AFNO layer by FFTs with a backward pass of its own, which keeps 2.3 units of the input in place of 5.
+"""The AFNO layer by FFTs with a backward pass of its own, which keeps 2.3 units of the input in place of 4.
 
     h = relu(W1 z + b1),   s = S_lambda(W2 h + b2)            kept: z, h and where s is not zero
 
