@@ -1,15 +1,27 @@
 """The command as a user runs it: another process, its exit code and what it prints."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.forked import Forked
 
-def start(*arguments: str, root: Path, **options: Any) -> "subprocess.Popen[str]":
+
+def start(*arguments: str, root: Path, env: dict[str, str] | None = None, **options: Any) -> "Forked | subprocess.Popen[str]":
+    """Start a command in `root`: forked where nothing is asked of the interpreter's own start, else in a new interpreter."""
+    if sys.platform == "linux" and not options and of_interpreter(env or os.environ) == of_interpreter(os.environ):
+        return Forked(arguments, root, dict(env or os.environ))
     command = [sys.executable, "-m", "afno_repro", *arguments]
-    return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options)
+    return subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options)
+
+
+def of_interpreter(environment: Mapping[str, str]) -> dict[str, str]:
+    """What the interpreter and its libraries read as they start."""
+    return {name: value for name, value in environment.items() if name.startswith(("PYTHON", "LC_", "LANG", "OMP_"))}
 
 
 def afno(*arguments: str, root: Path, expect: int = 0, **options: Any) -> "subprocess.CompletedProcess[str]":

@@ -1,0 +1,126 @@
+"""Commands as processes of their own, forked from one that has the libraries loaded: a start takes a tenth of the time.
+
+What a command is made of is as in a new interpreter: its own code is loaded anew, and so are arguments, environment, folder,
+session and files. `python -m tests.forked FD` answers requests at a socket: a JSON object and where to write outputs and exit code.
+"""
+
+import atexit
+import gc
+import json
+import os
+import runpy
+import signal
+import socket
+import sys
+import tempfile
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from select import select
+from subprocess import DEVNULL, Popen, TimeoutExpired
+from typing import IO
+
+LOADED = (
+    *("matplotlib.backends.backend_agg", "pandas", "PIL.Image", "pydantic", "rich.progress", "rich.table", "safetensors.torch", "typer", "yaml"),
+    *("torch._dynamo", "torch.distributed", "torch.utils.data", "torchvision.transforms.v2"),
+)
+
+
+class Forked:
+    """A command under way, to be used as a subprocess.Popen."""
+
+    def __init__(self, arguments: tuple[str, ...], root: Path, environment: dict[str, str]):
+        self.stdout, self.stderr = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115 (closed when they were read)
+        self.told, answer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        request = json.dumps({"arguments": arguments, "root": str(root), "environment": environment}).encode()
+        with answer:
+            socket.send_fds(_loaded()[0], [request], [self.stdout.fileno(), self.stderr.fileno(), answer.fileno()])
+        self.pid, self.returncode = int(self.told.recv(64)), None
+
+    def poll(self) -> int | None:
+        if self.returncode is None and select([self.told], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select([self.told], [], [], timeout)[0]:
+                raise TimeoutExpired(["afno"], timeout or 0)
+            with self.told:
+                self.returncode = int(self.told.recv(64))
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self.wait(timeout)
+        return _all_of(self.stdout), _all_of(self.stderr)
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _all_of(file: IO[str]) -> str:
+    with file:
+        file.seek(0)
+        return file.read()
+
+
+@cache
+def _loaded() -> tuple[socket.socket, "Popen[bytes]"]:
+    """A process that has the libraries loaded, and the socket to ask it at; it ends with this process."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        command = [sys.executable, "-m", "tests.forked", str(theirs.fileno())]
+        return ours, Popen(command, cwd=Path(__file__).parents[1], pass_fds=[theirs.fileno()], stdin=DEVNULL, stdout=DEVNULL)
+
+
+def serve(requests: socket.socket) -> None:
+    """Fork a command for every request, below a parent that tells its number and its exit code."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # parents leave no zombies
+    while (received := socket.recv_fds(requests, 1 << 20, 3))[0]:
+        request, files, *_ = received
+        if not os.fork():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            requests.close()
+            if command := os.fork():
+                tell(command, files)
+            become(files, **json.loads(request))
+        for file in files:
+            os.close(file)
+
+
+def tell(command: int, files: list[int]) -> None:
+    os.write(files[2], str(command).encode())
+    os.write(files[2], str(os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])).encode())
+    os._exit(0)
+
+
+def become(files: list[int], arguments: list[str], root: str, environment: dict[str, str]) -> None:
+    """Be `python -m afno_repro` with these arguments; it ends without taking apart what was loaded before it."""
+    os.dup2(files[0], 1)
+    os.dup2(files[1], 2)
+    for file in files:
+        os.close(file)
+    os.setsid()
+    os.chdir(root)
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir, sys.argv[1:] = None, arguments
+    try:
+        runpy.run_module("afno_repro", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else bool(end.code))
+
+
+if __name__ == "__main__":
+    for name in LOADED:
+        import_module(name)
+    gc.freeze()  # or every process would copy it all
+    serve(socket.socket(fileno=int(sys.argv[1])))
+    os._exit(0)
