@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from afno_repro.mixers.lean import Gradients, conjugated
+from afno_repro.mixers.lean import Gradients, before_relu, conjugated
 from afno_repro.mixers.spectral import Modes, channels_first, channels_last, irfft2, rfft2
 
 
@@ -37,7 +37,7 @@ class PlanarAFNO(torch.autograd.Function):
         z, hidden, dead, w1, w2 = ctx.saved_tensors
         of_output = split(conjugated(rfft2(channels_first(gradient), ctx.modes), ctx.grid, 2.0), w1.shape[0])
         of_output.masked_fill_(dead.permute(4, 0, 1, 2, 3), 0)
-        of_hidden = product(w2, of_output).masked_fill_(hidden == 0, 0)
+        of_hidden = before_relu(product(w2, of_output), hidden)
         of_z = joined(product(w1, of_hidden).permute(1, 2, 3, 4, 0), ctx.modes)
         of_x = irfft2(conjugated(of_z, ctx.grid, 0.5), ctx.modes, ctx.grid)
         return channels_last(of_x), *of_layer(z, of_hidden), *of_layer(hidden, of_output), None, None

@@ -184,6 +184,7 @@ PRODUCTS: dict[Any, Callable[[Any, Tensor], int]] = {
 TRANSFORMS = (aten._fft_r2c, aten._fft_c2r, aten._fft_c2c)
 ELEMENTWISE: dict[tuple[Any, bool], int] = {  # (operator, complex result): operations an element
     (aten.mul, True): 6,
+    (aten.mul_, True): 6,
     (aten.add, True): 2,
     (aten.add_, True): 2,
     (aten.relu, False): 1,
