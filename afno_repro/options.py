@@ -30,11 +30,17 @@ def keywords(constructor: Callable[..., Any]) -> dict[str, Any]:
     return {key: hint for key, hint in hints.items() if key not in ("return", "self")}
 
 
+@functools.cache
+def anatomy(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A type less its arguments, and these."""
+    return typing.get_origin(hint), typing.get_args(hint)
+
+
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value read from YAML is of a type; a whole number is a number, true and false are not."""
     if hint is str:  # the most of them
         return isinstance(value, str)
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    origin, inner = anatomy(hint)
     if origin in (types.UnionType, typing.Union):
         return any(fits(value, each) for each in inner)
     if origin is typing.Literal:
@@ -52,7 +58,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 def type_name(hint: Any) -> str:
     """A type in the words of a message."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    origin, inner = anatomy(hint)
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, inner))
     if origin is list:

@@ -1,21 +1,24 @@
 """What the commands answer: one value for machines, and the same shown to people."""
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from afno_repro.config import Machine
 from afno_repro.errors import ConfigError, DataError
 from afno_repro.suite.places import Places, load_specs, sound_specs
 from afno_repro.suite.plan import Choice, resolve_runs
 from afno_repro.suite.render import grid, records_folder
-from afno_repro.suite.reproduce import Prepared, prepare
 from afno_repro.suite.spec import SCALES
 from afno_repro.suite.store import Store, published
 from afno_repro.suite.table import Table
 from afno_repro.suite.terminal import print_grid, say
+
+if TYPE_CHECKING:
+    from afno_repro.suite.reproduce import Prepared
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ def tables(places: Places, built: list[Table], scale: str, choice: Choice) -> An
     return Answer(value, show)
 
 
-def plan(places: Places, prepared: Prepared, scale: str, machine: Machine) -> Answer:
+def plan(places: Places, prepared: "Prepared", scale: str, machine: Machine) -> Answer:
     """The runs of a plan: done, to do or left out for lack of data; what those not done will take, and as the last entry the totals."""
     from afno_repro.suite.estimate import Estimate, estimates, total
 
@@ -155,9 +158,10 @@ def overview(places: Places, scales: list[str]) -> Answer:
 def _disk(folder: Path) -> str:
     """What the files of a folder take; one that goes while we look takes nothing."""
     size = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            size += path.lstat().st_size
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += os.lstat(os.path.join(inner, name)).st_size
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
@@ -176,6 +180,7 @@ def _readable(folder: Path, row: str, stage: str, seed: int) -> Any:
 def checked(places: Places, name: str, scale: str, machine: Machine) -> Answer:
     """Every spec of a name at every scale, and the data of one; raises ConfigError, then DataError."""
     from afno_repro.suite.check import check_runs
+    from afno_repro.suite.reproduce import prepare
 
     loaded = load_specs(places, name)
     problems = [problem for _, found in loaded for problem in found]

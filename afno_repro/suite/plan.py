@@ -1,6 +1,7 @@
 """Which runs fill a table's cells: spec, row and scale merged into one resolved config per row, stage and seed."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from afno_repro.config import RunConfig, digest
 from afno_repro.errors import ConfigError, Problem
@@ -82,11 +83,12 @@ def resolve_runs(spec: Spec, scale: str, choice: Choice = EVERYTHING) -> tuple[P
         raise ConfigError(*unknown)
     changes = [_change(text, spec) for text in choice.changes]
     needs: dict[Need, Run] = {}
+    made: dict[tuple[str, str], Run] = {}
     problems: dict[tuple[str, str], Problem] = {}
     for row in rows if choice.rows is None else choice.rows:
         for stage in spec.stages:
             try:
-                for need, run in _stage_runs(spec, scale, row, stage, choice, changes):
+                for need, run in _stage_runs(spec, scale, row, stage, choice, changes, made):
                     needs[need] = run
             except ConfigError as error:
                 for problem in error.problems:
@@ -94,20 +96,20 @@ def resolve_runs(spec: Spec, scale: str, choice: Choice = EVERYTHING) -> tuple[P
     return Plan(spec, scale, needs), list(problems.values())
 
 
-def _stage_runs(spec: Spec, scale: str, row: str, stage: str, choice: Choice, changes: list[Tree]) -> list[tuple[Need, Run]]:
+def _stage_runs(spec: Spec, scale: str, row: str, stage: str, choice: Choice, changes: list[Tree], made: dict[tuple[str, str], Run]) -> list[tuple[Need, Run]]:
     """The asked runs of a stage, each behind those that it starts from."""
     tree = _tree(spec, scale, row, stage, changes)
     if tree is None:
         return []
-    if choice.kinds is not None and tree.plain().get("kind") not in choice.kinds:
+    if choice.kinds is not None and _said(tree, "kind") not in choice.kinds:
         return []
     if not choice.latency and _name(tree.get("task")) == "latency":
         return []
     seeds = spec.structure.scales[scale].seeds if choice.seeds is None else choice.seeds  # type: ignore[index]
-    if tree.plain().get("kind") == "visualize":
+    if _said(tree, "kind") == "visualize":
         seeds = seeds[:1]  # one picture is enough
     found: list[tuple[Need, Run]] = []
-    first = _run(spec, scale, row, stage, tree, seeds[0], changes) if seeds else None
+    first = _run(spec, scale, row, stage, tree, seeds[0], changes, made) if seeds else None
     for seed in seeds:
         line: list[tuple[Need, Run]] = []
         run = first and _reseeded(first, seed)
@@ -118,6 +120,12 @@ def _stage_runs(spec: Spec, scale: str, row: str, stage: str, choice: Choice, ch
     return found
 
 
+def _said(tree: Tree, key: str) -> Any:
+    """A stage's own value of a key, None where it says nothing."""
+    found = tree.get(key)
+    return found.plain() if found else None
+
+
 def _tree(spec: Spec, scale: str, row: str, stage: str, changes: list[Tree]) -> Tree | None:
     tree = stage_tree(spec, stage_scale(spec, scale, stage), row, stage, changes)
     if tree is not None and not isinstance(tree.value, dict):
@@ -125,21 +133,27 @@ def _tree(spec: Spec, scale: str, row: str, stage: str, changes: list[Tree]) -> 
     return tree
 
 
-def _run(spec: Spec, scale: str, row: str, stage: str, tree: Tree, seed: int, changes: list[Tree]) -> Run:
-    """The run of a stage's tree, with the run that it starts from: of the same row and seed, of an earlier stage."""
-    init = tree.plain().get("init")
+def _run(spec: Spec, scale: str, row: str, stage: str, tree: Tree, seed: int, changes: list[Tree], made: dict[tuple[str, str], Run]) -> Run:
+    """The run of a stage's tree, with the run that it starts from: of the same row and seed, of an earlier stage.
+
+    Runs that were `made`, all of one seed, are not made again.
+    """
+    init = _said(tree, "init")
     earlier = spec.stages[: spec.stages.index(stage)]
     try:
         if init is not None and init not in earlier:
             raise ConfigError(Problem(f"there is no earlier stage {init!r}", ("init",), suggest(str(init), earlier, "earlier stages")))
-        before = _tree(spec, scale, row, init, changes) if init is not None else None
-        if init is not None and before is None:
-            raise ConfigError(Problem(f"this row leaves the stage {init!r} out", ("init",)))
-        parent = _run(spec, scale, row, init, before, seed, changes) if before is not None else None
+        if init is not None and (row, init) not in made:
+            before = _tree(spec, scale, row, init, changes)
+            if before is None:
+                raise ConfigError(Problem(f"this row leaves the stage {init!r} out", ("init",)))
+            _run(spec, scale, row, init, before, seed, changes, made)
+        parent = made.get((row, init))
         config = run_config(tree, seed, parent.digest if parent else None)
     except ConfigError as error:
         raise located(error, tree, row, stage) from None
-    return Run(digest(config), config, row, stage, parent)
+    made[row, stage] = Run(digest(config), config, row, stage, parent)
+    return made[row, stage]
 
 
 def _reseeded(run: Run, seed: int) -> Run:

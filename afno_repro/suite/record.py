@@ -53,7 +53,8 @@ class Record:
             record = cls(**{**tree, "config": config_from_json(tree["config"])})
             if wrong := _wrong(record):
                 raise ValueError(f"not a record: {', '.join(f'{key} is {value!r}' for key, value in wrong.items())}")
-            json.dumps(tree, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            if "\\u" in text or not text.isascii():
+                json.dumps(tree, ensure_ascii=False).encode()  # half a surrogate pair is no text
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a record: {error}") from None
         if record.digest != digest(record.config):

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 Array = np.ndarray[Any, Any]
 
@@ -28,6 +27,8 @@ def means(repeats: dict[str, list[float]]) -> dict[str, float]:
 
 def recoloured(labels: Array, reference: Array) -> Array:
     """Label maps renamed so that as many entries as possible have the reference's label (the Hungarian method); any equal shapes."""
+    from scipy.optimize import linear_sum_assignment  # not above: most figures do without
+
     count = 1 + int(max(labels.max(), reference.max()))
     overlap = np.bincount(labels.ravel().astype(int) * count + reference.ravel(), minlength=count**2).reshape(count, count)
     _, names = linear_sum_assignment(overlap, maximize=True)
