@@ -10,6 +10,8 @@ from typing import Any
 
 from afno_repro.errors import Problem
 
+SCALARS: dict[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,), float: (int, float)}  # what fits, and nothing derived from it
+
 
 def option_problems(name: str, options: Mapping[str, Any], constructor: Callable[..., Any], given: tuple[str, ...] = ()) -> list[Problem]:
     """Unknown, missing and wrongly typed options, held to a constructor's signature less the arguments given to it."""
@@ -38,8 +40,8 @@ def anatomy(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value read from YAML is of a type; a whole number is a number, true and false are not."""
-    if hint is str:  # the most of them
-        return isinstance(value, str)
+    if hint in SCALARS:
+        return type(value) in SCALARS[hint]
     origin, inner = anatomy(hint)
     if origin in (types.UnionType, typing.Union):
         return any(fits(value, each) for each in inner)
@@ -49,11 +51,7 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, list) and all(fits(item, inner[0]) for item in value)
     if origin in (dict, Mapping):
         return isinstance(value, dict) and all(fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items())
-    if hint is Any:
-        return True
-    if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, (int, float) if hint is float else hint)
+    return hint is Any or isinstance(value, hint)
 
 
 def type_name(hint: Any) -> str:
