@@ -17,7 +17,7 @@ from afno_repro.mixers.dft import dft, inverse_dft, real_layer
 from afno_repro.mixers.forms import prefers_planes, prefers_products
 from afno_repro.mixers.lean import LeanAFNO
 from afno_repro.mixers.planes import PlanarAFNO
-from afno_repro.mixers.spectral import Grid, Modes, add_bias, bias_layer, complex_parameter, float32_region, kept_modes
+from afno_repro.mixers.spectral import Grid, Modes, Shrinkage, add_bias, bias_layer, complex_parameter, float32_region, kept_modes
 
 
 class AFNO(nn.Module):
@@ -44,7 +44,7 @@ class AFNO(nn.Module):
         self.num_blocks, self.keep = num_blocks, keep
         self.w1, self.b1 = complex_parameter(num_blocks, width, width, std=init_std), complex_parameter(num_blocks, width, 1, std=init_std)
         self.w2, self.b2 = complex_parameter(num_blocks, width, width, std=init_std), complex_parameter(num_blocks, width, 1, std=init_std)
-        self.shrink = nn.Softshrink(sparsity_threshold)
+        self.shrink = Shrinkage(sparsity_threshold)
         self.bias = bias_layer(bias, dim)
 
     @float32_region
@@ -56,7 +56,7 @@ class AFNO(nn.Module):
     def by_transforms(self, x: Tensor, modes: Modes) -> Tensor:
         """FFTs: B H W C -> B H W C."""
         function = PlanarAFNO if prefers_planes(x, self.w1.shape[1]) else LeanAFNO
-        return function.apply(x, self.w1, self.b1, self.w2, self.b2, self.shrink, modes)
+        return function.apply(x, self.w1, self.b1, self.w2, self.b2, self.shrink, modes, torch.is_grad_enabled())
 
     def by_products(self, x: Tensor, modes: Modes) -> Tensor:
         """Real matrix products throughout: B H W C -> B H W C."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from afno_repro.errors import require
 from afno_repro.mixers.spectral import (
     Grid,
+    Shrinkage,
     add_bias,
     bias_layer,
     box,
@@ -51,7 +52,7 @@ class AFNOStatic(nn.Module):
         width = dim // num_blocks
         self.num_blocks, self.modes = num_blocks, modes
         self.weight = complex_parameter(2 * modes[0], modes[1], num_blocks, width, width, std=init_std)  # rows 0 .. m - 1, -m .. -1
-        self.shrink = nn.Softshrink(sparsity_threshold)
+        self.shrink = Shrinkage(sparsity_threshold)
         self.bias = bias_layer(bias, dim)
 
     @float32_region

@@ -10,28 +10,33 @@ Shapes: B batch, H W token grid, R M kept modes along H and W, N = R M, C channe
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from afno_repro.mixers.spectral import Grid, Modes, block_matmul, channels_first, channels_last, irfft2, rfft2
+from afno_repro.mixers.spectral import Grid, Modes, Shrinkage, block_matmul, channels_first, channels_last, irfft2, rfft2
 
 Gradients = tuple[Tensor | None, ...]
 
 
 class LeanAFNO(torch.autograd.Function):
-    """x (B H W C), the parameters of AFNO, its shrinkage and modes -> mixed tokens (B H W C), nothing added."""
+    """x (B H W C), the parameters of AFNO, its shrinkage and modes -> mixed tokens (B H W C), nothing added.
+
+    Where no gradient `is_needed` nothing is kept. Memory is used again, since asking for new takes longer than many an operation on it.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, shrink: nn.Module, modes: Modes) -> Tensor:
+    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, shrink: Shrinkage, modes: Modes, is_needed: bool) -> Tensor:
         grid = (x.shape[1], x.shape[2])
         spectrum = rfft2(channels_first(x), modes)  # B C R M
         z = spectrum.flatten(2).unflatten(1, (w1.shape[0], -1))  # B K D N
         hidden = block_matmul(z, w1).add_(torch.view_as_complex(b1))
         torch.view_as_real(hidden).relu_()
-        shrunk = shrink(torch.view_as_real(block_matmul(hidden, w2).add_(torch.view_as_complex(b2))))  # B K D N 2
-        ctx.save_for_backward(z, hidden, shrunk == 0, w1, w2)
-        ctx.modes, ctx.grid = modes, grid
-        return channels_last(irfft2(torch.view_as_complex(shrunk).view_as(spectrum), modes, grid))
+        mixed = block_matmul(hidden, w2, None if is_needed else z).add_(torch.view_as_complex(b2))
+        s = shrink(torch.view_as_real(mixed), in_place=True)  # B K D N 2
+        if is_needed:
+            ctx.save_for_backward(z, hidden, s == 0, w1, w2)
+            ctx.modes, ctx.grid = modes, grid
+        return channels_last(irfft2(mixed.view_as(spectrum), modes, grid))
 
     @staticmethod
     @once_differentiable
@@ -42,9 +47,10 @@ class LeanAFNO(torch.autograd.Function):
         torch.view_as_real(of_output).masked_fill_(dead, 0)
         of_hidden = torch.view_as_complex(w2) @ of_output
         before_relu(torch.view_as_real(of_hidden), torch.view_as_real(hidden))
-        of_z = torch.view_as_complex(w1) @ of_hidden
-        of_x = irfft2(conjugated(of_z.view_as(spectrum), ctx.grid, 0.5), ctx.modes, ctx.grid)
-        return channels_last(of_x), *of_layer(z, of_hidden), *of_layer(hidden, of_output), None, None
+        of_second = of_layer(hidden, of_output)
+        torch.matmul(torch.view_as_complex(w1), of_hidden, out=of_output)  # now the gradient of z, where there was memory
+        of_x = irfft2(conjugated(spectrum, ctx.grid, 0.5), ctx.modes, ctx.grid)
+        return channels_last(of_x), *of_layer(z, of_hidden), *of_second, None, None, None
 
 
 def before_relu(gradient: Tensor, output: Tensor) -> Tensor:

@@ -10,25 +10,26 @@ Shapes: B batch, H W token grid, R M kept modes along H and W, N = R M, C channe
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from afno_repro.mixers.lean import Gradients, before_relu, conjugated
-from afno_repro.mixers.spectral import Modes, channels_first, channels_last, irfft2, rfft2
+from afno_repro.mixers.spectral import Modes, Shrinkage, channels_first, channels_last, irfft2, rfft2
 
 
 class PlanarAFNO(torch.autograd.Function):
     """x (B H W C), the parameters of AFNO, its shrinkage and modes -> mixed tokens (B H W C), nothing added."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, shrink: nn.Module, modes: Modes) -> Tensor:
+    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, shrink: Shrinkage, modes: Modes, is_needed: bool) -> Tensor:
         grid = (x.shape[1], x.shape[2])
         z = split(rfft2(channels_first(x), modes), w1.shape[0])
         hidden = product(w1.transpose(1, 2), z).add_(per_channel(b1)).relu_()
         s = product(w2.transpose(1, 2), hidden).add_(per_channel(b2))
         s = shrink(s.permute(1, 2, 3, 4, 0))  # B K D N 2
-        ctx.save_for_backward(z, hidden, s == 0, w1, w2)
-        ctx.modes, ctx.grid = modes, grid
+        if is_needed:
+            ctx.save_for_backward(z, hidden, s == 0, w1, w2)
+            ctx.modes, ctx.grid = modes, grid
         return channels_last(irfft2(joined(s, modes), modes, grid))
 
     @staticmethod
@@ -40,7 +41,7 @@ class PlanarAFNO(torch.autograd.Function):
         of_hidden = before_relu(product(w2, of_output), hidden)
         of_z = joined(product(w1, of_hidden).permute(1, 2, 3, 4, 0), ctx.modes)
         of_x = irfft2(conjugated(of_z, ctx.grid, 0.5), ctx.modes, ctx.grid)
-        return channels_last(of_x), *of_layer(z, of_hidden), *of_layer(hidden, of_output), None, None
+        return channels_last(of_x), *of_layer(z, of_hidden), *of_layer(hidden, of_output), None, None, None
 
 
 def split(z: Tensor, blocks: int) -> Tensor:

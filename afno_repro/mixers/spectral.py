@@ -102,15 +102,22 @@ def complex_parameter(*shape: int, std: float) -> nn.Parameter:
     return nn.Parameter(torch.randn(*shape, 2) * std)
 
 
-def block_matmul(z: Tensor, weight: Tensor) -> Tensor:
-    """One matrix per block, the same for every mode: z (B K D N), weight (K D D', real view) -> B K D' N."""
-    return torch.view_as_complex(weight).transpose(-1, -2) @ z
+def block_matmul(z: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
+    """One matrix per block, the same for every mode: z (B K D N), weight (K D D', real view) -> B K D' N, in `out`'s memory where that is given."""
+    return torch.matmul(torch.view_as_complex(weight).transpose(-1, -2), z, out=out)
 
 
 def mode_matmul(z: Tensor, weight: Tensor) -> Tensor:
     """One matrix per mode and block: z (B K D R M), weight (R M K D D', real view) -> B K D' R M."""
     z = z.permute(3, 4, 1, 0, 2) @ torch.view_as_complex(weight)  # R M K B D'
     return z.permute(3, 2, 4, 0, 1).contiguous()
+
+
+class Shrinkage(nn.Softshrink):
+    """S_lambda(v) = sign(v) max(|v| - lambda, 0) of real values; in place where autograd need not follow."""
+
+    def forward(self, v: Tensor, in_place: bool = False) -> Tensor:
+        return torch.ops.aten.softshrink.out(v, self.lambd, out=v) if in_place else super().forward(v)
 
 
 def bias_layer(bias: str, dim: int) -> nn.Module | None:

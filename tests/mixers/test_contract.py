@@ -45,6 +45,15 @@ def test_every_parameter_and_the_input_get_a_finite_gradient(name):
         assert value.grad.abs().sum() > 0, key
 
 
+def test_without_gradients_the_output_is_the_same_and_the_input_as_it_was(name):
+    mixer, x = build(name, (6, 7)), torch.randn(2, 6, 7, DIM)
+    before = x.clone()
+    with torch.no_grad():
+        y = mixer(x)
+    torch.testing.assert_close(y, mixer(x))
+    assert torch.equal(x, before)
+
+
 def test_a_batch_equals_its_items(name):
     mixer, x = build(name, (5, 6)).double(), torch.randn(3, 5, 6, DIM, dtype=torch.float64)
     torch.testing.assert_close(mixer(x), torch.cat([mixer(item[None]) for item in x]))
