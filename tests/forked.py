@@ -1,4 +1,4 @@
-"""Commands as processes of their own, forked from one that has the libraries loaded: a start takes a tenth of the time.
+"""Commands as processes of their own, forked from one that has the libraries loaded, which spares most of a short command's time.
 
 What a command is made of is as in a new interpreter: its own code is loaded anew, and so are arguments, environment, folder,
 session and files. `python -m tests.forked FD` answers requests at a socket: a JSON object and where to write outputs and exit code.

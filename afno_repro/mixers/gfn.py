@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import interpolate
 
-from afno_repro.mixers.spectral import Grid, complex_parameter, float32_region
+from afno_repro.mixers.spectral import Grid, complex_parameter, float32_region, stood_for
 
 
 class GFN(nn.Module):
@@ -57,9 +57,8 @@ class Filtered(torch.autograd.Function):
         z, kernel = ctx.saved_tensors
         conjugate = rfft2(gradient)
         torch.view_as_real(conjugate)[..., 1].neg_()
-        column = torch.arange(z.shape[2], device=z.device)
-        stands_for = torch.where((column == 0) | (2 * column == ctx.width), 1.0, 2.0).to(gradient.dtype)  # modes: itself, and its conjugate
-        of_kernel = torch.view_as_real((z * conjugate).sum(0)) * torch.stack([stands_for, -stands_for], -1)[:, None]
+        times = stood_for(z.shape[2], (z.shape[1], ctx.width), z)
+        of_kernel = torch.view_as_real((z * conjugate).sum(0)) * torch.stack([times, -times], -1)[:, None]
         conjugate.mul_(torch.view_as_complex(kernel))
         torch.view_as_real(conjugate)[..., 1].neg_()
         return irfft2(conjugate, ctx.width), of_kernel, None

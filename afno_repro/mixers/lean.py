@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from afno_repro.mixers.spectral import Grid, Modes, Shrinkage, block_matmul, channels_first, channels_last, irfft2, rfft2
+from afno_repro.mixers.spectral import Grid, Modes, Shrinkage, block_matmul, channels_first, channels_last, irfft2, rfft2, stood_for
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -42,14 +42,14 @@ class LeanAFNO(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Gradients:
         z, hidden, dead, w1, w2 = ctx.saved_tensors
-        spectrum = conjugated(rfft2(channels_first(gradient), ctx.modes), ctx.grid, 2.0)  # B C R M
+        spectrum = conjugated(rfft2(channels_first(gradient), ctx.modes), ctx.grid, 1)  # B C R M
         of_output = spectrum.flatten(2).view_as(hidden)
         torch.view_as_real(of_output).masked_fill_(dead, 0)
         of_hidden = torch.view_as_complex(w2) @ of_output
         before_relu(torch.view_as_real(of_hidden), torch.view_as_real(hidden))
         of_second = of_layer(hidden, of_output)
         torch.matmul(torch.view_as_complex(w1), of_hidden, out=of_output)  # now the gradient of z, where there was memory
-        of_x = irfft2(conjugated(spectrum, ctx.grid, 0.5), ctx.modes, ctx.grid)
+        of_x = irfft2(conjugated(spectrum, ctx.grid, -1), ctx.modes, ctx.grid)
         return channels_last(of_x), *of_layer(z, of_hidden), *of_second, None, None, None
 
 
@@ -58,10 +58,9 @@ def before_relu(gradient: Tensor, output: Tensor) -> Tensor:
     return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
 
 
-def conjugated(z: Tensor, grid: Grid, factor: float) -> Tensor:
-    """z (B C R M) conjugated, and the columns that stand for their conjugates, too, times a factor; in place."""
-    column = torch.arange(z.shape[-1], device=z.device)
-    factors = torch.where((column == 0) | (2 * column == grid[1]), 1.0, factor).to(z.real.dtype)
+def conjugated(z: Tensor, grid: Grid, power: int) -> Tensor:
+    """z (B C R M) conjugated and times a power of how many columns each column stands for, in place."""
+    factors = stood_for(z.shape[-1], grid, z) ** power
     torch.view_as_real(z).mul_(torch.stack([factors, -factors], -1))
     return z
 

@@ -36,11 +36,11 @@ class PlanarAFNO(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Gradients:
         z, hidden, dead, w1, w2 = ctx.saved_tensors
-        of_output = split(conjugated(rfft2(channels_first(gradient), ctx.modes), ctx.grid, 2.0), w1.shape[0])
+        of_output = split(conjugated(rfft2(channels_first(gradient), ctx.modes), ctx.grid, 1), w1.shape[0])
         of_output.masked_fill_(dead.permute(4, 0, 1, 2, 3), 0)
         of_hidden = before_relu(product(w2, of_output), hidden)
         of_z = joined(product(w1, of_hidden).permute(1, 2, 3, 4, 0), ctx.modes)
-        of_x = irfft2(conjugated(of_z, ctx.grid, 0.5), ctx.modes, ctx.grid)
+        of_x = irfft2(conjugated(of_z, ctx.grid, -1), ctx.modes, ctx.grid)
         return channels_last(of_x), *of_layer(z, of_hidden), *of_layer(hidden, of_output), None, None, None
 
 

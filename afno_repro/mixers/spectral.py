@@ -70,6 +70,12 @@ def irfft2(z: Tensor, modes: Modes, grid: Grid) -> Tensor:
     return torch.fft.irfft(torch.fft.ifft(z, dim=-2, norm="ortho"), n=grid[1], dim=-1, norm="ortho")
 
 
+def stood_for(columns: int, grid: Grid, like: Tensor) -> Tensor:
+    """How many columns of the whole spectrum each of the first `columns` of the half one stands for: itself, and its conjugate unless that is it."""
+    column = torch.arange(columns, device=like.device)
+    return torch.where((column == 0) | (2 * column == grid[1]), 1.0, 2.0).to(like.real.dtype)
+
+
 def channels_first(x: Tensor) -> Tensor:
     """B H W C -> B C H W, contiguous, where FFTs run over neighbours."""
     return Transposed.apply(x.flatten(1, 2)).unflatten(2, x.shape[1:3])
