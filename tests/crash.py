@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import DEVNULL, Popen
@@ -75,6 +75,7 @@ class Command:
         self.root, self.arguments = root, ("run", "crash", "--device", "cpu", "--devices", str(devices), *start)
         cores = sorted(os.sched_getaffinity(0))[: 2 if devices == 2 or "2" in start else 1]
         environment = {**os.environ, "PYTHONPATH": str(CLONE), "OMP_NUM_THREADS": "1", MARK: str(os.getpid()), "TMPDIR": str(root / "tmp")}
+        environment["PYTHONFAULTHANDLER"] = "1"
         line, self.began = (sys.executable, "-m", "afno_repro", *self.arguments), time.monotonic()
         with (root / "stderr.txt").open("wb") as words:
             self.process = Popen(line, cwd=root, env=environment, stdin=DEVNULL, stdout=DEVNULL, stderr=words, start_new_session=True)
@@ -112,6 +113,22 @@ def kill_9(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def stacks() -> str:
+    """Where every process is that should have ended: they are aborted, at which each writes its threads' stacks."""
+    with ExitStack() as stack:
+        said = {}
+        for pid in members():
+            with suppress(OSError):  # it ended by itself
+                words = stack.enter_context(Path(f"/proc/{pid}/fd/2").open(errors="replace"))
+                said[os.fstat(words.fileno()).st_ino] = words
+                os.kill(pid, signal.SIGABRT)
+        deadline = time.monotonic() + GONE_S
+        while members() and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        kill_all()
+        return "\n".join(words.read() for words in said.values())
+
+
 def strike(command: Command, how: str, victim: float) -> str:
     """Kill a command; returns how, which is its main process where it has no other."""
     others = sorted(members().keys() - {command.process.pid}) if how == "one" else []
@@ -135,8 +152,7 @@ def play(root: Path, devices: int, now: Round, length_s: float, tally: Tally) ->
         tally.kills += 1
     name = f"round {tally.rounds} in {root.name}, {' '.join(command.arguments)}, {how} after {time.monotonic() - command.began:.2f} s"
     if not command.ended(END_S if how in ("not killed", "one") else GONE_S):
-        tally.losses.append(f"{name}: still alive: {members()}\n{command.said()}")
-        kill_all()
+        tally.losses.append(f"{name}: still alive: {members()}\n{stacks()}")
     code, said, after = command.process.wait(), command.said(), finished_work(root)
     tally.tracebacks += [f"{name}: exit code {code}\n{said}"] if "Traceback" in said else []
     tally.losses += [f"{name}: exit code {code}\n{said}"] if code not in CODES.get(how, set()) | {0} else []

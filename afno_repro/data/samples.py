@@ -3,20 +3,15 @@
 So neither the number of loader workers nor an interruption changes what a network sees.
 """
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
-from torch import Generator
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from afno_repro.data.transforms import Example
-from afno_repro.errors import DataError
 
 TRAIN, VALIDATION, ORDER = 0, 1, 2  # independent streams of random numbers
-LONGEST_TEMPORARY = 107 - len("/pymp-12345678/listener-12345678")  # of a socket's path on Linux, less what multiprocessing adds
 Key = tuple[int, int]  # epoch, index
 
 
@@ -75,29 +70,3 @@ class TrainingBatches:
 def validation_batches(size: int, batch_size: int) -> list[list[Key]]:
     """Keys of all images once, in order."""
     return [[(0, i) for i in range(start, min(start + batch_size, size))] for start in range(0, size, batch_size)]
-
-
-def _own_group(worker: int) -> None:
-    """Keep signals to the trainer's process group from a worker, so that the trainer can finish its step."""
-    os.setpgrp()
-
-
-def loader(samples: Samples, batches: TrainingBatches | list[list[Key]], num_workers: int, pin_memory: bool) -> DataLoader[Any]:
-    """Batches of samples, prepared by `num_workers` other processes (0: by this one).
-
-    Raises DataError where the folder of temporary files is too deep for them: their tensors would never arrive.
-    """
-    if num_workers and len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
-        hint = f"name a folder of at most {LONGEST_TEMPORARY} characters with TMPDIR, or use --workers 0"
-        raise DataError(f"{tempfile.gettempdir()}: too long a path for the sockets of data-loading processes\n  {hint}")
-    generator = Generator().manual_seed(0)
-    context = "fork" if num_workers else None  # a run side by side with others would else inherit spawn, and import torch anew in every one
-    return DataLoader(
-        samples,
-        batch_sampler=batches,
-        num_workers=num_workers,
-        generator=generator,
-        pin_memory=pin_memory,
-        worker_init_fn=_own_group,
-        multiprocessing_context=context,
-    )

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from afno_repro.config import Machine, RunConfig
-from afno_repro.data.samples import VALIDATION, Images, Samples, loader, validation_batches
+from afno_repro.data.loader import loader
+from afno_repro.data.samples import VALIDATION, Images, Samples, validation_batches
 from afno_repro.tasks import Batch, Task
 from afno_repro.training import engine
 

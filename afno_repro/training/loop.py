@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from afno_repro.config import Machine, RunConfig, TrainConfig
-from afno_repro.data.samples import TRAIN, Images, Samples, TrainingBatches, loader
+from afno_repro.data.loader import loader
+from afno_repro.data.samples import TRAIN, Images, Samples, TrainingBatches
 from afno_repro.data.transforms import AUGMENTS, Example
 from afno_repro.errors import ConfigError, Diverged, Interrupted, Problem, StorageError
 from afno_repro.faults import fault

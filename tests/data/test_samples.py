@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from afno_repro.data.loader import loader
 from afno_repro.data.photos import PHOTOS, photograph, photos
-from afno_repro.data.samples import TRAIN, Samples, TrainingBatches, loader, validation_batches
+from afno_repro.data.samples import TRAIN, Samples, TrainingBatches, validation_batches
 from afno_repro.errors import ConfigError, DataError
 
 OPTIONS = {"train": ["coffee"], "test": ["flower"], "train_crops": 20, "test_crops": 6, "side": [32, 200]}

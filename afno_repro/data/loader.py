@@ -1,0 +1,73 @@
+"""Batches prepared by other processes, each of which is known to have come to life."""
+
+import os
+import tempfile
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkContext, ForkProcess
+from multiprocessing.popen_fork import Popen
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from torch import Generator
+from torch.utils.data import DataLoader
+
+from afno_repro.data.samples import Key, Samples, TrainingBatches
+from afno_repro.errors import DataError
+
+LONGEST_TEMPORARY = 107 - len("/pymp-12345678/listener-12345678")  # of a socket's path on Linux, less what multiprocessing adds
+TRIES, LIFE_S = 3, 10.0  # to start a process, and for it to come to life
+
+
+def loader(samples: Samples, batches: TrainingBatches | list[list[Key]], num_workers: int, pin_memory: bool) -> DataLoader[Any]:
+    """Batches of samples, prepared by `num_workers` other processes (0: by this one).
+
+    Raises DataError where the folder of temporary files is too deep for them: their tensors would never arrive.
+    """
+    if num_workers and len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
+        hint = f"name a folder of at most {LONGEST_TEMPORARY} characters with TMPDIR, or use --workers 0"
+        raise DataError(f"{tempfile.gettempdir()}: too long a path for the sockets of data-loading processes\n  {hint}")
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        generator=Generator().manual_seed(0),
+        pin_memory=pin_memory,
+        multiprocessing_context=Living() if num_workers else None,
+    )
+
+
+class LoadingProcess(ForkProcess):
+    """A fork of this process that is started anew until it lives. Raises DataError when it never does.
+
+    A fork beside other threads may not: a lock that one of them held at that moment stays taken in it, and its parent would wait for
+    data for ever. CPython 3.11 has such a lock on its list of threads, which the threads of a process group take at any time.
+    """
+
+    alive = -1  # where it says so
+
+    def run(self) -> None:
+        """Leave the trainer's process group, so that signals to that one let the trainer finish its step; then work."""
+        os.setpgrp()
+        os.write(self.alive, b".")
+        os.close(self.alive)
+        super().run()
+
+    @staticmethod
+    def _Popen(process: BaseProcess) -> Popen:  # by which every kind of process starts
+        for _ in range(TRIES):
+            heard, process.alive = os.pipe()  # type: ignore[attr-defined]
+            started = Popen(process)
+            os.close(process.alive)  # type: ignore[attr-defined]
+            lives = wait([heard], LIFE_S)
+            os.close(heard)
+            if lives:
+                return started
+            started.kill()
+            started.wait()
+        raise DataError(f"{TRIES} data-loading processes in a row did not come to life within {LIFE_S:.0f} s each\n  use --workers 0")
+
+
+class Living(ForkContext):
+    """How a loader starts its processes: never by spawn, which would import torch anew in every one."""
+
+    Process = LoadingProcess

@@ -1,0 +1,46 @@
+"""Data-loading processes that fork beside threads: each lives, or is started anew."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from afno_repro.data import loader as module
+from afno_repro.data.loader import TRIES, loader
+from afno_repro.data.photos import photos
+from afno_repro.data.samples import TRAIN, Samples, TrainingBatches
+from afno_repro.errors import DataError
+from tests.data.test_samples import OPTIONS, keep
+
+stuck: list[bool] = []  # whether each of the next forks waits for ever for what a thread held when it was forked
+os.register_at_fork(after_in_parent=lambda: stuck and stuck.pop(0), after_in_child=lambda: stuck and stuck[0] and time.sleep(600))
+
+
+def batches(folder, workers):
+    images, _ = photos(16, 1.0, 0, folder, **OPTIONS)
+    samples = Samples(images, keep, seed=5, stream=TRAIN)
+    return [torch.stack(list(batch)) for batch in loader(samples, TrainingBatches(20, 4, 2, 5, 0), workers, pin_memory=False)]
+
+
+def children():
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def test_a_process_that_never_comes_to_life_is_replaced_and_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LIFE_S", 1.0)
+    before = children()
+    stuck[:] = [True, False, True, True]  # of the first process the second try lives, of the second one the third
+    assert all(map(torch.equal, batches(tmp_path, 2), batches(tmp_path, 0)))
+    assert stuck == []
+    assert children() == before
+
+
+def test_where_none_comes_to_life_the_user_is_told_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LIFE_S", 0.2)
+    before = children()
+    stuck[:] = [True] * TRIES
+    with pytest.raises(DataError, match=r"3 data-loading processes in a row did not come to life(.|\n)*use --workers 0"):
+        batches(tmp_path, 1)
+    assert children() == before
