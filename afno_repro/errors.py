@@ -46,6 +46,10 @@ class DataError(AfnoError):
     exit_code = 3
 
 
+class LoadingError(AfnoError):
+    """A process that prepared data ended."""
+
+
 class LockedError(AfnoError):
     """Another process holds what was asked for."""
 

@@ -1,7 +1,9 @@
 """Batches prepared by other processes, each of which is known to have come to life."""
 
 import os
+import signal
 import tempfile
+from collections.abc import Iterator
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkContext, ForkProcess
 from multiprocessing.popen_fork import Popen
@@ -12,28 +14,31 @@ from torch import Generator
 from torch.utils.data import DataLoader
 
 from afno_repro.data.samples import Key, Samples, TrainingBatches
-from afno_repro.errors import DataError
+from afno_repro.errors import DataError, LoadingError
 
 LONGEST_TEMPORARY = 107 - len("/pymp-12345678/listener-12345678")  # of a socket's path on Linux, less what multiprocessing adds
 TRIES, LIFE_S = 3, 10.0  # to start a process, and for it to come to life
 
 
-def loader(samples: Samples, batches: TrainingBatches | list[list[Key]], num_workers: int, pin_memory: bool) -> DataLoader[Any]:
+def loader(samples: Samples, batches: TrainingBatches | list[list[Key]], num_workers: int, pin_memory: bool) -> Iterator[Any]:
     """Batches of samples, prepared by `num_workers` other processes (0: by this one).
 
-    Raises DataError where the folder of temporary files is too deep for them: their tensors would never arrive.
+    Raises DataError where the folder of temporary files is too deep for them (their tensors would never arrive), LoadingError when one ended.
     """
     if num_workers and len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
         hint = f"name a folder of at most {LONGEST_TEMPORARY} characters with TMPDIR, or use --workers 0"
         raise DataError(f"{tempfile.gettempdir()}: too long a path for the sockets of data-loading processes\n  {hint}")
-    return DataLoader(
-        samples,
-        batch_sampler=batches,
-        num_workers=num_workers,
-        generator=Generator().manual_seed(0),
-        pin_memory=pin_memory,
-        multiprocessing_context=Living() if num_workers else None,
-    )
+    context, generator = Living() if num_workers else None, Generator().manual_seed(0)
+    loading = DataLoader(samples, batch_sampler=batches, num_workers=num_workers, generator=generator, pin_memory=pin_memory, multiprocessing_context=context)
+    try:
+        prepared = iter(loading)
+        if num_workers:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises wherever this process is; the next batch tells as well
+        yield from prepared
+    except (ConnectionError, EOFError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
+            raise
+        raise LoadingError("a data-loading process ended\n  the same command continues") from error
 
 
 class LoadingProcess(ForkProcess):

@@ -91,10 +91,6 @@ def _attempt(run: Run, machine: Machine, report: Callable[[Progress], None]) -> 
     except Exception as error:  # the other runs go on; error.txt holds the traceback
         if engine.deserted(error):
             raise AfnoError(f"{engine.why_deserted(error)}so {title(run)} stopped; the same command continues") from error
-        if engine.unfed(error) and engine.ranks() == 1:
-            return Failure(run, f"{error}\n  the same command continues", 1), None
-        if engine.unfed(error):
-            raise AfnoError(f"{title(run)}: {error}\n  the same command continues") from error
         if engine.ranks() > 1:
             raise
         return Failure(run, f"{type(error).__name__}: {error}", 1, traceback.format_exc()), None

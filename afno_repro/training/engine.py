@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from afno_repro.backbones.layers import Block
-from afno_repro.errors import AfnoError, Interrupted
+from afno_repro.errors import AfnoError, Interrupted, LoadingError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 PR_SET_PDEATHSIG = 1
@@ -175,11 +175,6 @@ def why_deserted(error: BaseException) -> str:
     return f"another of the {ranks()} processes {why}"
 
 
-def unfed(error: BaseException) -> bool:
-    """Whether an error says that a data-loading process was killed."""
-    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
-
-
 def peak_memory_mib(device: str) -> float:
     """The most memory that this process has held: of the device on CUDA, resident on a CPU."""
     return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
@@ -231,7 +226,7 @@ def stop_flag() -> Iterator[StopFlag]:
     before = {number: signal.signal(number, flag.set) for number in STOP_SIGNALS}
     try:
         yield flag
-    except RuntimeError as error:
+    except (LoadingError, RuntimeError) as error:
         if flag.signal is None:
             raise
         raise Interrupted(flag.signal) from error
