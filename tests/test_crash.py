@@ -136,10 +136,10 @@ def test_every_process_of_a_command_is_known_and_dies(tmp_path):
     assert command.process.returncode == -signal.SIGKILL
 
 
-def test_a_command_that_does_not_end_leaves_the_stack_of_every_thread(tmp_path):
-    crash.write_spec(tmp_path, crash.SPEC.replace("epochs: 4\n", "epochs: 400\n"), "crash")
-    command = crash.Command(tmp_path, 1, ("--jobs", "1", "--workers", "1"))
-    while not any((tmp_path / "runs").glob("pretrain-gfn-*/log.csv")):
+def test_a_command_that_does_not_end_leaves_the_stack_of_every_thread(folder):
+    crash.write_spec(folder, crash.SPEC.replace("epochs: 4\n", "epochs: 400\n"), "crash")
+    command = crash.Command(folder, 1, ("--jobs", "1", "--workers", "1"))
+    while not any((folder / "runs").glob("pretrain-gfn-*/log.csv")):
         assert command.process.poll() is None, command.said()
     said = crash.stacks()
     assert command.ended(crash.GONE_S)
