@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, Interrupted, LockedError
@@ -118,29 +118,30 @@ def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure
     """Do runs in processes of their own, as many at once as the machine has jobs; a process that is done with one takes the next."""
     waiting, workers, failures = list(runs), list[Worker](), list[Failure]()
     with engine.stop_flag() as stop:
-        while waiting or any(worker.run for worker in workers):
-            if stop.signal is not None:
-                for worker in workers:
-                    worker.stop()
-                raise Interrupted(stop.signal)
+        while stop.signal is None and (waiting or any(worker.run for worker in workers)):
             while (run := _ready(waiting, workers)) and (idle := _idle(workers, machine)):
                 waiting.remove(run)
                 idle.begin(run)
                 show.started(run)
-            for worker in [each for each in wait_for(workers) if each.run]:
-                run, message = cast(Run, worker.run), worker.message()
+            for worker in wait_for(workers):
+                run, message = worker.run, worker.message()
+                if message is None:
+                    workers.remove(worker)
+                if run is None:  # it ended while it had nothing to do
+                    continue
                 if isinstance(message, Progress):
                     show.progressed(run, message)
                     continue
-                if message is None:  # it ended without a word
-                    workers.remove(worker)
-                    message = Failure(run, f"its process ended with exit code {worker.process.exitcode}", 1), None
+                failure, record = message or (Failure(run, f"its process ended with exit code {worker.process.exitcode}", 1), None)
                 worker.run = None
-                failure, record = message
                 _tell(show, run, time.monotonic() - worker.started, failure, record)
                 failures += [failure] if failure else []
-    for worker in workers:
-        worker.dismiss()
+        for worker in workers:
+            worker.dismiss() if stop.signal is None else worker.stop()
+        for worker in workers:
+            worker.process.join()
+        if stop.signal is not None:
+            raise Interrupted(stop.signal)
     return failures
 
 

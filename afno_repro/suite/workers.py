@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -31,7 +32,8 @@ class Worker:
     def begin(self, run: Run) -> None:
         """Give it a run to do."""
         self.run, self.started = run, time.monotonic()
-        self.pipe.send(run)
+        with suppress(BrokenPipeError):  # it ended: that is its next message
+            self.pipe.send(run)
 
     def message(self) -> Any:
         """What it says next; None when it ended without a word."""
@@ -42,14 +44,12 @@ class Worker:
             return None
 
     def stop(self) -> None:
-        """Ask it to stop, and wait until it has kept its work."""
+        """Ask it to keep its work and end."""
         self.process.terminate()
-        self.process.join()
 
     def dismiss(self) -> None:
-        """Let it go when it has nothing to do."""
-        self.pipe.send(None)
-        self.process.join()
+        """Let it end: there is nothing more to do."""
+        self.pipe.close()
 
 
 def start_worker(work: Work, machine: Machine) -> Worker:
@@ -74,9 +74,9 @@ def _serve(work: Work, machine: Machine, pipe: Connection, parent: int, faults: 
     end_with(parent)
     arm(faults)
     try:
-        while (run := pipe.recv()) is not None:
-            work(run, machine, pipe.send)
+        while True:
+            work(pipe.recv(), machine, pipe.send)
     except Interrupted as interrupted:
         sys.exit(interrupted.exit_code)
-    except (BrokenPipeError, EOFError):
-        sys.exit(1)
+    except (BrokenPipeError, EOFError):  # dismissed
+        return

@@ -140,11 +140,13 @@ def train(
                 save(directory, model, optimizer, state, machine)
                 saved_at = now
             if stopping:
-                raise Interrupted(stop.signal or signal.SIGTERM)
+                break
             rate = recipe.batch_size * (state.step - looked_step) / max(now - looked_at, 1e-9)
             report(Progress(state.step, batches.total, rate, {"loss": float(loss)}, "\n".join(notes)))
             notes.clear()
             looked_at, looked_step = now, state.step
+        if any(engine.anywhere(stop.signal is not None)):  # also one that came during the last evaluation
+            raise Interrupted(stop.signal or signal.SIGTERM)
 
     write_log(directory, state)
     if engine.rank() == 0:

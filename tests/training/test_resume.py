@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from afno_repro import faults
 from afno_repro.data import load_data
 from afno_repro.errors import Diverged, Interrupted, StorageError
 from afno_repro.suite.plan import plan_runs
@@ -64,6 +65,24 @@ def test_a_stopped_run_continues_bit_for_bit(tmp_path, uninterrupted, workers, s
         train(config, machine(tmp_path, workers), tmp_path / "run", stop)
     assert stopped.value.exit_code == 143
     metrics = train(config, machine(tmp_path, workers), tmp_path / "run", silent)
+    assert (*left(tmp_path / "run"), metrics) == uninterrupted
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_signal_during_an_evaluation_stops_the_run_even_after_its_last_step(tmp_path, uninterrupted, monkeypatch, epoch):
+    evaluations = []
+
+    def act(point):
+        evaluations.append(point) if point == "training: evaluated" else None
+        if len(evaluations) == epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+            monkeypatch.setattr(faults, "ARMED", [])
+
+    monkeypatch.setattr(faults, "ARMED", [act])
+    with pytest.raises(Interrupted) as stopped:
+        train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", silent)
+    assert stopped.value.exit_code == 143
+    metrics = train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", silent)
     assert (*left(tmp_path / "run"), metrics) == uninterrupted
 
 
