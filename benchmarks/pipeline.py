@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from skimage.metrics import structural_similarity
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor, resized_crop, to_pil_image
+from torchvision.transforms.v2.functional import normalize, pil_to_tensor, resized_crop, to_dtype, to_pil_image
 
 from afno_repro.data.imagenet import read_image
 from afno_repro.data.masks import MOVES, visited
@@ -26,6 +26,7 @@ from afno_repro.data.photos import photograph
 from afno_repro.data.transforms import cut, resize_example
 from afno_repro.metrics import SSIM, MeanIoU
 from afno_repro.suite.provenance import device_name
+from afno_repro.tasks.inputs import IMAGENET_MEAN, IMAGENET_STD, centred
 from benchmarks.side_by_side import timed, write
 
 TOLERANCE = 1e-6
@@ -138,6 +139,22 @@ def reading(files: list[Path], side: int = 200) -> Variants:
     return {"Pillow": pillow, "decode_jpeg": ours}
 
 
+def entering(files: list[Path]) -> Variants:
+    """The same photographs from their files to what a network takes: float32, by ImageNet's mean and deviation."""
+    pixels = reading(files)
+
+    def usual() -> list[Tensor]:
+        return [normalize(to_dtype(image, torch.float32, scale=True), list(IMAGENET_MEAN), list(IMAGENET_STD)) for image in pixels["Pillow"]()]
+
+    def ours() -> list[Tensor]:
+        return [centred(image, "imagenet") for image in pixels["decode_jpeg"]()]
+
+    differences = [float((one - other).abs().mean()) * 255 * max(IMAGENET_STD) for one, other in zip(usual(), ours(), strict=True)]
+    if max(differences) > 1:
+        sys.exit(f"what enters a network differs by {differences} grey levels on average")
+    return {"Pillow, v2 transforms": usual, "decode_jpeg, in place": ours}
+
+
 def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -146,7 +163,9 @@ def main() -> None:
     torch.set_num_threads(1)
     rng, lines = np.random.default_rng(0), list[list[str]]()
     with tempfile.TemporaryDirectory() as folder:
-        paths = {"mask": masks(rng), "SSIM": similarity(rng), "confusion matrix": confusion(rng), "8 photographs": reading(photographs(Path(folder)))}
+        files = photographs(Path(folder))
+        paths = {"mask": masks(rng), "SSIM": similarity(rng), "confusion matrix": confusion(rng)}
+        paths |= {"8 photographs": reading(files), "8 photographs for a network": entering(files)}
         for path, variants in paths.items():
             for name, found in timed(variants, rounds, torch.device("cpu")).items():
                 lines.append([path, name, f"{1000 * found.median_s:.2f}", f"{found.ratio:.1f}", f"{found.low:.1f}-{found.high:.1f}"])

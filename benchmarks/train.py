@@ -26,7 +26,7 @@ from benchmarks.side_by_side import timed, write
 
 SIDE, TOLERANCE = 64, 1e-4
 TRUNK = Part("vit", {"patch_size": 4, "embed_dim": 384, "depth": 12, "mlp_ratio": 4, "skips": 2})
-AFNO = Part("afno", {"num_blocks": 8, "sparsity_threshold": 0.01, "keep": 1.0, "bias": "identity", "init_std": 0.02})
+AFNO = Part("afno", {"num_blocks": 16, "sparsity_threshold": 0.1, "keep": 1.0, "bias": "identity", "init_std": 0.02})
 MIXERS = {
     "AFNO": AFNO,
     "AFNO keep 0.5": replace(AFNO, options={**AFNO.options, "keep": 0.5}),
