@@ -1,4 +1,4 @@
-"""What feeds and scores a training, beside its usual forms: `python -m benchmarks.pipeline [--rounds 9]`.
+"""What feeds and scores a training, beside its usual forms: `python -m benchmarks.pipeline [--rounds 61]`.
 
 Masks against a Python loop, SSIM and the confusion matrix against torchmetrics (extra `bench`) and scikit-image, reading and cropping
 photographs against Pillow, one thread. Each pair computes the same first: the same mask, the same map to TOLERANCE, the same counts, the
@@ -158,7 +158,7 @@ def entering(files: list[Path]) -> Variants:
 def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=61)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
     rng, lines = np.random.default_rng(0), list[list[str]]()
