@@ -1,7 +1,8 @@
 """Commands as processes of their own, forked from one that has the libraries loaded, which spares most of a short command's time.
 
 What a command is made of is as in a new interpreter: its own code is loaded anew, and so are arguments, environment, folder,
-session and files. `python -m tests.forked FD` answers requests at a socket: a JSON object and where to write outputs and exit code.
+session and files. The processes that it launches, one a device, are forks of it in the same way.
+`python -m tests.forked FD` answers requests at a socket: a JSON object and where to write outputs and exit code.
 """
 
 import atexit
@@ -11,14 +12,16 @@ import os
 import runpy
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
+import traceback
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from select import select
 from subprocess import DEVNULL, Popen, TimeoutExpired
-from typing import IO
+from typing import IO, Any
 
 LOADED = (
     *("matplotlib.backends.backend_agg", "pandas", "PIL.Image", "pydantic", "rich.progress", "rich.table", "safetensors.torch", "typer", "yaml"),
@@ -99,23 +102,70 @@ def tell(command: int, files: list[int]) -> None:
 
 
 def become(files: list[int], arguments: list[str], root: str, environment: dict[str, str]) -> None:
-    """Be `python -m afno_repro` with these arguments; it ends without taking apart what was loaded before it."""
+    """Be `python -m afno_repro` with these arguments."""
     os.dup2(files[0], 1)
     os.dup2(files[1], 2)
     for file in files:
         os.close(file)
     os.setsid()
     os.chdir(root)
+    subprocess.Popen = popen  # type: ignore[misc, assignment]
+    run(arguments, environment)
+
+
+def popen(command: Any, **options: Any) -> Any:
+    """A subprocess.Popen, forked where the command starts itself once more, for one of its devices."""
+    return Launched(command[3:], **options) if list(command[:3]) == [sys.executable, "-m", "afno_repro"] else Popen(command, **options)
+
+
+class Launched:
+    """The same command in a fork of its launcher, to be used as a subprocess.Popen; in a group of its own."""
+
+    def __init__(self, arguments: list[str], env: dict[str, str], stdin: int, stdout: int | None, stderr: IO[bytes] | None, process_group: int):
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid:
+            return
+        os.setpgid(0, process_group)
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(1 if stdout is None else null, 1)
+        os.dup2(2 if stderr is None else stderr.fileno(), 2)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "afno_repro"]:
+            del sys.modules[name]
+        run(arguments, env)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if ended else None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+def run(arguments: list[str], environment: dict[str, str]) -> None:
+    """The command itself; it ends without taking apart what was loaded before it."""
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir, sys.argv[1:] = None, arguments
+    code: Any = 0
     try:
         runpy.run_module("afno_repro", run_name="__main__", alter_sys=True)
     except SystemExit as end:
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(end.code if isinstance(end.code, int) else bool(end.code))
+        code = end.code if isinstance(end.code, int) else bool(end.code)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
