@@ -1,5 +1,11 @@
 """`python -m afno_repro` is the `afno` command."""
 
+import os
+import sys
+
+if not sys.flags.safe_path and sys.path[0] == os.getcwd():
+    del sys.path[0]  # nothing is imported from the folder that one happens to stand in
+
 import signal
 
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # what is imported may swallow an interruption

@@ -123,6 +123,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a question mark
     arm(os.environ)
+    os.environ["PYTHONSAFEPATH"] = "1"  # no process that this one starts imports from the folder that it happens to stand in
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to write before the end
     signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))  # where no training keeps its work first
     try:

@@ -1,4 +1,4 @@
-"""How good a prediction is. Each metric is updated batch by batch, merged with that of another process, and computed.
+"""How good a prediction is. Each metric is updated batch by batch, merged with what another process has seen, and computed.
 
 Images are (B, 3, height, width) in [0, 1]; a mask (B, height, width) is true on hidden pixels.
 """
@@ -18,9 +18,13 @@ class PerImage:
     def __init__(self, *keys: str) -> None:
         self.values: dict[str, list[float]] = {key: [] for key in keys}
 
-    def merge(self, other: "PerImage") -> None:
-        """Add the values of another process; the order does not change a mean."""
-        for key, values in other.values.items():
+    def seen(self) -> dict[str, list[float]]:
+        """What it has seen, as plain data."""
+        return self.values
+
+    def merge(self, seen: dict[str, list[float]]) -> None:
+        """Add what another process has seen; the order does not change a mean."""
+        for key, values in seen.items():
             self.values[key] += values
 
     def compute(self) -> dict[str, float]:
@@ -120,9 +124,14 @@ class MeanIoU:
         counts = torch.bincount(pairs.flatten(), minlength=classes * (classes + 1)).cpu()
         self.confusion += counts[: classes * classes].view(classes, classes)
 
-    def merge(self, other: "MeanIoU") -> None:
-        """Add the counts of another process."""
-        self.confusion += other.confusion
+    def seen(self) -> list[list[int]]:
+        """What it has seen, as plain data."""
+        counts: list[list[int]] = self.confusion.tolist()
+        return counts
+
+    def merge(self, seen: list[list[int]]) -> None:
+        """Add what another process has seen."""
+        self.confusion += torch.tensor(seen)
 
     def compute(self) -> dict[str, float]:
         right = self.confusion.diagonal().double()

@@ -10,6 +10,8 @@ from typing import Any
 
 from tests.forked import Forked
 
+SCRIPT = str(Path(sys.executable).parent / "afno")  # as it is installed
+
 
 def start(*arguments: str, root: Path, env: dict[str, str] | None = None, **options: Any) -> "Forked | subprocess.Popen[str]":
     """Start a command in `root`: forked where nothing is asked of the interpreter's own start, else in a new interpreter."""

@@ -79,5 +79,10 @@ def test_environment_variables_are_read_by_the_command_line_alone(path):
     assert path.name == "cli.py" or not ({"os.environ", "os.getenv"} & imports(path) or "os.environ" in path.read_text())
 
 
+def test_what_processes_say_to_each_other_is_never_unpickled():
+    said = (ROOT / "training/engine.py").read_text()
+    assert not [name for name in ("_object", "pickle", "torch.load") if name in said]
+
+
 def test_no_file_grows_beyond_260_lines():
     assert {str(p.relative_to(ROOT)): n for p in FILES if (n := len(p.read_text().splitlines())) > 260} == {}

@@ -23,7 +23,7 @@ from afno_repro.errors import AfnoError, ConfigError, Interrupted
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "MASTER_ADDR", "MASTER_PORT")
 LAUNCHER = "AFNO_LAUNCHER"  # the process that must be the parent of those it started
-MEETING = "AFNO_MEETING"  # the file at which they meet: on one machine nothing listens to others
+MEETING = "AFNO_MEETING"  # the file at which they meet and speak, in a folder that is theirs alone
 COMMAND = ("-m", "afno_repro")
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 GRACE_S = 10.0  # for the others to end by themselves after one failed, and again before they are killed
@@ -92,7 +92,7 @@ def launch(arguments: Sequence[str], devices: int, environment: Mapping[str, str
 def _start(arguments: Sequence[str], rank: int, ranks: int, meeting: Path, said: IO[bytes] | None, outer: Mapping[str, str]) -> "Popen[bytes]":
     """One of the processes, in a group of its own: the terminal's signals reach it through this one alone, and once."""
     values = (str(rank), str(ranks), str(rank), "127.0.0.1", "0")
-    here = {LAUNCHER: str(os.getpid()), MEETING: meeting.as_uri(), "GLOO_SOCKET_IFNAME": "lo"}
+    here = {LAUNCHER: str(os.getpid()), MEETING: str(meeting), "GLOO_SOCKET_IFNAME": "lo"}
     environment = {**outer, **dict(zip(TORCHRUN, values, strict=True)), **here}
     command = [sys.executable, *COMMAND, *arguments]
     return Popen(command, env=environment, stdin=DEVNULL, stdout=DEVNULL if rank else None, stderr=said, process_group=0)

@@ -21,6 +21,7 @@ from afno_repro.suite.terminal import Show, title
 from afno_repro.suite.workers import Worker, start_worker, wait_for
 from afno_repro.training import engine
 from afno_repro.training.loop import Progress
+from afno_repro.training.stop import stop_flag
 
 WAIT_FOR_HELD_S = 10.0
 
@@ -117,7 +118,7 @@ def _too_much(record: Record) -> str:
 def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
     """Do runs in processes of their own, as many at once as the machine has jobs; a process that is done with one takes the next."""
     waiting, workers, failures = list(runs), list[Worker](), list[Failure]()
-    with engine.stop_flag() as stop:
+    with stop_flag() as stop:
         while stop.signal is None and (waiting or any(worker.run for worker in workers)):
             while (run := _ready(waiting, workers)) and (idle := _idle(workers, machine)):
                 waiting.remove(run)

@@ -90,9 +90,13 @@ class InpaintingMetrics:
         for part in self.parts:
             part.update(self.task.reconstruct(prediction, batch), *batch)
 
-    def merge(self, other: "InpaintingMetrics") -> None:
+    def seen(self) -> list[dict[str, list[float]]]:
+        """What it has seen, as plain data."""
+        return [part.seen() for part in self.parts]
+
+    def merge(self, seen: list[dict[str, list[float]]]) -> None:
         """Add what another process has seen."""
-        for part, theirs in zip(self.parts, other.parts, strict=True):
+        for part, theirs in zip(self.parts, seen, strict=True):
             part.merge(theirs)
 
     def compute(self) -> dict[str, float]:

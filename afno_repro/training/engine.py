@@ -1,4 +1,4 @@
-"""The processes that train: one alone, or several that share every batch; their device, random states and signals.
+"""The processes that train: one alone, or several that share every batch; their device and random states.
 
 Nothing else imports torch.distributed. Alone, every function here is the obvious one.
 """
@@ -6,18 +6,18 @@ Nothing else imports torch.distributed. Alone, every function here is the obviou
 import atexit
 import ctypes
 import faulthandler
+import json
 import os
 import resource
+import secrets
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import torch
@@ -27,11 +27,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from afno_repro.backbones.layers import Block
-from afno_repro.errors import AfnoError, Interrupted, LoadingError
+from afno_repro.errors import AfnoError, DataError
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 PR_SET_PDEATHSIG = 1
 WAIT = timedelta(minutes=30)  # for the other processes, before giving up on them
+SHOWING = timedelta(seconds=30)  # for those that are connected to show who they are
 MEETING = timedelta(minutes=1)  # after running out of memory
 ENDED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # gloo's words
 LATE = ("Timed out waiting", "Watchdog caught collective operation timeout")  # gloo's and NCCL's
@@ -39,7 +39,7 @@ LATE = ("Timed out waiting", "Watchdog caught collective operation timeout")  # 
 
 @dataclass(frozen=True)
 class Place:
-    """Where this process stands among those that train together; `address` is where they meet: tcp://host:port of process 0, or a file:// that is new."""
+    """Where this process stands among those that train together; `address` is where they meet: tcp://host:port of process 0, or the path of a new file."""
 
     rank: int
     ranks: int
@@ -49,19 +49,45 @@ class Place:
 
 
 def join(place: Place, device: str) -> None:
-    """Become one of several processes, and end with their parent; SIGUSR2 makes it tell where it is. Raises AfnoError when the others do not come."""
+    """Become one of several processes, and end with their parent; SIGUSR2 makes it tell where it is.
+
+    Raises AfnoError when the others do not come, DataError when somebody else does.
+    """
     end_with(place.parent)
     faulthandler.register(signal.SIGUSR2)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # outside of a training: one that tidies up first might wait for the others
     if device == "cuda":
         torch.cuda.set_device(place.local_rank)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    where: dict[str, Any] = {"init_method": place.address}
+    if not place.address.startswith("tcp://"):
+        where = {"store": dist.FileStore(place.address, place.ranks)}  # type: ignore[attr-defined]
+        where["store"].set_timeout(WAIT)
     try:
-        dist.init_process_group(backend, init_method=place.address, rank=place.rank, world_size=place.ranks, timeout=WAIT)
+        dist.init_process_group(backend, **where, rank=place.rank, world_size=place.ranks, timeout=WAIT)
+        strangers = unrecognised()
     except RuntimeError as error:  # of which the errors of torch.distributed are some
-        why = f"the {place.ranks} processes of this command did not all come to {place.address}: {str(error).splitlines()[0]}"
+        why = f"the {place.ranks} processes of this command did not all come to {place.address}: {str(error).partition('. ')[0].splitlines()[0]}"
         raise AfnoError(f"{why}\n  the same command continues") from error
+    if strangers:
+        who = f"somebody else answered in place of process {', '.join(map(str, strangers))}"
+        raise DataError(f"{who}; nothing of it was used\n  the same command tries again; another user of this machine may call its ports")
     atexit.register(leave)
+
+
+def unrecognised() -> list[int]:
+    """The processes at whose connections somebody else is: one who does not show what they left in the store, which is theirs alone."""
+    store, token = store_of_all(), secrets.token_bytes(32)
+    store.set(f"token/{rank()}", token.hex())
+    shown = torch.zeros(ranks(), len(token), dtype=torch.uint8)
+    mine = torch.tensor(list(token), dtype=torch.uint8).repeat(ranks(), 1)
+    dist.all_to_all_single(shown, mine, async_op=True).wait(SHOWING)  # type: ignore[union-attr]
+    return [each for each in range(ranks()) if bytes(shown[each].tolist()).hex() != store.get(f"token/{each}").decode()]
+
+
+def store_of_all() -> Any:
+    """The store at which the processes met."""
+    return dist.distributed_c10d._get_default_store()
 
 
 def end_with(parent: int) -> None:
@@ -135,22 +161,21 @@ def anywhere(*flags: bool) -> list[bool]:
     return list(flags) if ranks() == 1 else total(torch.tensor(flags).int()).bool().tolist()
 
 
-def agreed(value: Any) -> Any:
-    """What process 0 says."""
-    if ranks() == 1:
-        return value
-    said = [value]
-    dist.broadcast_object_list(said, src=0, device=torch.device("cpu"))
-    return said[0]
-
-
 def gathered(value: Any) -> list[Any]:
-    """What every process says, in their order."""
+    """What every process says, in their order: plain data, as JSON in the store at which they met, so that nothing that arrives is executed."""
     if ranks() == 1:
         return [value]
-    said = [None] * ranks()
-    dist.all_gather_object(said, value)
-    return said
+    store = store_of_all()
+    turn = store.add(f"turns/{rank()}", 1)
+    store.set(f"said/{turn}/{rank()}", json.dumps(value))
+    total(torch.zeros(1))  # all have said it; this is where one that ended is noticed
+    store.delete_key(f"said/{turn - 1}/{rank()}")  # which all have heard
+    return [json.loads(store.get(f"said/{turn}/{each}")) for each in range(ranks())]
+
+
+def agreed(value: Any) -> Any:
+    """What process 0 says: plain data."""
+    return gathered(value if rank() == 0 else None)[0]
 
 
 def meet() -> None:
@@ -191,45 +216,15 @@ def part_ways(seed: int) -> None:
         torch.manual_seed(seed + (rank() << 32))
 
 
-def random_states() -> dict[str, Any]:
-    """This process's generators' states, for a checkpoint."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None}
+def random_states() -> list[dict[str, Any]]:
+    """The states of every process's generators, for a checkpoint."""
+    mine = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    said = gathered({name: state.tolist() for name, state in mine.items()})
+    return [{name: torch.tensor(state, dtype=torch.uint8) for name, state in states.items()} for states in said]
 
 
 def restore_random_states(states: dict[str, Any]) -> None:
-    """The inverse of random_states."""
+    """Continue with one process's part of `random_states`."""
     torch.set_rng_state(states["cpu"])
-    if states["cuda"] is not None:
+    if states.get("cuda") is not None:
         torch.cuda.set_rng_state(states["cuda"])
-
-
-class StopFlag:
-    """The first signal that asked this process to stop, or None."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def set(self, number: int, frame: FrameType | None) -> None:
-        """Remember the first signal; a second one gets the default handling, at once."""
-        self.signal = number
-        for each in STOP_SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
-
-
-@contextmanager
-def stop_flag() -> Iterator[StopFlag]:
-    """A flag that SIGTERM, SIGINT and SIGUSR1 set inside the block, instead of ending the process.
-
-    An error after a signal is the signal's own: it may have ended a data-loading worker or another process. Raises Interrupted.
-    """
-    flag = StopFlag()
-    before = {number: signal.signal(number, flag.set) for number in STOP_SIGNALS}
-    try:
-        yield flag
-    except (LoadingError, RuntimeError) as error:
-        if flag.signal is None:
-            raise
-        raise Interrupted(flag.signal) from error
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -23,11 +23,10 @@ def evaluate(model: nn.Module, task: Task, validation: Images, config: RunConfig
         for batch in validation_loader(task, validation, config, size, machine.num_workers):
             metrics.update(model, tuple(part.to(device) for part in batch))
     model.train()
-    merged, *others = engine.gathered(metrics)
-    for other in others:
-        merged.merge(other)
-    scores: dict[str, float] = merged.compute()
-    return scores
+    merged = task.metrics()
+    for seen in engine.gathered(metrics.seen()):
+        merged.merge(seen)
+    return merged.compute()
 
 
 def validation_loader(task: Task, validation: Images, config: RunConfig, batch_size: int, num_workers: int) -> Any:

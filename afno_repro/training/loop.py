@@ -29,6 +29,7 @@ from afno_repro.tasks import TASKS, Batch, Task
 from afno_repro.training import checkpoint, engine
 from afno_repro.training.evaluation import autocast, evaluate, parts_of
 from afno_repro.training.optim import learning_rate, make_optimizer, set_learning_rate, warmup_steps
+from afno_repro.training.stop import stop_flag
 from afno_repro.training.watch import alive_fractions, dead_layers
 from afno_repro.weights import load_weights
 
@@ -98,7 +99,7 @@ def train(
     looked_step, first = state.step, state.step
     losses = torch.tensor(state.loss_sum, dtype=torch.float64, device=device)  # of the steps of the running epoch
     fault("training: prepared")
-    with engine.stop_flag() as stop:
+    with stop_flag() as stop:
         for batch in loader(samples, batches, machine.num_workers, pin_memory=device.type == "cuda"):
             # One step at this step's rate; nothing here waits for the device.
             lr = learning_rate(recipe, state.step, batches.total, warmup)
@@ -194,7 +195,7 @@ def disk_bytes(model: nn.Module) -> int:
 
 def save(directory: Path, model: nn.Module, optimizer: Optimizer, state: State, machine: Machine) -> None:
     """Everything that `resume` needs."""
-    random = engine.gathered(engine.random_states())
+    random = engine.random_states()
     if engine.rank() == 0:
         parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random, "state": vars(state)}
         parts["made_with"] = made_with(machine)

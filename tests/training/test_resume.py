@@ -213,7 +213,7 @@ def test_a_signal_stops_after_a_checkpoint_with_its_own_exit_code(tmp_path, whol
 
 TWICE = """
 import os
-from afno_repro.training.engine import stop_flag
+from afno_repro.training.stop import stop_flag
 with stop_flag():
     for i in (1, 2):
         os.kill(os.getpid(), 15)

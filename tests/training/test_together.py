@@ -126,10 +126,11 @@ def test_stopped_in_any_way_they_continue_bit_for_bit(tmp_path, two):
     assert files(tmp_path) == files(two[0])
 
 
-def test_a_loss_that_is_not_finite_is_seen_by_all(tmp_path):
+def test_a_loss_that_is_not_finite_is_seen_by_all_wherever_temporary_files_lie(tmp_path):
     wild = FINETUNED.replace("lr: 1e-3\n", "lr: 1e30\n").replace("clip_norm: 1.0", "clip_norm: null")
     write_spec(tmp_path, wild)
-    done = afno(*TWO, root=tmp_path, expect=4)
+    (tmp_path / "a b%20").mkdir()
+    done = afno(*TWO, root=tmp_path, expect=4, env={**os.environ, "TMPDIR": str(tmp_path / "a b%20")})
     runs = needs(tmp_path, wild)
     assert [Store(tmp_path / "runs").record(runs["afno", stage, 0].digest).outcome for stage in STAGES] == ["diverged", "diverged"]
     assert ends(done) == [f"afno/{stage} seed 0: diverged" for stage in STAGES]
