@@ -7,15 +7,22 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Callable
 from io import TextIOWrapper
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import typer
 
-from afno_repro import arguments as given
-from afno_repro import session
-from afno_repro import tools as tools  # its commands
-from afno_repro.arguments import HERE, app
+from afno_repro.commands.check import check
+from afno_repro.commands.convert import convert
+from afno_repro.commands.data import data_sets
+from afno_repro.commands.doctor import doctor
+from afno_repro.commands.export import export
+from afno_repro.commands.list import list_tables
+from afno_repro.commands.profile import profile
+from afno_repro.commands.report import report
+from afno_repro.commands.run import ablate, finetune, pretrain, run
+from afno_repro.commands.visualize import visualize
 from afno_repro.errors import AfnoError, DataError
 from afno_repro.faults import arm
 
@@ -23,97 +30,30 @@ PACKAGES = {"yaml": "pyyaml", "skimage": "scikit-image", "sklearn": "scikit-lear
 EXTRAS = dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export")  # of this package that bring modules which only some commands need
 
 
-def _stages(name: str, kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> None:
-    """Add the command that does a spec's stages of some kinds, or all; `default` is the spec where none is named."""
-
-    @app.command(name, help=help)
-    def command(
-        spec: given.Spec = default,
-        scale: given.Scale = "tiny",
-        row: given.Rows = None,
-        seed: given.Seeds = None,
-        device: given.Device = "auto",
-        devices: given.Devices = 1,
-        nodes: given.Nodes = 1,
-        jobs: given.Jobs = None,
-        workers: given.Workers = 0,
-        micro_batch: given.MicroBatch = None,
-        checkpoint_activations: given.Recompute = False,
-        compile: given.Compile = False,
-        dry_run: given.DryRun = False,
-        root: given.Root = HERE,
-        data: given.Data = None,
-        runs: given.Runs = None,
-        set: given.Set = None,
-        json: given.Json = False,
-        quiet: given.Quiet = False,
-    ) -> None:
-        from afno_repro.suite.machine import Asked, find_machine
-        from afno_repro.suite.plan import Choice
-
-        choice = Choice(rows=session.some(row), seeds=session.some(seed), kinds=kinds, changes=tuple(set or ()))
-        asked = Asked(device, devices, nodes, jobs, workers, micro_batch, checkpoint_activations, compile)
-        machine = find_machine(asked, data or root / "data", runs or root / "runs")
-        if not dry_run:
-            _together(machine, nodes)
-        session.reproduce(session.places(root, runs), spec, scale, choice, machine, dry_run, json, quiet)
-
-
-def _together(machine: Any, nodes: int) -> None:
-    """Join the other processes, or start one for each device and end with their exit code."""
-    from afno_repro.suite.launch import launch, take_place
-
-    if not take_place(machine, nodes, os.environ) and machine.devices > 1:
-        raise typer.Exit(launch(sys.argv[1:], machine.devices, os.environ))
-
-
-_stages("run", None, "Reproduce one table or figure: run what is missing, then write its results.")
-_stages("pretrain", ("pretrain", "baseline"), "Do the pretraining of a spec's rows, with the fillings it is compared to.")
-_stages("finetune", ("finetune",), "Do the finetuning of a spec's rows, and the pretraining that it starts from.")
-_stages("ablate", None, "Reproduce the ablations, Table 6 and Figure 4, or one of them.", default="ablation")
-
-
-@app.command()
-def report(scale: given.SomeScale = None, root: given.Root = HERE, runs: given.Runs = None, json: given.Json = False, quiet: given.Quiet = False) -> None:
-    """Compute nothing: rewrite every table from the records beside it."""
-    from afno_repro.suite import answers
-    from afno_repro.suite.places import asked_scales, scales_with_records
-    from afno_repro.suite.plan import EVERYTHING
-    from afno_repro.suite.reproduce import rebuild
-
-    places = session.places(root, runs)
-    tables = {each: rebuild(places, each, EVERYTHING) for each in asked_scales(scale) if each in scales_with_records(places)}
-    answer = answers.rewritten(places, tables)
-    if not quiet or json:
-        session.answer(answer, json)
-
-
-@app.command(name="list")
-def list_tables(scale: given.SomeScale = None, root: given.Root = HERE, runs: given.Runs = None, json: given.Json = False) -> None:
-    """Show every spec with what is done and what is missing, per scale."""
-    from afno_repro.suite import answers
-    from afno_repro.suite.places import asked_scales
-
-    session.answer(answers.overview(session.places(root, runs), asked_scales(scale)), json)
-
-
-@app.command()
-def check(
-    spec: given.Spec,
-    scale: given.Scale = "tiny",
-    root: given.Root = HERE,
-    data: given.Data = None,
-    runs: given.Runs = None,
-    json: given.Json = False,
-    quiet: given.Quiet = False,
-) -> None:
-    """Check a spec at every scale, each row's model built without memory, and the data of one scale; does no work."""
-    from afno_repro.suite import answers
-
-    machine = session.machine("cpu", root, data, runs)
-    answer = answers.checked(session.places(root, runs), spec, scale, machine)
-    if not quiet or json:
-        session.answer(answer, json)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Reproduce the tables and figures of 'Adaptive Fourier Neural Operators' from YAML specs.",
+)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "profile": profile,
+    "visualize": visualize,
+    "data": data_sets,
+    "convert": convert,
+    "export": export,
+    "doctor": doctor,
+    "run": run,
+    "pretrain": pretrain,
+    "finetune": finetune,
+    "ablate": ablate,
+    "report": report,
+    "list": list_tables,
+    "check": check,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
 
 
 def main() -> None:
@@ -131,7 +71,7 @@ def main() -> None:
     except AfnoError as error:
         _tell(error)
     except RuntimeError as error:
-        from afno_repro.suite.launch import left_alone
+        from afno_repro.runs.launch import left_alone
 
         told = left_alone(error)
         if told is None:
@@ -153,7 +93,7 @@ def main() -> None:
 
 def _tell(error: AfnoError) -> NoReturn:
     """Print a mistake, as JSON too where that was asked for, and end with its exit code."""
-    from afno_repro.suite.escape import visible
+    from afno_repro.escape import visible
 
     if "--json" in sys.argv:
         import json

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from afno_repro.mixers.afno import AFNO
-from afno_repro.mixers.fused import fused_block_mlp
+from afno_repro.mixers.forms.kernel import fused_block_mlp
 from afno_repro.mixers.self_attention import SelfAttention
 from afno_repro.mixers.spectral import add_bias, channels_first, channels_last, irfft2, kept_modes, rfft2
 

@@ -27,7 +27,7 @@ from afno_repro.mixers.efficient_self_attention import EfficientSelfAttention
 from afno_repro.mixers.gfn import GFN
 from afno_repro.mixers.long_short import LongShort
 from afno_repro.mixers.self_attention import SelfAttention
-from afno_repro.suite.provenance import device_name
+from afno_repro.runs.provenance import device_name
 from benchmarks.literal import LiteralAFNO, LiteralGFN, LiteralLongShort
 from benchmarks.side_by_side import Timing, timed, write
 

@@ -25,7 +25,7 @@ from afno_repro.data.masks import MOVES, visited
 from afno_repro.data.photos import photograph
 from afno_repro.data.transforms import cut, resize_example
 from afno_repro.metrics import SSIM, MeanIoU
-from afno_repro.suite.provenance import device_name
+from afno_repro.runs.provenance import device_name
 from afno_repro.tasks.inputs import IMAGENET_MEAN, IMAGENET_STD, centred
 from benchmarks.side_by_side import timed, write
 

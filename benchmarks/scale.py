@@ -17,10 +17,10 @@ import torch
 from matplotlib.figure import Figure
 
 from afno_repro.mixers import MIXERS
-from afno_repro.suite.estimate import network
-from afno_repro.suite.places import Places, sound_specs
-from afno_repro.suite.plan import Choice, plan_runs
-from afno_repro.suite.provenance import device_name
+from afno_repro.runs.estimate import network
+from afno_repro.runs.provenance import device_name
+from afno_repro.spec.places import Places, sound_specs
+from afno_repro.spec.plan import Choice, plan_runs
 from benchmarks.side_by_side import once, write
 
 DIM, FITTED, LONGEST_S = 64, 64, 60.0

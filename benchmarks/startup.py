@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from afno_repro.suite.provenance import device_name
+from afno_repro.runs.provenance import device_name
 from benchmarks.side_by_side import once, write
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from afno_repro.suite.provenance import device_name
+from afno_repro.runs.provenance import device_name
 from afno_repro.tasks.inpainting import Inpainting
 from afno_repro.training import engine
 from afno_repro.training.loop import optimise

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from afno_repro.config import ModelConfig, Part, TrainConfig
 from afno_repro.models import build_model
-from afno_repro.suite.provenance import device_name
+from afno_repro.runs.provenance import device_name
 from afno_repro.tasks import Batch
 from afno_repro.tasks.inpainting import Inpainting
 from afno_repro.training.loop import optimise

@@ -25,10 +25,10 @@ from typing import NamedTuple
 
 from safetensors.numpy import load as load_tensors
 
-from afno_repro.suite.record import Record
-from afno_repro.suite.store import read_arrays
-from tests.suite.specs import write_spec
-from tests.suite.test_exhibit import STAGE
+from afno_repro.runs.record import Record
+from afno_repro.runs.store import read_arrays
+from tests.commands.test_own_images import STAGE
+from tests.specs import write_spec
 from tests.training.test_loop import FINETUNED
 
 CLONE = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from afno_repro.cli import app
 from tests.command import afno
-from tests.suite.specs import ROOT
+from tests.specs import ROOT
 
 README = (ROOT / "README.md").read_text()
 PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}

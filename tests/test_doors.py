@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import SCRIPT
-from tests.suite.specs import write_spec
+from tests.specs import write_spec
 from tests.training.test_loop import FINETUNED
 
 NOBODY = 65534

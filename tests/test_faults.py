@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.command import afno, start
-from tests.suite.specs import SMALL, write_spec
-from tests.suite.test_exhibit import FIGURES, STAGE
+from tests.commands.test_own_images import FIGURES, STAGE
+from tests.specs import SMALL, write_spec
 from tests.training.test_loop import COLUMN, FINETUNE
 
 SPEC = SMALL.replace("columns:\n", FINETUNE + STAGE + COLUMN, 1).replace("scales:\n", FIGURES + "scales:\n", 1)

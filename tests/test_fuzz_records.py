@@ -9,19 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afno_repro.errors import StorageError
-from afno_repro.suite.compare import claim_verdicts
-from afno_repro.suite.plan import plan_runs
-from afno_repro.suite.provenance import provenance
-from afno_repro.suite.record import Record
-from afno_repro.suite.render import table_csv, table_markdown
-from afno_repro.suite.report import report_files
-from afno_repro.suite.spec import load_spec
-from afno_repro.suite.store import Store, committed_name, published
-from afno_repro.suite.table import build_table
+from afno_repro.runs.provenance import provenance
+from afno_repro.runs.record import Record
+from afno_repro.runs.store import Store, committed_name, published
+from afno_repro.spec.plan import plan_runs
+from afno_repro.spec.reader import load_spec
+from afno_repro.tables.claims import claim_verdicts
+from afno_repro.tables.report import report_files
+from afno_repro.tables.results import table_csv, table_markdown
+from afno_repro.tables.table import build_table
 from afno_repro.training import checkpoint
 from tests.fuzz import EDITS, JUNK, cases, damaged, documented, edited, mutated
 from tests.machine import machine_at
-from tests.suite.specs import write_spec
+from tests.specs import write_spec
 
 STATE = {"step": 3, "model": {"w": torch.ones(3, 4), "b": torch.zeros(2)}, "losses": [0.5, 0.25], "name": "x"}
 HALF_A_PAIR = "\ud800"

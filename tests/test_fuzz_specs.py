@@ -8,13 +8,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from afno_repro.errors import ConfigError
-from afno_repro.suite.check import check_runs
-from afno_repro.suite.places import Places, load_specs
-from afno_repro.suite.plan import Choice, resolve_runs
-from afno_repro.suite.spec import SCALES, load_spec, read_spec
-from afno_repro.suite.tree import MAX_DEPTH, parse_value
+from afno_repro.runs.check import check_runs
+from afno_repro.spec.places import Places, load_specs
+from afno_repro.spec.plan import Choice, resolve_runs
+from afno_repro.spec.reader import load_spec, read_spec
+from afno_repro.spec.spec import SCALES
+from afno_repro.spec.tree import MAX_DEPTH, parse_value
 from tests.fuzz import JUNK, NUMBERS, cases, damaged, documented, edited, mutated
-from tests.suite.specs import ROOT, SMALL, write_spec
+from tests.specs import ROOT, SMALL, write_spec
 
 REAL = {path.stem: path.read_bytes() for path in sorted((ROOT / "experiments").glob("*.yaml"))}
 SMALL_TREE = yaml.safe_load(SMALL.replace("1e-3", "0.001").replace("1e-5", "0.00001"))

@@ -1,6 +1,7 @@
-"""Imports go down only: every import of the package is parsed and held to the order of its layers."""
+"""Imports go down only: every import of the package is parsed and held to the order of its rooms."""
 
 import ast
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -9,27 +10,32 @@ import afno_repro
 
 ROOT = Path(afno_repro.__file__).parent
 LAYERS = [
-    {"errors", "faults"},
+    {"errors", "faults", "escape"},
     {"config", "files", "options"},
     {"mixers", "metrics", "data", "fills"},
     {"backbones", "heads"},
-    {"models", "tasks", "formats"},
+    {"models", "tasks"},
     {"weights"},
-    {"training", "profiling", "visualize"},
-    {"suite"},
-    {"arguments", "session"},
-    {"tools"},
+    {"training", "profiling", "visualize", "spec"},
+    {"runs"},
+    {"tables"},
+    {"commands"},
     {"cli"},
 ]
-FILES = sorted(path for path in ROOT.rglob("*.py") if path.name not in ("__main__.py",) and path != ROOT / "__init__.py")
-TORCHLESS = ["spec", "tree", "resolve", "plan", "store", "table", "render", "compare", "reproduce", "places", "answers", "tool_answers", "terminal"]
+FILES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__main__.py" and path != ROOT / "__init__.py")
+TORCHLESS = sorted((ROOT / "spec").glob("*.py")) + sorted((ROOT / "tables").glob("*.py"))
 
 
-def layer(part: str) -> int:
-    return next(i for i, names in enumerate(LAYERS) if part in names)
+def room(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def layer(name: str) -> int:
+    return next(i for i, names in enumerate(LAYERS) if name in names)
 
 
 def imports(path: Path, top_only: bool = False) -> set[str]:
+    """Modules and names that a file imports, or imports as it is imported itself: not inside functions, nor for types alone."""
     tree = ast.parse(path.read_text())
     nodes = tree.body if top_only else list(ast.walk(tree))
     found = set()
@@ -42,41 +48,82 @@ def imports(path: Path, top_only: bool = False) -> set[str]:
     return found
 
 
+def own(names: set[str]) -> list[list[str]]:
+    """The parts of the names that are this package's."""
+    return [parts for parts in (name.split(".") for name in names) if parts[0] == "afno_repro" and len(parts) > 1]
+
+
+def file_of(parts: list[str]) -> Path | None:
+    """The file that a dotted name means, or that holds what it means."""
+    for end in (len(parts), len(parts) - 1):
+        for path in (ROOT.joinpath(*parts[1:end]).with_suffix(".py"), ROOT.joinpath(*parts[1:end], "__init__.py")):
+            if end > 1 and path.is_file():
+                return path
+    return None
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_go_down_or_stay_in_their_package(path):
-    own = path.relative_to(ROOT).with_suffix("").parts[0]
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "afno_repro" and len(parts) > 1 and parts[1] != own:
-            assert layer(parts[1]) < layer(own), f"{own} imports {name}"
+def test_imports_go_down_or_stay_in_their_room(path):
+    for parts in own(imports(path)):
+        if parts[1] != room(path):
+            assert layer(parts[1]) < layer(room(path)), f"{room(path)} imports {'.'.join(parts)}"
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """Not even through functions: what two files need of each other is a third one."""
+    needs = {path: {f for parts in own(imports(path)) if (f := file_of(parts)) not in (None, path)} for path in FILES}
+    done: set[Path] = set()
+
+    def visit(path: Path, trail: tuple[Path, ...]) -> None:
+        assert path not in trail, " -> ".join(str(p.relative_to(ROOT)) for p in (*takewhile(lambda p: p != path, trail[::-1]), path))
+        if path not in done:
+            for other in needs.get(path, set()):
+                visit(other, (*trail, path))
+            done.add(path)
+
+    for path in FILES:
+        visit(path, ())
+
+
+def test_every_room_has_its_layer():
+    """Prints what each imports, for whoever wants to see it: pytest -s."""
+    rooms = {name: sorted({parts[1] for path in FILES if room(path) == name for parts in own(imports(path))} - {name}) for names in LAYERS for name in names}
+    for name in sorted(rooms, key=layer):
+        print(f"{layer(name)} {name}: {', '.join(rooms[name]) or 'nothing'}")
+    assert set(rooms) == {room(path) for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_each_library_has_its_place(path):
     relative = str(path.relative_to(ROOT))
     names = {name.split(".")[0] for name in imports(path)}
-    below_suite = not relative.startswith(("suite", "cli", "arguments", "session", "tools"))
-    assert not (below_suite and names & {"yaml", "pydantic", "typer", "rich", "pandas"})
-    assert "pydantic" not in names or relative in ("suite/spec.py", "suite/names.py", "suite/pictured.py")  # a spec and its parts
-    assert "yaml" not in names or relative == "suite/tree.py"
-    assert "pandas" not in names or relative == "suite/table.py"
-    assert "typer" not in names or relative in ("cli.py", "arguments.py", "session.py", "tools.py")
-    assert "matplotlib" not in names or relative.startswith("visualize")
+    assert "pydantic" not in names or relative in ("spec/spec.py", "spec/reader.py", "spec/names.py", "spec/figures.py")  # a spec and its parts
+    assert "yaml" not in names or relative == "spec/tree.py"
+    assert "pandas" not in names or relative == "tables/table.py"
+    assert "typer" not in names or room(path) in ("commands", "cli")
+    assert "rich" not in names or room(path) == "commands"
+    assert "matplotlib" not in names or room(path) == "visualize"
     assert not any(name.startswith("torchvision.models") for name in imports(path)) or relative == "backbones/trunks.py"
     assert not any(name.startswith("torch.distributed") for name in imports(path)) or relative == "training/engine.py"
-    if relative.startswith(("mixers", "backbones", "heads")):
+    if room(path) in ("mixers", "backbones", "heads"):
         assert not any(name.startswith("afno_repro.config") for name in imports(path))
 
 
-@pytest.mark.parametrize("name", TORCHLESS)
-def test_what_report_and_list_need_does_not_import_torch(name):
-    top = imports(ROOT / "suite" / f"{name}.py", top_only=True)
-    assert not any(n.split(".")[0] == "torch" for n in top)
+@pytest.mark.parametrize("path", TORCHLESS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_specs_and_tables_come_without_torch(path):
+    """Neither they nor what they import as they are imported, however deep."""
+    seen, waiting = set(), [path]
+    while waiting:
+        current = waiting.pop()
+        seen.add(current)
+        top = imports(current, top_only=True)
+        assert not any(name.split(".")[0] in ("torch", "torchvision") for name in top), current
+        waiting += [found for parts in own(top) if (found := file_of(parts)) is not None and found not in seen]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_environment_variables_are_read_by_the_command_line_alone(path):
-    assert path.name == "cli.py" or not ({"os.environ", "os.getenv"} & imports(path) or "os.environ" in path.read_text())
+    assert room(path) in ("cli", "commands") or not ({"os.environ", "os.getenv"} & imports(path) or "os.environ" in path.read_text())
 
 
 def test_what_processes_say_to_each_other_is_never_unpickled():

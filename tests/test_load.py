@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from afno_repro.suite.plan import plan_runs
-from afno_repro.suite.provenance import provenance
-from afno_repro.suite.record import Record
-from afno_repro.suite.render import records_folder
-from afno_repro.suite.spec import load_spec
-from afno_repro.suite.store import committed_name
+from afno_repro.runs.provenance import provenance
+from afno_repro.runs.record import Record
+from afno_repro.runs.store import committed_name
+from afno_repro.spec.plan import plan_runs
+from afno_repro.spec.reader import load_spec
+from afno_repro.tables.results import records_folder
 from tests.command import afno, start
 from tests.machine import machine_at
-from tests.suite.specs import SMALL, write_spec
+from tests.specs import SMALL, write_spec
 
 WATCH = """
 import os, sys

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.command import afno
-from tests.suite.specs import ROOT, write_spec
+from tests.specs import ROOT, write_spec
 from tests.test_security import VISUAL
 
 GUARD = """

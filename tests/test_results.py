@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from tests.suite.specs import ROOT, all_specs
+from tests.specs import ROOT, all_specs
 
 CELLS = list(csv.DictReader((ROOT / "results/tiny/cells.csv").open()))
 TRAINED = [cell["row"] for cell in CELLS if cell["table"] == "table2" and cell["column"] == "psnr_masked" and not cell["row"].startswith("fill_")]

@@ -14,14 +14,14 @@ import torch
 from afno_repro.data.fewshot import fewshot
 from afno_repro.data.pairs import read_mask, size_of
 from afno_repro.errors import AfnoError, ConfigError, DataError, StorageError
-from afno_repro.suite.names import LONGEST
-from afno_repro.suite.spec import load_spec
-from afno_repro.suite.store import read_arrays
+from afno_repro.runs.store import read_arrays
+from afno_repro.spec.names import LONGEST
+from afno_repro.spec.reader import load_spec
 from afno_repro.training import checkpoint
-from afno_repro.weights import read_state_dict
+from afno_repro.weights.load import read_state_dict
 from tests.command import afno
-from tests.suite.specs import ROOT, SMALL, write_spec
-from tests.suite.test_exhibit import STAGE
+from tests.commands.test_own_images import STAGE
+from tests.specs import ROOT, SMALL, write_spec
 
 NAMES = [
     *("..", ".", "../../x", "a/b", "/tmp/x", "C:\\x", "a\\..\\b", "a\0b", "a\nb", "\x1b[31m", ".a", "-a", "a%2e", "%s", "a b", "a*", "a?", "[a]", "~", "a:b"),

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from afno_repro.errors import require
-from afno_repro.mixers.dft import dft, inverse_dft, real_layer
-from afno_repro.mixers.forms import prefers_planes, prefers_products
-from afno_repro.mixers.lean import LeanAFNO
-from afno_repro.mixers.planes import PlanarAFNO
+from afno_repro.mixers.forms.planes import PlanarAFNO
+from afno_repro.mixers.forms.products import dft, inverse_dft, real_layer
+from afno_repro.mixers.forms.rule import prefers_planes, prefers_products
+from afno_repro.mixers.forms.transforms import LeanAFNO
 from afno_repro.mixers.spectral import Grid, Modes, Shrinkage, add_bias, bias_layer, complex_parameter, float32_region, kept_modes
 
 

@@ -31,7 +31,7 @@ from afno_repro.training.evaluation import autocast, evaluate, parts_of
 from afno_repro.training.optim import learning_rate, make_optimizer, set_learning_rate, warmup_steps
 from afno_repro.training.stop import stop_flag
 from afno_repro.training.watch import alive_fractions, dead_layers
-from afno_repro.weights import load_weights
+from afno_repro.weights.load import load_weights
 
 LOOK_EVERY_S = 0.2  # how often the host waits for the device's loss, to report it
 

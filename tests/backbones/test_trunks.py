@@ -9,10 +9,10 @@ import torchvision.models as tv
 from afno_repro.backbones import Swin
 from afno_repro.config import ModelConfig, Part
 from afno_repro.errors import ConfigError
-from afno_repro.formats import SWINS
 from afno_repro.models import build_model, check_model
-from afno_repro.suite.plan import plan_runs
-from afno_repro.suite.spec import load_spec
+from afno_repro.spec.plan import plan_runs
+from afno_repro.spec.reader import load_spec
+from afno_repro.weights.formats import SWINS
 
 FIG1 = Path(__file__).parents[2] / "experiments" / "fig1.yaml"
 SMALL = {"embed_dim": 8, "depths": [1, 2, 1, 1], "num_heads": [1, 2, 2, 4], "window": 4, "drop_path": 0.1}

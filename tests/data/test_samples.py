@@ -34,8 +34,8 @@ def test_impossible_choices_of_photographs_name_their_key(change, tmp_path):
 
 
 def test_no_photograph_is_trained_and_tested_on_in_any_spec():
-    from afno_repro.suite.plan import plan_runs
-    from tests.suite.specs import all_specs
+    from afno_repro.spec.plan import plan_runs
+    from tests.specs import all_specs
 
     for spec in all_specs():
         for scale in spec.structure.scales:

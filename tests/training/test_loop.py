@@ -13,15 +13,15 @@ from afno_repro.backbones.vit import ViT
 from afno_repro.data import load_data
 from afno_repro.errors import ConfigError, DataError, Diverged
 from afno_repro.models import build_model
-from afno_repro.suite import execute, executors
-from afno_repro.suite.machine import COMPILERS
-from afno_repro.suite.plan import plan_runs
-from afno_repro.suite.spec import load_spec
+from afno_repro.runs import execute, executors
+from afno_repro.runs.machine import COMPILERS
+from afno_repro.spec.plan import plan_runs
+from afno_repro.spec.reader import load_spec
 from afno_repro.tasks import TASKS
 from afno_repro.training import engine, loop
 from afno_repro.training.optim import make_optimizer
 from tests.machine import machine_at
-from tests.suite.specs import SMALL, write_spec
+from tests.specs import SMALL, write_spec
 
 FINETUNE = """\
   finetune:

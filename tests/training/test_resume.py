@@ -16,12 +16,12 @@ import torch
 from afno_repro import faults
 from afno_repro.data import load_data
 from afno_repro.errors import Diverged, Interrupted, StorageError
-from afno_repro.suite.plan import plan_runs
-from afno_repro.suite.spec import load_spec
+from afno_repro.spec.plan import plan_runs
+from afno_repro.spec.reader import load_spec
 from afno_repro.training import checkpoint, loop
 from tests.command import afno, start
 from tests.machine import machine_at
-from tests.suite.specs import SMALL, write_spec
+from tests.specs import SMALL, write_spec
 
 
 def config_of(tmp_path, row="afno"):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from afno_repro.suite import launch
-from afno_repro.suite.store import Store
+from afno_repro.runs import launch
+from afno_repro.runs.store import Store
 from afno_repro.training import engine
 from tests.command import afno, start
-from tests.suite.specs import SMALL, write_spec
+from tests.specs import SMALL, write_spec
 from tests.training.test_loop import FINETUNED, assert_same_training, left, needs
 
 # Five images a step are two and three for two processes; seven to evaluate are four batches, the last of one image.
@@ -225,7 +225,7 @@ def test_processes_on_one_machine_listen_and_speak_to_no_other(tmp_path):
 EARLY = """
 import os, sys
 from afno_repro import cli
-from afno_repro.suite import absent
+from afno_repro.runs import absent_data as absent
 if os.environ["RANK"] == "1":
     absent.absent_data = lambda *arguments: os.kill(os.getpid(), 9)
 sys.argv[0] = "afno"
@@ -244,7 +244,7 @@ def test_a_process_that_ends_before_the_first_run_is_told_without_a_traceback(tm
 
 def test_a_process_that_ends_while_they_meet_is_told_without_a_traceback(tmp_path, monkeypatch, capfd):
     write_spec(tmp_path)
-    script = EARLY.replace("from afno_repro.suite import absent", "import torch.distributed as dist; from afno_repro.training import engine")
+    script = EARLY.replace("from afno_repro.runs import absent_data as absent", "import torch.distributed as dist; from afno_repro.training import engine")
     script = script.replace(
         "absent.absent_data = lambda *arguments: os.kill(os.getpid(), 9)", "dist.init_process_group = lambda *a, **k: os.kill(os.getpid(), 9)"
     )

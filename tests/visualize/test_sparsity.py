@@ -9,7 +9,7 @@ from afno_repro.config import ModelConfig, Part
 from afno_repro.errors import ConfigError
 from afno_repro.mixers.spectral import block_matmul, on_parts
 from afno_repro.models import build_model
-from afno_repro.suite.figures import radius_csv
+from afno_repro.tables.figures import radius_csv
 from afno_repro.visualize.pictures import centred_spectrum, full_spectrum, radius
 from afno_repro.visualize.sparsity import Spectra
 

@@ -1,0 +1,111 @@
+"""`afno data`: which data sets are there, what is wrong with their files, and how to get those that are absent."""
+
+import textwrap
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from afno_repro.commands import arguments as given
+from afno_repro.commands.answer import Answer, tell
+from afno_repro.commands.arguments import HERE
+
+if TYPE_CHECKING:
+    from afno_repro.data.catalog import Survey
+
+SHOWN, WIDTH = 5, 80
+
+
+def data_sets(
+    root: given.Root = HERE,
+    data: given.Data = None,
+    check: Annotated[bool, typer.Option("--check", help="Open every file and name those that cannot be used.")] = False,
+    json: given.Json = False,
+) -> None:
+    """List every data set: found or not, where it was looked for, and how to get it."""
+    answer = surveyed(data or root / "data", check)
+    tell(answer, json)
+    raise typer.Exit(3 if problem_count(answer.value) else 0)
+
+
+def surveyed(root: Path, check: bool) -> Answer:
+    """Every data set the project knows; with `check`, every file of those that are there is opened."""
+    from afno_repro.commands.terminal import print_grid, say
+    from afno_repro.data.catalog import survey
+
+    value = [_entry(each, _problems(each, root) if check else None) for each in survey(root)]
+
+    def show() -> None:
+        lines = [
+            [e["name"], "yes" if e["found"] else "no", _counts(e["images"]), str(e["classes"] or ""), _below(e["where"], root) if e["found"] else ""]
+            for e in value
+        ]
+        print_grid(f"Data sets below {root}", ["name", "found", "images", "classes", "where"], lines, whole=1)
+        say(*_notes(value), *_absent(value))
+        if check:
+            say(f"problems in all: {problem_count(value)}")
+
+    return Answer(value, show)
+
+
+def problem_count(value: list[dict[str, Any]]) -> int:
+    """How many problems a check found, over all data sets."""
+    return sum(entry["problems"]["count"] for entry in value if entry["problems"])
+
+
+def _problems(found: "Survey", root: Path) -> dict[str, Any]:
+    from afno_repro.data.catalog import offenders
+
+    if not found.found:
+        return {"count": 0, "first": []}
+    told = offenders(found.name, root)
+    first = list(islice(told, SHOWN))
+    return {"count": len(first) + sum(1 for _ in told), "first": first}
+
+
+def _entry(found: "Survey", problems: dict[str, Any] | None) -> dict[str, Any]:
+    entry = found.entry
+    about = {"purpose": entry.purpose, "layout": entry.layout, "licence": entry.licence, "source": entry.source}
+    here = {"name": found.name, "found": found.found, "where": found.where, "images": found.images, "classes": found.classes, "reason": found.reason}
+    return {**here, **about, "problems": problems}
+
+
+def _counts(images: dict[str, int]) -> str:
+    return ", ".join(f"{count} {split}" for split, count in images.items())
+
+
+def _below(where: str, root: Path) -> str:
+    return str(Path(where).relative_to(root)) if Path(where).is_relative_to(root) else where
+
+
+def _notes(value: list[dict[str, Any]]) -> list[str]:
+    """What the sets that are there lack, and the first of their problems."""
+    lines = []
+    for entry in value:
+        if entry["found"] and entry["reason"]:
+            lines += _wrapped(f"{entry['name']}: {entry['reason']}", indent=0)
+        if entry["problems"] and entry["problems"]["count"]:
+            count, first = entry["problems"]["count"], entry["problems"]["first"]
+            lines += [f"{entry['name']}: problems: {count}", *(line for problem in first for line in _wrapped(problem))]
+            lines += [f"  ... and {count - len(first)} more"] if count > len(first) else []
+    return lines
+
+
+def _absent(value: list[dict[str, Any]]) -> list[str]:
+    """How to get each set that is not there; the parts of a set are told together."""
+    lines, told = [], set()
+    for entry in value:
+        if not entry["found"]:
+            lines += _wrapped(f"{entry['name']}: {entry['reason']}", indent=0)
+            again = (entry["layout"], entry["source"])
+            lines += [] if again in told else [line for key in ("purpose", "layout", "licence", "source") for line in _wrapped(f"{key}: {entry[key]}")]
+            told.add(again)
+    return lines
+
+
+def _wrapped(text: str, indent: int = 2) -> list[str]:
+    """Lines of at most WIDTH characters; a path or pattern is never cut."""
+    return textwrap.wrap(
+        " ".join(text.split()), WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2), break_long_words=False, break_on_hyphens=False
+    )

@@ -1,0 +1,94 @@
+"""`afno doctor`: the environment, looked at: what is installed, what the machine has, which folders can be written."""
+
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from afno_repro.commands import arguments as given
+from afno_repro.commands.answer import Answer, tell
+from afno_repro.commands.arguments import HERE
+from afno_repro.errors import StorageError
+from afno_repro.files import check_writable
+
+if TYPE_CHECKING:
+    from afno_repro.spec.places import Places
+
+
+def doctor(root: given.Root = HERE, data: given.Data = None, runs: given.Runs = None, json: given.Json = False) -> None:
+    """Look at the environment: packages, device, memory, folders."""
+    answer = examine(given.places(root, runs), data)
+    tell(answer, json)
+    raise typer.Exit(0 if answer.value["healthy"] else 3)
+
+
+def examine(places: "Places", data: Path | None) -> Answer:
+    """Everything that a run needs, each with ok or what to do about it."""
+    from afno_repro.commands.terminal import print_grid
+
+    lines = [_line("python", platform.python_version()), *_packages(), *_device(places), *_folders(places, data)]
+    healthy = all(line["ok"] for line in lines)
+
+    def show() -> None:
+        print_grid("Environment", ["what", "found", ""], [[line["what"], line["found"], "" if line["ok"] else "!"] for line in lines])
+        print("everything a run needs is here" if healthy else "lines with ! need mending before a run")
+
+    return Answer({"healthy": healthy, "lines": lines}, show)
+
+
+def _line(what: str, found: str, ok: bool = True) -> dict[str, Any]:
+    return {"what": what, "found": found, "ok": ok}
+
+
+def _packages() -> list[dict[str, Any]]:
+    needed = [text for text in requires("afno_repro") or [] if "extra ==" not in text]
+    lines = []
+    for text in needed:
+        name = text.split(">=")[0].split(">")[0].strip()
+        try:
+            lines.append(_line(name, version(name)))
+        except PackageNotFoundError:
+            lines.append(_line(name, f"missing: pip install '{text}'", ok=False))
+    return lines
+
+
+def _device(places: "Places") -> list[dict[str, Any]]:
+    import torch
+
+    from afno_repro.runs.provenance import code_version, cores, device_name
+
+    gpu = device_name("cuda:0") if torch.cuda.is_available() else "none; runs use the CPU"
+    memory = next((line.split()[1] for line in _meminfo() if line.startswith("MemTotal")), None)
+    commit = code_version()
+    code = "not a checkout: records name no commit"
+    if commit["commit"]:
+        code = f"commit {commit['commit'][:12]}{', with local changes' if commit['dirty'] else ''}"
+    return [
+        _line("processor", device_name("cpu")),
+        _line("cores", str(cores())),
+        _line("memory", f"{int(memory) / 2**20:.0f} GiB" if memory else "unknown"),
+        _line("GPU", gpu),
+        _line("code", code),
+    ]
+
+
+def _meminfo() -> list[str]:
+    path = Path("/proc/meminfo")
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def _folders(places: "Places", data: Path | None) -> list[dict[str, Any]]:
+    specs = places.spec_names()
+    found = ", ".join(specs) if specs else f"none in {places.experiments}: run in a checkout or give --root"
+    lines = [_line("specs", found, ok=bool(specs))]
+    for name, folder in (("results", places.root / "results"), ("runs", places.runs)):
+        try:
+            check_writable(folder)
+            lines.append(_line(name, f"{folder}, {shutil.disk_usage(folder).free / 2**30:.0f} GiB free"))
+        except StorageError as error:
+            lines.append(_line(name, str(error), ok=False))
+    lines.append(_line("data", str(data) if data else "no --data or AFNO_DATA: the smoke and tiny scales need none"))
+    return lines

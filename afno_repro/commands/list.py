@@ -1,0 +1,61 @@
+"""`afno list`: every spec with what is done and what is missing, per scale."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from afno_repro.commands import arguments as given
+from afno_repro.commands.answer import Answer, some, tell
+from afno_repro.commands.arguments import HERE
+from afno_repro.errors import ConfigError
+
+if TYPE_CHECKING:
+    from afno_repro.spec.places import Places
+
+
+def list_tables(scale: given.SomeScale = None, root: given.Root = HERE, runs: given.Runs = None, json: given.Json = False) -> None:
+    """Show every spec with what is done and what is missing, per scale."""
+    from afno_repro.spec.places import asked_scales
+
+    tell(overview(given.places(root, runs), asked_scales(scale)), json)
+
+
+def overview(places: "Places", scales: list[str]) -> Answer:
+    """Every spec at every scale: how many of its runs have records, and what is missing; as text also the disk that is used."""
+    from afno_repro.commands.terminal import print_grid, say
+    from afno_repro.runs.store import readable
+    from afno_repro.spec.places import sound_specs
+    from afno_repro.spec.plan import resolve_runs
+    from afno_repro.tables.results import records_folder
+
+    value: list[dict[str, Any]] = []
+    for spec in sound_specs(places, "all"):
+        for scale in scales:
+            if scale not in spec.structure.scales:
+                continue
+            plan, problems = resolve_runs(spec, scale)
+            if problems:
+                raise ConfigError(*problems)
+            folder = records_folder(places.results(scale), spec.name)
+            done = [need for need, run in plan.needs.items() if (r := readable(folder, *need)) is not None and r.digest == run.digest]
+            missing = sorted({f"{row}/{stage}" for row, stage, seed in plan.needs if (row, stage, seed) not in done})
+            entry = {"table": spec.name, "title": spec.structure.title, "scale": scale, "runs": len(plan.needs), "done": len(done)}
+            value.append({**entry, "missing": missing})
+
+    def show() -> None:
+        lines = [[e["table"], e["scale"], f"{e['done']}/{e['runs']}", some(e["missing"]), e["title"]] for e in value]
+        print_grid("Specs", ["table", "scale", "runs", "missing", "title"], lines)
+        say("disk: " + ", ".join(f"{folder} {_disk(folder)}" for folder in (places.runs, places.root / "results")))
+
+    return Answer(value, show)
+
+
+def _disk(folder: Path) -> str:
+    """What the files of a folder take; one that goes while we look takes nothing."""
+    size = 0
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += os.lstat(os.path.join(inner, name)).st_size
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,159 @@
+"""One command's work: load, plan, check, execute, write. torch is imported only when something is left to run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from afno_repro.config import Machine
+from afno_repro.errors import ConfigError, DataError, LockedError, StorageError
+from afno_repro.files import check_writable
+from afno_repro.runs.machine import on
+from afno_repro.runs.show import Place, Show
+from afno_repro.runs.store import Store, publish
+from afno_repro.spec.places import Places, load_specs
+from afno_repro.spec.plan import Choice, Plan, Run, resolve_runs
+from afno_repro.tables.rebuild import rebuild
+from afno_repro.tables.results import records_folder
+from afno_repro.tables.table import Table
+
+
+@dataclass
+class Prepared:
+    """What a command will do: plans, the runs still to do, and the runs left out for lack of data, with the reason.
+
+    `follows` marks all processes but the first, where several share every run.
+    """
+
+    plans: list[Plan]
+    pending: list[Run] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)  # digest: reason
+    follows: bool = False
+
+    @property
+    def runnable(self) -> list[Run]:
+        return [run for run in self.pending if run.digest not in self.absent]
+
+
+def prepare(places: Places, name: str, scale: str, choice: Choice, machine: Machine, check_all: bool = False) -> Prepared:
+    """Load, plan and check: every mistake is raised at once, before any work; absent data leave runs out.
+
+    `check_all` looks at the models of finished runs too.
+    """
+    loaded = load_specs(places, name)
+    problems = [problem for _, found in loaded for problem in found]
+    plans = []
+    for spec, _ in loaded:
+        if spec is not None:
+            plan, found = resolve_runs(spec, scale, choice)
+            plans.append(plan)
+            problems += found
+    prepared = Prepared(plans)
+    store = Store(machine.runs_root)
+    every = {run.digest: run for plan in plans for run in plan.runs}
+    prepared.pending = [run for run in every.values() if store.finished(run, on(machine, run)) is None]
+    if prepared.pending or problems or check_all:
+        from afno_repro.runs.check import check_runs
+
+        digests = {run.digest for run in prepared.pending}
+        for plan in plans:
+            chosen = plan.runs if check_all or problems else [run for run in plan.runs if run.digest in digests]
+            problems += [p for p in check_runs(plan, chosen) if p not in problems]
+    if problems:
+        raise ConfigError(*problems)
+    if prepared.pending:
+        from afno_repro.runs.absent_data import absent_data
+
+        prepared.absent = absent_data(prepared.pending, machine)
+    if machine.devices > 1:
+        _agree(prepared)
+    return prepared
+
+
+def _agree(prepared: Prepared) -> None:
+    """Let the first process say what is left to do: the others may have looked at another moment."""
+    from afno_repro.training import engine
+
+    left = set(engine.agreed([run.digest for run in prepared.runnable]))
+    prepared.follows = engine.rank() > 0
+    if prepared.follows:
+        every = {run.digest: run for plan in prepared.plans for run in plan.runs}
+        prepared.pending, prepared.absent = [run for run in every.values() if run.digest in left], {}
+
+
+def reproduce(places: Places, prepared: Prepared, scale: str, choice: Choice, machine: Machine, show: Show) -> tuple[list[Table], int]:
+    """Do what is left to do, put the records where tables are built from, write the tables.
+
+    Returns the tables of the specs asked for and the exit code. Raises LockedError, StorageError and Interrupted after
+    everything that was finished has been written.
+    """
+    if prepared.follows:
+        _execute(prepared, machine, show)
+        return [], 0
+    folder = places.results(scale, bool(choice.changes))
+    check_writable(folder)
+    check_writable(machine.runs_root)
+    for reason in dict.fromkeys(prepared.absent.values()):
+        rows = sorted({run.row for run in prepared.pending if prepared.absent.get(run.digest) == reason})
+        show.note(f"left out: {', '.join(rows)}\n{reason}")
+    if prepared.pending and not prepared.runnable:
+        raise DataError("nothing can run without these data")
+    failures: list[Any] = []
+    try:
+        failures = _execute(prepared, machine, show)
+    finally:
+        tables = rebuild(places, scale, choice, [plan.spec for plan in prepared.plans], partial(_publish, prepared.plans, machine, folder))
+    for kind in (StorageError, LockedError):
+        messages = [f.message for f in failures if f.exit_code == kind.exit_code]
+        if messages:
+            raise kind("\n".join(dict.fromkeys(messages)))
+    asked = [table for table in tables if table.spec.name in {plan.spec.name for plan in prepared.plans}]
+    whole = not failures and all(_complete(table, plan, choice) for table, plan in zip(asked, prepared.plans, strict=True))
+    return asked, 0 if whole else 4
+
+
+def _execute(prepared: Prepared, machine: Machine, show: Show) -> list[Any]:
+    if not prepared.runnable:
+        return []
+    from afno_repro.runs.schedule import execute
+
+    show.plan(_places(prepared))
+    return execute(prepared.runnable, machine, show)
+
+
+def _places(prepared: Prepared) -> list[Place]:
+    """Every asked run among the rows and stages of its tables, with those that are done or left out."""
+    waiting, found = {run.digest for run in prepared.runnable}, []
+    for plan in prepared.plans:
+        table = f"{plan.spec.name} " if len(prepared.plans) > 1 else ""
+        for (row, stage, _), run in plan.needs.items():
+            state = "waiting" if run.digest in waiting else "left_out" if run.digest in prepared.absent else "done"
+            found.append(Place(run.digest, table + row, stage, state))
+    return found
+
+
+def _publish(plans: Sequence[Plan], machine: Machine, folder: Path) -> None:
+    """Copy finished records to the folder that tables are built from."""
+    store = Store(machine.runs_root)
+    for plan in plans:
+        for (row, stage, seed), run in plan.needs.items():
+            record = store.record(run.digest)
+            if record is not None:
+                publish(records_folder(folder, plan.spec.name), row, stage, seed, record, store.directory(run))
+                store.tidy(store.directory(run))
+
+
+def _complete(table: Table, plan: Plan, choice: Choice) -> bool:
+    """Whether every asked cell has what the paper's has: a number, or no number where the paper prints none."""
+    rows = {row for row, _, _ in plan.needs} if choice.kinds else set(choice.rows or [row.key for row in table.spec.rows])
+    stages = {stage for _, stage, _ in plan.needs} if choice.kinds else set(table.spec.stages)
+    for row in table.spec.rows:
+        for column in table.columns:
+            cell = table.cell(row, column)
+            if row.key not in rows or column.source.split("/")[0] not in stages or cell.state in ("measured", "quoted", "not_applicable"):
+                continue
+            if cell.state == "out_of_memory" and column.key in row.paper and row.paper[column.key] is None:
+                continue
+            return False
+    return True

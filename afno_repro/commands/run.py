@@ -1,0 +1,117 @@
+"""`afno run`, and the commands that do stages of some kinds: pretrain, finetune, ablate. They answer with tables, or with the plan alone."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from afno_repro.commands import arguments as given
+from afno_repro.commands.answer import Answer, tell
+from afno_repro.commands.arguments import HERE
+
+if TYPE_CHECKING:
+    from afno_repro.config import Machine
+    from afno_repro.spec.places import Places
+    from afno_repro.spec.plan import Choice
+    from afno_repro.tables.table import Table
+
+
+def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Callable[..., None]:
+    """The command that does a spec's stages of some kinds, or all; `default` is the spec where none is named."""
+
+    def command(
+        spec: given.Spec = default,
+        scale: given.Scale = "tiny",
+        row: given.Rows = None,
+        seed: given.Seeds = None,
+        device: given.Device = "auto",
+        devices: given.Devices = 1,
+        nodes: given.Nodes = 1,
+        jobs: given.Jobs = None,
+        workers: given.Workers = 0,
+        micro_batch: given.MicroBatch = None,
+        checkpoint_activations: given.Recompute = False,
+        compile: given.Compile = False,
+        dry_run: given.DryRun = False,
+        root: given.Root = HERE,
+        data: given.Data = None,
+        runs: given.Runs = None,
+        set: given.Set = None,
+        json: given.Json = False,
+        quiet: given.Quiet = False,
+    ) -> None:
+        from afno_repro.runs.machine import Asked, find_machine
+        from afno_repro.spec.plan import Choice
+
+        choice = Choice(rows=given.chosen(row), seeds=given.chosen(seed), kinds=kinds, changes=tuple(set or ()))
+        asked = Asked(device, devices, nodes, jobs, workers, micro_batch, checkpoint_activations, compile)
+        machine = find_machine(asked, data or root / "data", runs or root / "runs")
+        if not dry_run:
+            _together(machine, nodes)
+        work(given.places(root, runs), spec, scale, choice, machine, dry_run, json, quiet)
+
+    command.__doc__ = help
+    return command
+
+
+run = _stages(None, "Reproduce one table or figure: run what is missing, then write its results.")
+pretrain = _stages(("pretrain", "baseline"), "Do the pretraining of a spec's rows, with the fillings it is compared to.")
+finetune = _stages(("finetune",), "Do the finetuning of a spec's rows, and the pretraining that it starts from.")
+ablate = _stages(None, "Reproduce the ablations, Table 6 and Figure 4, or one of them.", default="ablation")
+
+
+def _together(machine: "Machine", nodes: int) -> None:
+    """Join the other processes, or start one for each device and end with their exit code."""
+    from afno_repro.runs.launch import launch, take_place
+
+    if not take_place(machine, nodes, os.environ) and machine.devices > 1:
+        raise typer.Exit(launch(sys.argv[1:], machine.devices, os.environ))
+
+
+def work(places: "Places", spec: str, scale: str, choice: "Choice", machine: "Machine", dry_run: bool, json: bool, quiet: bool) -> NoReturn:
+    """Do what is left of the asked specs and answer with their tables, or with the plan alone."""
+    from afno_repro.commands.reproduce import prepare, reproduce
+    from afno_repro.commands.terminal import show_for
+
+    prepared = prepare(places, spec, scale, choice, machine, check_all=dry_run)
+    if dry_run:
+        from afno_repro.commands.dry_run import planned
+
+        tell(planned(places, prepared, scale, machine), json)
+        raise typer.Exit(0)
+    if machine.devices == 1:  # of several processes, one that writes its tables first might wait for the others
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    with show_for(quiet or prepared.follows) as show:
+        tables, code = reproduce(places, prepared, scale, choice, machine, show)
+    if not prepared.follows:
+        tell(shown(places, tables, scale, choice), json)
+    raise typer.Exit(code)
+
+
+def shown(places: "Places", built: "list[Table]", scale: str, choice: "Choice") -> Answer:
+    """The tables of a run, and where their files are."""
+    from afno_repro.commands.terminal import print_grid, say
+    from afno_repro.tables.results import grid
+
+    folder = places.results(scale, bool(choice.changes))
+    value = []
+    for table in built:
+        cells = [
+            {"row": row, "column": column, "value": cell.value, "spread": cell.spread, "paper": cell.paper, "verdict": cell.verdict, "state": cell.state}
+            for (row, column), cell in table.cells.items()
+        ]
+        files = [str(folder / f"{table.spec.name}.{end}") for end in ("md", "csv")]
+        value.append({"table": table.spec.name, "scale": table.scale, "cells": cells, "files": files})
+
+    def show() -> None:
+        for table in built:
+            titles = len(table.spec.structure.row_title)
+            header, lines = grid(table, [column for column in table.columns if column.printed], brief=True)
+            print_grid(f"{table.spec.structure.title} ({table.scale} scale)", header, lines, whole=titles if titles <= 2 else 0)
+            say("paper: = stated, ~ assumed, ! differs")
+            say(f"{folder / table.spec.name}.md, .csv; all cells in {folder / 'cells.csv'}, claims in {folder / 'claims.csv'}")
+
+    return Answer(value, show)

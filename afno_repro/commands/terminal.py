@@ -1,0 +1,95 @@
+"""What a user sees while runs go on: a live table on a terminal, plain lines elsewhere, nothing when asked to be quiet.
+
+Everything goes to standard error, so that standard output stays the command's answer.
+"""
+
+import sys
+import time
+from collections.abc import Mapping
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from afno_repro.escape import plain, visible
+from afno_repro.runs.show import Show, Step, ending, title
+from afno_repro.spec.plan import Run
+
+PLAIN_EVERY_S = 10.0
+
+
+class Plain(Show):
+    """One line when a run starts and ends, and every ten seconds between."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, float] = {}
+
+    def note(self, text: str) -> None:
+        print(visible(text), file=sys.stderr, flush=True)
+
+    def started(self, run: Run) -> None:
+        self.told[run.digest] = time.monotonic()
+        self.note(f"{title(run)}: started")
+
+    def progressed(self, run: Run, step: Step) -> None:
+        if step.note:
+            self.note(f"{title(run)}: {step.note}")
+        now = time.monotonic()
+        if now - self.told.get(run.digest, 0.0) >= PLAIN_EVERY_S:
+            self.told[run.digest] = now
+            values = "  ".join(f"{key} {value:.4g}" for key, value in step.metrics.items())
+            self.note(f"{title(run)}: step {step.step}/{step.total}  {step.images_per_s:.0f} images/s  {values}")
+
+    def finished(self, run: Run, outcome: str, reason: str, seconds: float, metrics: Mapping[str, float]) -> None:
+        self.note(ending(run, outcome, reason, seconds, metrics))
+
+
+def show_for(quiet: bool) -> Show:
+    """The form that fits where standard error goes."""
+    if quiet:
+        return Show()
+    console = Console(stderr=True)
+    if not sys.stderr.isatty() or console.is_dumb_terminal:
+        return Plain()
+    from afno_repro.commands.live import LiveTable
+
+    return LiveTable(console)
+
+
+def say(*lines: object) -> None:
+    """Lines on standard output, whatever files their words came from."""
+    for line in lines:
+        print(visible(str(line)))
+
+
+def print_grid(title: str, header: list[str], lines: list[list[str]], whole: int = 0) -> None:
+    """A table of text on standard output; cells wrap instead of being cut, between words as long as there is room for these.
+
+    Those of the first `whole` columns wrap last.
+    """
+    console = Console(highlight=False)
+    header, lines = [plain(name) for name in header], [[plain(part) for part in line] for line in lines]
+    drawn = RichTable(title=Text(plain(title), "table.title"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, (name, width) in enumerate(zip(header, column_widths([header, *lines], whole, console.width), strict=True)):
+        drawn.add_column(escape(name), overflow="fold", width=width, no_wrap=width is None and i < whole)
+    for line in lines:
+        drawn.add_row(*(escape(part) for part in line))
+    console.print(drawn)
+
+
+def column_widths(lines: list[list[str]], whole: int, room: int) -> list[int | None]:
+    """Widths in which words stay whole, the room left over given to the columns that lack least; None where there is not enough."""
+    columns = list(zip(*lines, strict=True))
+    full = [max(map(len, column)) for column in columns]
+    words = [max((len(word) for part in column for word in part.split()), default=0) for column in columns]
+    room -= 2 * len(columns)
+    for least in (full[:whole] + words[whole:], words):
+        if sum(least) <= room:
+            widths = list(least)
+            while sum(widths) < min(room, sum(full)):
+                closest = min((i for i in range(len(widths)) if widths[i] < full[i]), key=lambda i: full[i] - widths[i])
+                widths[closest] += 1
+            return list(widths)
+    return [None] * len(columns)

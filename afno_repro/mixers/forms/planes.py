@@ -1,0 +1,75 @@
+"""The AFNO layer by FFTs for wide blocks: real and imaginary parts lie apart, and three real products make a complex one.
+
+    (A + iB)(r + is) = (k - (A + B) s) + i (k + (B - A) r),   k = A (r + s)                 (Gauss; Knuth, TAOCP 2, 4.6.4)
+
+A quarter of the multiplications goes, for a few sums: it pays where products take most of the time. What is kept for the
+backward pass, and how gradients are conjugated in it, is as in transforms.py.
+Shapes: B batch, H W token grid, R M kept modes along H and W, N = R M, C channels, K blocks, D = C // K; spectra 2 B K D N.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from afno_repro.mixers.forms.transforms import Gradients, before_relu, conjugated
+from afno_repro.mixers.spectral import Modes, Shrinkage, channels_first, channels_last, irfft2, rfft2
+
+
+class PlanarAFNO(torch.autograd.Function):
+    """x (B H W C), the parameters of AFNO, its shrinkage and modes -> mixed tokens (B H W C), nothing added."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, shrink: Shrinkage, modes: Modes, is_needed: bool) -> Tensor:
+        grid = (x.shape[1], x.shape[2])
+        z = split(rfft2(channels_first(x), modes), w1.shape[0])
+        hidden = product(w1.transpose(1, 2), z).add_(per_channel(b1)).relu_()
+        s = product(w2.transpose(1, 2), hidden).add_(per_channel(b2))
+        s = shrink(s.permute(1, 2, 3, 4, 0))  # B K D N 2
+        if is_needed:
+            ctx.save_for_backward(z, hidden, s == 0, w1, w2)
+            ctx.modes, ctx.grid = modes, grid
+        return channels_last(irfft2(joined(s, modes), modes, grid))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Gradients:
+        z, hidden, dead, w1, w2 = ctx.saved_tensors
+        of_output = split(conjugated(rfft2(channels_first(gradient), ctx.modes), ctx.grid, 1), w1.shape[0])
+        of_output.masked_fill_(dead.permute(4, 0, 1, 2, 3), 0)
+        of_hidden = before_relu(product(w2, of_output), hidden)
+        of_z = joined(product(w1, of_hidden).permute(1, 2, 3, 4, 0), ctx.modes)
+        of_x = irfft2(conjugated(of_z, ctx.grid, -1), ctx.modes, ctx.grid)
+        return channels_last(of_x), *of_layer(z, of_hidden), *of_layer(hidden, of_output), None, None, None
+
+
+def split(z: Tensor, blocks: int) -> Tensor:
+    """Both parts of a spectrum, one after the other: B C R M, complex -> 2 B K D N."""
+    return torch.view_as_real(z.flatten(2).unflatten(1, (blocks, -1))).permute(4, 0, 1, 2, 3).contiguous()
+
+
+def joined(parts: Tensor, modes: Modes) -> Tensor:
+    """The inverse of split, of parts B K D N 2."""
+    return torch.view_as_complex(parts.contiguous()).flatten(1, 2).unflatten(2, (-1, modes.columns))
+
+
+def per_channel(bias: Tensor) -> Tensor:
+    """K D 1 2 -> 2 1 K D 1."""
+    return bias.permute(3, 0, 1, 2).unsqueeze(1)
+
+
+def product(weight: Tensor, z: Tensor) -> Tensor:
+    """One complex matrix per block: weight K D' D 2, z 2 B K D N -> 2 B K D' N."""
+    real, imaginary = weight.unbind(-1)
+    common = real @ (z[0] + z[1])
+    return torch.stack([common - (real + imaginary) @ z[1], common + (imaginary - real) @ z[0]])
+
+
+def of_layer(z: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of a block layer's weight (K D D 2) and bias (K D 1 2) from its input and its output's conjugate gradient (2 B K D N)."""
+    real, imaginary = gradient
+    common = (z[0] + z[1]) @ real.mT
+    weight = torch.stack([common - z[1] @ (real + imaginary).mT, -common - z[0] @ (imaginary - real).mT], -1).sum(0)
+    bias = gradient.sum((1, 4))  # 2 K D
+    return weight, torch.stack([bias[0], -bias[1]], -1).unsqueeze(2)

@@ -1,0 +1,29 @@
+"""Which form of AFNO runs: this rule alone decides, and no option. All compute the same.
+
+On a GPU it is FFTs with native complex products, until the kernel of kernel.py was measured on one.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from afno_repro.mixers.spectral import Modes
+
+PRODUCTS_RATE = 8  # operations of matrix products in the time of one of an FFT's, on a CPU
+WIDE = 384  # channels of a block from which three real products beat a complex one, on a CPU
+
+
+def prefers_products(x: Tensor, modes: Modes) -> bool:
+    """Whether tokens x (B H W C) take the form of products.py: under a compiler always, on a CPU where it is faster."""
+    if torch.compiler.is_compiling():
+        return True
+    height, width = x.shape[1], x.shape[2]
+    rows, columns = modes.low + modes.high, modes.columns
+    products = 4 * columns + 8 * rows * columns / width  # a channel and token
+    return x.device.type == "cpu" and products <= PRODUCTS_RATE * 2.5 * math.log2(height * width)
+
+
+def prefers_planes(x: Tensor, width: int) -> bool:
+    """Whether FFTs are followed by the products of planes.py: on a CPU, for blocks of many channels."""
+    return x.device.type == "cpu" and width >= WIDE

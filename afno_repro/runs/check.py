@@ -1,0 +1,114 @@
+"""Everything about a run that can be wrong is found here, in seconds, before any work: models are built on `meta`."""
+
+from typing import Any
+
+import torch
+
+from afno_repro.config import ModelConfig, Part, RunConfig
+from afno_repro.data import DATASETS
+from afno_repro.data import GIVEN as DATA_GIVEN
+from afno_repro.data.transforms import AUGMENTS
+from afno_repro.errors import ConfigError, Problem
+from afno_repro.fills import FILLS
+from afno_repro.models import build_model, check_model
+from afno_repro.options import option_problems, suggest
+from afno_repro.profiling.flops import CountingRule
+from afno_repro.profiling.measure import Latency
+from afno_repro.spec.plan import Plan, Run, located, stage_scale, stage_tree
+from afno_repro.tasks import TASKS
+from afno_repro.visualize.visuals import VISUALS
+
+MAX_SIZE, MAX_LAYERS = 2**16, 1000  # of a model: any whole number, and layers of a stage
+PROFILES: dict[str, Any] = {"count": CountingRule, "latency": Latency}
+
+
+def check_runs(plan: Plan, runs: list[Run]) -> list[Problem]:
+    """The mistakes in some runs' configs, with their places in the spec; equal parts are looked at once."""
+    problems: dict[tuple[str, str], Problem] = {}
+    checked: set[Any] = set()
+    for run in runs:
+        key = repr((run.config.kind, run.config.task, run.config.model, run.config.data, run.config.train))
+        if key in checked:
+            continue
+        checked.add(key)
+        tree = stage_tree(plan.spec, stage_scale(plan.spec, plan.scale, run.stage), run.row, run.stage, [])
+        error = ConfigError(*config_problems(run.config))
+        for problem in (located(error, tree, run.row, run.stage) if tree else error).problems:
+            problems.setdefault((problem.place, problem.message), problem)
+    return list(problems.values())
+
+
+def config_problems(config: RunConfig) -> list[Problem]:
+    """Names, options and sizes of one run that cannot be used, keyed from the stage."""
+    problems: list[Problem] = []
+    if config.model is not None:
+        problems += _size_problems(config.model, config.data.image_size) or _model_problems(config.model, config.data.image_size)
+    if config.kind == "profile":
+        return problems + _part_problems(config.task, PROFILES, (), "task", construct=True)
+    shows = config.kind == "visualize"
+    options = {key: value for key, value in config.task.options.items() if key != ("images" if shows else "fill")}
+    task = Part(config.task.name, options)
+    problems += _part_problems(task, VISUALS if shows else TASKS, ("image_size",), "task", construct=True, image_size=config.data.image_size)
+    images = config.task.options.get("images")
+    if shows and (not isinstance(images, int) or images < 1):
+        problems.append(Problem(f"must be a number of images of at least 1, is {images!r}", ("task", "images")))
+    fill = config.task.options.get("fill")
+    if config.kind == "baseline" and (not isinstance(fill, str) or fill not in FILLS):
+        problems.append(Problem(f"there is no fill {fill!r}", ("task", "fill"), suggest(str(fill), FILLS, "fills")))
+    assert config.data.name is not None
+    problems += _part_problems(Part(config.data.name, config.data.options), DATASETS, DATA_GIVEN, "data")
+    classes, head = options.get("num_classes"), config.model.head.options if config.model else {}
+    if classes is not None and head.get("num_classes") != classes:
+        problems.append(Problem(f"must be the {classes} classes of the task, is {head.get('num_classes')!r}", ("model", "head", "num_classes")))
+    if config.train is not None:
+        augment = {key: value for key, value in config.train.augment.items() if key != "name"}
+        part = Part(config.train.augment["name"], augment)
+        problems += ConfigError(*_part_problems(part, AUGMENTS, ("example", "size", "rng"), "augment")).within("train").problems
+    return _unshowable(config, task) if shows and not problems else problems
+
+
+def _unshowable(config: RunConfig, task: Part) -> list[Problem]:
+    """Why a network cannot be shown, before anything trains it."""
+    assert config.model is not None
+    with torch.device("meta"):
+        model = build_model(config.model, config.data.image_size)
+    try:
+        VISUALS[task.name](config.data.image_size, **task.options).check(model)
+    except ConfigError as error:
+        return list(error.within("task").problems)
+    return []
+
+
+def _model_problems(model: ModelConfig, image_size: int) -> list[Problem]:
+    try:
+        check_model(model, image_size)
+    except ConfigError as error:
+        return list(error.within("model").problems)
+    except RuntimeError as error:  # PyTorch refuses a tensor of more bytes than it can count
+        return [Problem(f"no memory holds this model ({str(error).splitlines()[0]})", ("model",))]
+    return []
+
+
+def _size_problems(model: ModelConfig, image_size: int) -> list[Problem]:
+    """Sizes beyond any network's, with which looking at the model would not end."""
+    parts = {"backbone": model.backbone, "mixer": model.mixer, "head": model.head}
+    sizes: dict[tuple[str, ...], Any] = {("model", kind, key): value for kind, part in parts.items() if part for key, value in part.options.items()}
+    problems = []
+    for key, value in {**sizes, ("data", "image_size"): image_size}.items():
+        largest = MAX_LAYERS if key[-1] in ("depth", "depths") else MAX_SIZE
+        if any(isinstance(one, int) and one > largest for one in (value if isinstance(value, list) else [value])):
+            problems.append(Problem(f"must be at most {largest}, is {value!r}", key))
+    return problems
+
+
+def _part_problems(part: Part, table: Any, given: tuple[str, ...], key: str, construct: bool = False, **arguments: Any) -> list[Problem]:
+    """A part's name and options held to a table of constructors; `construct` also calls the constructor, which checks ranges."""
+    if part.name not in table:
+        return [Problem(f"there is no {key} {part.name!r}", (key, "name"), suggest(part.name, table, "names"))]
+    problems = option_problems(part.name, part.options, table[part.name], given)
+    if not problems and construct:
+        try:
+            table[part.name](**arguments, **part.options)
+        except ConfigError as error:
+            problems = list(error.problems)
+    return list(ConfigError(*problems).within(key).problems)

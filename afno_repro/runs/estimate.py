@@ -1,0 +1,260 @@
+"""What runs will take, before any of them: steps, time, memory of a device and disk, also where the data are absent.
+
+    time    what a record of the very same run says, else counted operations over the speed of a matrix product here
+    memory  weights, gradients and Adam's two moments (16 bytes a parameter), and what the forward pass keeps for the backward one
+    disk    two checkpoints of weights and moments (12 bytes a parameter each), and the final weights
+
+Nothing is trained or loaded for it: operations and kept tensors are counted on the `meta` device, in float32, with AFNO by FFTs as on a
+GPU; its matrix products, which a CPU prefers on small grids, keep up to twice as much of them.
+"""
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
+
+from afno_repro.backbones.layers import Block
+from afno_repro.config import DataConfig, Machine, ModelConfig, RunConfig
+from afno_repro.data import load_data
+from afno_repro.errors import AfnoError
+from afno_repro.fills import FILLS
+from afno_repro.models import build_model
+from afno_repro.profiling.flops import CountingRule, count
+from afno_repro.runs.machine import on
+from afno_repro.runs.record import Record
+from afno_repro.spec.plan import Run
+from afno_repro.tasks.inpainting import Inpainting
+from afno_repro.tasks.segmentation import Segmentation
+from afno_repro.training.checkpoint import KEPT
+
+FORWARD_AND_BACKWARD = 3  # a training step's work in forward passes; one more where activations are computed again
+FULL = CountingRule(attention_products=2, conv_bias=True, inner_norm=0, upsampling=0, mixer_fft=0.0)  # gflops_full is the same by every rule
+# Training and validation images as published. Of DatasetGAN (Zhang et al. 2021) the paper states those of training; its tests are approximate.
+PUBLISHED = {
+    "imagenet": (1_281_167, 50_000),
+    "cityscapes": (2975, 500),
+    "camvid/val": (367, 101),
+    "camvid/test": (367, 233),
+    "datasetgan/face": (16, 20),
+    "datasetgan/car": (16, 20),
+    "datasetgan/cat": (30, 20),
+}
+FRAMES = {"cityscapes": (1024, 2048), "camvid": (360, 480)}  # height and width of images that are evaluated whole, in windows
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take; None is unknown, or nothing. Memory is that of one device."""
+
+    steps: int | None = None
+    device_s: float | None = None  # if one device did it
+    wall_s: float | None = None  # from start to end, as if sharing among devices were free
+    memory_bytes: float | None = None
+    disk_bytes: float | None = None
+    basis: str = ""  # of the time
+    published_sizes: str = ""  # what stands in for absent data
+
+    @property
+    def costs(self) -> dict[str, int | float | str | None]:
+        """For an answer of the command line."""
+        hours = None if self.device_s is None else self.device_s / 3600
+        memory, disk = (None if size is None else size / 2**30 for size in (self.memory_bytes, self.disk_bytes))
+        numbers = {"steps": self.steps, "estimate_s": self.wall_s, "device_hours": hours, "memory_gib": memory, "disk_gib": disk}
+        return {**numbers, "basis": self.basis, "published_sizes": self.published_sizes}
+
+
+@dataclass(frozen=True)
+class Network:
+    """What one image costs: operations of a forward pass, and bytes that it keeps, in all or where blocks are computed again."""
+
+    params: int
+    flops: float
+    largest_bytes: int
+    kept_bytes: int
+    kept_less_bytes: int
+
+
+def estimates(runs: Iterable[Run], before: Iterable[Record], machine: Machine) -> dict[str, Estimate]:
+    """By digest. A record counts for its own digest alone: another scale, size or length is another run."""
+    taken = {record.digest: record for record in before}
+    networks: dict[str, Network] = {}
+    sizes: dict[str, tuple[tuple[int, int] | None, str]] = {}
+    found: dict[str, Estimate] = {}
+    for run in runs:
+        config, fed, model = run.config, repr(run.config.data), repr((run.config.model, run.config.data.image_size))
+        if config.data.name is not None and fed not in sizes:
+            sizes[fed] = image_counts(config.data, machine)
+        if config.model is not None and config.task.name != "count" and model not in networks:
+            networks[model] = network(config.model, config.data.image_size)
+        images, published = sizes.get(fed, (None, ""))
+        estimate = replace(_estimate(config, images, networks.get(model), on(machine, run)), published_sizes=published)
+        if (record := taken.get(run.digest)) is not None:
+            seconds = record.provenance["seconds"] * record.provenance.get("devices", 1)
+            estimate = replace(estimate, device_s=seconds, basis=f"as before on {record.provenance['device']}")
+        shared = machine.devices if config.train is not None else 1
+        found[run.digest] = replace(estimate, wall_s=None if estimate.device_s is None else estimate.device_s / shared)
+    return found
+
+
+def total(parts: list[Estimate], machine: Machine) -> Estimate:
+    """The sums of what is known, the largest memory, and the time of runs side by side."""
+
+    def known(key: str) -> list[float]:
+        return [number for part in parts if (number := getattr(part, key)) is not None]
+
+    wall_s = sum(known("wall_s")) / machine.jobs
+    return Estimate(sum(part.steps or 0 for part in parts), sum(known("device_s")), wall_s, max(known("memory_bytes"), default=None), sum(known("disk_bytes")))
+
+
+def _estimate(config: RunConfig, images: tuple[int, int] | None, net: Network | None, machine: Machine) -> Estimate:
+    """All but the end-to-end time, from counts alone."""
+    if config.kind == "baseline":
+        seconds = None if images is None else images[1] * fill_seconds(config)
+        return Estimate(device_s=seconds, basis="of a filling: that of one image on this machine, times images")
+    if net is None:  # a count
+        return Estimate(device_s=0.0)
+    precision = config.train.precision if config.train else "float32"
+    speed = product_flops_per_s(machine.device, machine.threads, precision)
+    threads = f", {machine.threads} threads" if machine.threads > 1 else ""
+    basis = f"at the speed of this machine's matrix products, {speed / 1e9:.0f} GFLOP/s ({precision}{threads})"
+    if config.kind == "visualize":
+        return Estimate(device_s=config.task.options["images"] * net.flops / speed, memory_bytes=4 * net.params + net.largest_bytes, basis=basis)
+    if config.train is None:
+        passes, batch = sum(config.task.options[key] for key in ("warmup", "repeats")), config.task.options["batch_size"]
+        return Estimate(device_s=passes * batch * net.flops / speed, memory_bytes=4 * net.params + batch * net.largest_bytes, basis=basis)
+    estimate = Estimate(memory_bytes=memory_bytes(net, config.train.batch_size, machine), disk_bytes=disk_bytes(net.params))
+    if images is None:
+        return replace(estimate, basis="unknown where the data are absent and no size is published")
+    steps = config.train.epochs * (images[0] // config.train.batch_size)
+    again = machine.activation_checkpointing and net.kept_less_bytes < net.kept_bytes
+    trained = (FORWARD_AND_BACKWARD + again) * steps * config.train.batch_size
+    evaluated = -(-config.train.epochs // config.train.eval_every) * images[1] * windows(config)
+    return replace(estimate, steps=steps, device_s=net.flops * (trained + evaluated) / speed, basis=basis)
+
+
+def image_counts(data: DataConfig, machine: Machine) -> tuple[tuple[int, int] | None, str]:
+    """Training and validation images: those that are there, else the published ones and a word about them, else None."""
+    try:
+        train, validation = load_data(data, machine.data_root)
+        return (len(train), len(validation)), ""
+    except AfnoError:
+        part = data.options.get("part", data.options.get("validation"))
+        name = f"{data.name}/{part}" if part else str(data.name)
+        if name not in PUBLISHED:
+            return None, ""
+    whole, validated = PUBLISHED[name]
+    trained, about = max(1, round(whole * (data.fraction or 1.0))), "about " if data.name == "datasetgan" else ""
+    return (trained, validated), f"{name}, {trained:,} images to train on and {about}{validated:,} to evaluate on"
+
+
+def windows(config: RunConfig) -> int:
+    """Forward passes that evaluating one image takes."""
+    frame = FRAMES.get(config.data.name or "")
+    if config.task.name != "segmentation" or frame is None:
+        return 1
+    task = Segmentation(config.data.image_size, **config.task.options)
+    return math.prod(len(task.starts(max(side, task.image_size))) for side in frame)
+
+
+def memory_bytes(net: Network, batch_size: int, machine: Machine) -> int:
+    """Of one device in training: four numbers a parameter, and what its largest micro-batch keeps."""
+    share = -(-batch_size // machine.devices)
+    kept = net.kept_less_bytes if machine.activation_checkpointing else net.kept_bytes
+    return 4 * 4 * net.params + min(share, machine.micro_batch or share) * kept
+
+
+def disk_bytes(params: int) -> int:
+    """Checkpoints, which go when a run is finished, and weights, which stay."""
+    return KEPT * 3 * 4 * params + 4 * params
+
+
+def network(config: ModelConfig, image_size: int) -> Network:
+    """Count a model on `meta`, for one image."""
+    with torch.device("meta"):
+        model = build_model(config, image_size)
+    counted = count(model, image_size, FULL)
+    kept = _Kept(model)
+    with torch.autograd.graph.saved_tensors_hooks(kept.keep, lambda tensor: tensor), kept:
+        model.train()(torch.empty(1, 3, image_size, image_size, device="meta"))
+    return Network(counted.params, 1e9 * counted.gflops_full, counted.largest_bytes, kept.total, kept.outside + max(kept.inside, default=0))
+
+
+class _Kept(TorchFunctionMode):
+    """Adds up what autograd keeps of a forward pass, less weights; each memory once. Attention is fused and keeps no scores.
+
+    `inside` are the bytes of each mixer block, `outside` those of the rest and the blocks' inputs.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.seen: dict[int, Any] = {p.untyped_storage()._cdata: p for p in (*model.parameters(), *model.buffers())}
+        self.outside, self.inside, self.in_block = 0, list[int](), False
+        for module in model.modules():
+            if isinstance(module, Block):
+                module.register_forward_pre_hook(self.enter)
+                module.register_forward_hook(self.leave)
+
+    @property
+    def total(self) -> int:
+        return self.outside + sum(self.inside)
+
+    def enter(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.keep(inputs[0])
+        self.inside.append(0)
+        self.in_block = True
+
+    def leave(self, *_: Any) -> None:
+        self.in_block = False
+
+    def keep(self, tensor: Tensor) -> Tensor:
+        memory = tensor.untyped_storage()
+        if memory._cdata not in self.seen:
+            self.seen[memory._cdata] = memory  # held, so that no other takes its place
+            if self.in_block:
+                self.inside[-1] += memory.nbytes()
+            else:
+                self.outside += memory.nbytes()
+        return tensor
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is not scaled_dot_product_attention:
+            return function(*args, **(kwargs or {}))
+        with torch.no_grad():
+            result = function(*args, **(kwargs or {}))
+        for tensor in (*args[:3], result):
+            self.keep(tensor)
+        return result.requires_grad_()
+
+
+def fill_seconds(config: RunConfig) -> float:
+    """Filling and scoring one image, as a baseline does."""
+    options = {key: value for key, value in config.task.options.items() if key != "fill"}
+    task, side = Inpainting(config.data.image_size, **options), config.data.image_size
+    rng = np.random.default_rng(0)
+    image, mask = task.prepare((torch.from_numpy(rng.integers(0, 256, (3, side, side), dtype=np.uint8)), None), rng)
+    metrics, start = task.metrics(), time.perf_counter()
+    filled = FILLS[config.task.options["fill"]](image.double().numpy(), mask.numpy())
+    metrics.add(torch.from_numpy(filled)[None].float(), (image[None], mask[None]))
+    return time.perf_counter() - start
+
+
+@cache
+def product_flops_per_s(device: str, threads: int, precision: str) -> float:
+    """The best of a few large matrix products with the threads of one run; a network is slower."""
+    torch.set_num_threads(threads)
+    side, best = 1024 if device == "cpu" else 8192, float("inf")
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
+    for _ in range(5):
+        start = time.perf_counter()
+        (a @ b)[0, 0].item()
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best

@@ -1,0 +1,85 @@
+"""One run, from its lock to its record."""
+
+import time
+import traceback
+from pathlib import Path
+
+import torch
+
+from afno_repro.config import Machine
+from afno_repro.errors import AfnoError, Diverged, Interrupted, LockedError
+from afno_repro.runs.executors import EXECUTORS, Outcome, Report
+from afno_repro.runs.provenance import device_name, provenance
+from afno_repro.runs.record import Record
+from afno_repro.runs.store import Store, weights_checksum
+from afno_repro.spec.plan import Run
+from afno_repro.spec.resolve import TRAINED
+from afno_repro.training import engine
+
+
+def run_one(run: Run, machine: Machine, report: Report) -> Record | None:
+    """Do one run, or return its record when it is finished; its outcome may be `diverged` or `out_of_memory`.
+
+    Where several processes train together, the first keeps the run's directory and the others only help it to train: they return
+    None. Raises LockedError when another process holds it, Interrupted after a checkpoint, and whatever the user can mend;
+    any other error is written to error.txt and raised again.
+    """
+    together = run.config.kind in TRAINED
+    if engine.rank() > 0:
+        directory = engine.agreed(None) if together else None
+        if directory is not None:
+            _outcome(run, machine, Path(directory), report)
+        return None
+    store, leading = Store(machine.runs_root), False
+    try:
+        with store.lock(run) as directory:
+            record = store.finished(run, machine)
+            if record is not None:
+                return record
+            store.begin(run, directory)
+            if together:
+                leading = bool(engine.agreed(str(directory)))
+            return _lead(run, machine, report, store, directory)
+    finally:
+        if together and not leading:
+            engine.agreed(None)
+
+
+def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: Path) -> Record:
+    """Do a run whose lock is held, up to its record."""
+    started = time.monotonic()
+    try:
+        outcome, result = _outcome(run, machine, directory, report)
+    except (Interrupted, LockedError):
+        raise
+    except AfnoError as error:
+        store.fail(directory, f"{error}\n")
+        raise
+    except Exception:
+        store.fail(directory, traceback.format_exc())
+        raise
+    made_with = provenance(device_name(machine.device), machine, time.monotonic() - started, result.data) | {
+        "weights": weights_checksum(directory),
+        "skipped": len(run.config.data.options.get("skip", [])),
+    }
+    record = Record(run.id, run.digest, run.config, outcome, result.metrics, result.repeats, made_with)
+    store.finish(record, result.arrays, directory)
+    return record
+
+
+def _outcome(run: Run, machine: Machine, directory: Path, report: Report) -> tuple[str, Outcome]:
+    """What a run came to; running out of memory and diverging are results."""
+    try:
+        return "ok", EXECUTORS[run.config.kind](run.config, machine, directory, report)
+    except Diverged:
+        return "diverged", Outcome({})
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        engine.meet()
+        return "out_of_memory", Outcome({"peak_memory_mib": engine.peak_memory_mib(machine.device)})
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is the device's or the host's refusal of memory."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

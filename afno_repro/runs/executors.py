@@ -1,0 +1,133 @@
+"""What a run of each kind does."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from afno_repro.config import Machine, RunConfig
+from afno_repro.data import load_data
+from afno_repro.data.samples import VALIDATION, sample_rng
+from afno_repro.errors import DataError, Diverged, StorageError
+from afno_repro.fills import FILLS
+from afno_repro.models import build_model
+from afno_repro.profiling.flops import CountingRule, count
+from afno_repro.profiling.measure import Latency, latencies_s
+from afno_repro.runs.store import WEIGHTS, Store, weights_checksum
+from afno_repro.tasks.inpainting import Inpainting
+from afno_repro.training import engine
+from afno_repro.training.evaluation import validation_loader
+from afno_repro.training.loop import Progress, Weights, train
+from afno_repro.visualize.visuals import VISUALS
+from afno_repro.weights.load import load_weights, read_state_dict
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an executor found; `data` is the fingerprint of what it was fed, `arrays` are what a picture is drawn from."""
+
+    metrics: dict[str, float]
+    repeats: dict[str, list[float]] = field(default_factory=dict)
+    data: str | None = None
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+def profile(config: RunConfig, machine: Machine, directory: Path, report: Report) -> Outcome:
+    """Count the model on `meta`, or time its forward pass on the machine."""
+    assert config.model is not None
+    if config.task.name == "count":
+        with torch.device("meta"):
+            model = build_model(config.model, config.data.image_size)
+        counted = count(model, config.data.image_size, CountingRule(**config.task.options))
+        costs = {key: getattr(counted, key) for key in ("gflops", "mixer_gflops", "gflops_full", "mixer_gflops_full", "mlp_share")}
+        return Outcome({"params_m": counted.params / 1e6, "mixer_params_m": counted.mixer_params / 1e6, **costs})
+    device = engine.start(machine.device, machine.threads)
+    engine.seed_everything(config.seed)
+    model = build_model(config.model, config.data.image_size)
+    times = latencies_s(model, config.data.image_size, Latency(**config.task.options), device)
+    return Outcome({"latency_s": statistics.median(times)}, {"latency_s": times})
+
+
+def baseline(config: RunConfig, machine: Machine, directory: Path, report: Report) -> Outcome:
+    """Score a filling that learns nothing on the validation images and masks of the rows that do."""
+    options = dict(config.task.options)
+    fill = FILLS[options.pop("fill")]
+    task = Inpainting(config.data.image_size, **options)
+    _, validation = load_data(config.data, machine.data_root)
+    metrics = task.metrics()
+    for images, masks in validation_loader(task, validation, config, batch_size=64, num_workers=machine.num_workers):
+        filled = np.stack([fill(image, mask) for image, mask in zip(images.double().numpy(), masks.numpy(), strict=True)])
+        metrics.add(torch.from_numpy(filled).float(), (images, masks))
+    return Outcome(metrics.compute(), data=validation.fingerprint)
+
+
+def training(config: RunConfig, machine: Machine, directory: Path, report: Report) -> Outcome:
+    """Train a network from scratch, or from the weights of the run that it starts from."""
+    start = None if config.init is None else trunk_weights(config.init, machine)
+    images, validation = load_data(config.data, machine.data_root)
+    metrics = train(config, (images, validation), machine, directory, report, start)
+    return Outcome(metrics, data=f"{images.fingerprint[:16]}/{validation.fingerprint[:16]}")
+
+
+def visualize(config: RunConfig, machine: Machine, directory: Path, report: Report) -> Outcome:
+    """What a picture of a finished run's network is drawn from, on the first of the validation images."""
+    assert config.model is not None
+    assert config.init is not None
+    options = dict(config.task.options)
+    visual = VISUALS[config.task.name](config.data.image_size, **{key: value for key, value in options.items() if key != "images"})
+    device = engine.start(machine.device, machine.threads)
+    engine.seed_everything(config.seed)
+    model = build_model(config.model, config.data.image_size)
+    load_weights(model, weights_of(config.init, machine))
+    images, labels, fingerprint = first_images(config, machine)
+    pictures = visual.compute(model.to(device).eval(), images, labels)
+    return Outcome(pictures.metrics, pictures.repeats, fingerprint, pictures.arrays)
+
+
+def first_images(config: RunConfig, machine: Machine) -> tuple[list[Tensor], list[Tensor | None], str]:
+    """The first validation images, as many as a visualize stage asks for, their labels, and the fingerprint of the set."""
+    _, validation = load_data(config.data, machine.data_root)
+    count = min(config.task.options["images"], len(validation))
+    examples = [validation.example(i, sample_rng(config.data.seed or 0, VALIDATION, 0, i)) for i in range(count)]
+    return [image for image, _ in examples], [label for _, label in examples], validation.fingerprint
+
+
+def trunk_weights(digest: str, machine: Machine) -> Weights:
+    """A finished run's weights without its head, which belongs to its own task."""
+    return {name: value for name, value in weights_of(digest, machine).items() if name.startswith("backbone.")}
+
+
+def weights_of(digest: str, machine: Machine) -> Weights:
+    """A finished run's weights.
+
+    Raises Diverged or MemoryError when that run ended so, DataError when it is not finished, StorageError when they are not those
+    that its record names.
+    """
+    store = Store(machine.runs_root)
+    directory, record = store.find(digest), store.record(digest)
+    if directory is None or record is None:
+        raise DataError(f"the run {digest}, from which this one starts, is not finished\n  the same command, without --row or --seed, does it first")
+    if record.outcome == "diverged":
+        raise Diverged(f"{record.run_id}, from which this run starts, diverged")
+    if record.outcome == "out_of_memory":
+        raise MemoryError(f"{record.run_id}, from which this run starts, ran out of memory")
+    if (checksum := record.provenance.get("weights")) not in (None, weights_checksum(directory)):
+        raise StorageError(f"{directory / WEIGHTS}: not the weights that were written ({checksum})\n  remove {directory} to train this run again")
+    return read_state_dict(directory / WEIGHTS)
+
+
+EXECUTORS: dict[str, Callable[[RunConfig, Machine, Path, Report], Outcome]] = {
+    "profile": profile,
+    "baseline": baseline,
+    "pretrain": training,
+    "finetune": training,
+    "visualize": visualize,
+}

@@ -1,0 +1,166 @@
+"""Many runs: several trainings side by side, each in a process of its own, and whatever times the machine alone."""
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from afno_repro.config import Machine
+from afno_repro.errors import AfnoError, Interrupted, LockedError
+from afno_repro.escape import visible
+from afno_repro.runs.execute import run_one
+from afno_repro.runs.provenance import cores
+from afno_repro.runs.record import Record
+from afno_repro.runs.show import Show, title
+from afno_repro.runs.store import is_latency
+from afno_repro.runs.workers import Worker, start_worker, wait_for
+from afno_repro.spec.plan import Run
+from afno_repro.spec.resolve import SEEDED
+from afno_repro.training import engine
+from afno_repro.training.loop import Progress
+from afno_repro.training.stop import stop_flag
+
+WAIT_FOR_HELD_S = 10.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that left no record, and why; `exit_code` is the one of the error, `trace` where a fault of the program came from."""
+
+    run: Run
+    message: str
+    exit_code: int
+    trace: str = ""
+
+
+def execute(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
+    """Do all runs and keep going after a failed one; latencies come last, alone, with all threads.
+
+    A run that another process holds is passed over and tried again at the end for ten seconds. Raises Interrupted.
+    """
+    timed = [run for run in runs if is_latency(run)]
+    trained = [run for run in runs if run.config.kind in SEEDED]
+    others = [run for run in runs if run.config.kind not in SEEDED and not is_latency(run)]
+    alone = replace(machine, threads=cores())
+    failures = [*_one_by_one(others, machine, show)]
+    failures += _side_by_side(trained, machine, show) if machine.jobs > 1 and len(trained) > 1 else _one_by_one(trained, machine, show)
+    failures += _one_by_one(timed, alone, show)
+    deadline = time.monotonic() + WAIT_FOR_HELD_S
+    while (held := [f for f in failures if f.exit_code == LockedError.exit_code]) and time.monotonic() < deadline and engine.ranks() == 1:
+        time.sleep(0.5)
+        failures = [f for f in failures if f not in held]
+        for failure in held:
+            failures += _one_by_one([failure.run], alone if is_latency(failure.run) else machine, Quiet(show))
+    return failures
+
+
+class Quiet(Show):
+    """Passes on only that a run finished: a held run is tried many times."""
+
+    def __init__(self, show: Show):
+        self.show = show
+
+    def finished(self, run: Run, outcome: str, reason: str, seconds: float, metrics: Mapping[str, float]) -> None:
+        if outcome != "held":
+            self.show.finished(run, outcome, reason, seconds, metrics)
+
+
+def _one_by_one(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
+    failures = []
+    for run in runs:
+        started = time.monotonic()
+        show.started(run)
+        failure, record = _attempt(run, machine, partial(show.progressed, run))
+        _tell(show, run, time.monotonic() - started, failure, record)
+        failures += [failure] if failure else []
+    return failures
+
+
+def _attempt(run: Run, machine: Machine, report: Callable[[Progress], None]) -> tuple[Failure | None, Record | None]:
+    """Do a run; an error becomes a Failure, except an interruption."""
+    try:
+        return None, run_one(run, machine, report)
+    except Interrupted:
+        raise
+    except AfnoError as error:
+        if engine.ranks() > 1 and not isinstance(error, LockedError):
+            raise  # the other processes wait for this one: ending is what they notice
+        return Failure(run, str(error), error.exit_code), None
+    except Exception as error:  # the other runs go on; error.txt holds the traceback
+        if engine.deserted(error):
+            raise AfnoError(f"{engine.why_deserted(error)}so {title(run)} stopped; the same command continues") from error
+        if engine.ranks() > 1:
+            raise
+        return Failure(run, f"{type(error).__name__}: {error}", 1, traceback.format_exc()), None
+
+
+def _tell(show: Show, run: Run, seconds: float, failure: Failure | None, record: Record | None) -> None:
+    if failure:
+        if failure.trace:
+            print(visible(failure.trace), file=sys.stderr)
+        show.finished(run, "held" if failure.exit_code == LockedError.exit_code else "failed", failure.message, seconds, {})
+    elif record:
+        show.finished(run, record.outcome, _too_much(record), seconds, record.metrics)
+
+
+def _too_much(record: Record) -> str:
+    """How much memory a run held that ran out of it, and what needs less: half of the images that a device had at a time."""
+    peak, recipe, made_with = record.metrics.get("peak_memory_mib"), record.config.train, record.provenance
+    if peak is None:
+        return ""
+    at_a_time = min(recipe.batch_size // made_with["devices"], made_with["micro_batch"] or recipe.batch_size) if recipe else 0
+    return f"peak {peak:.0f} MiB" + (f"; --micro-batch {at_a_time // 2} or --checkpoint-activations needs less" if at_a_time > 1 else "")
+
+
+def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
+    """Do runs in processes of their own, as many at once as the machine has jobs; a process that is done with one takes the next."""
+    waiting, workers, failures = list(runs), list[Worker](), list[Failure]()
+    with stop_flag() as stop:
+        while stop.signal is None and (waiting or any(worker.run for worker in workers)):
+            while (run := _ready(waiting, workers)) and (idle := _idle(workers, machine)):
+                waiting.remove(run)
+                idle.begin(run)
+                show.started(run)
+            for worker in wait_for(workers):
+                run, message = worker.run, worker.message()
+                if message is None:
+                    workers.remove(worker)
+                if run is None:  # it ended while it had nothing to do
+                    continue
+                if isinstance(message, Progress):
+                    show.progressed(run, message)
+                    continue
+                failure, record = message or (Failure(run, f"its process ended with exit code {worker.process.exitcode}", 1), None)
+                worker.run = None
+                _tell(show, run, time.monotonic() - worker.started, failure, record)
+                failures += [failure] if failure else []
+        for worker in workers:
+            worker.dismiss() if stop.signal is None else worker.stop()
+        for worker in workers:
+            worker.process.join()
+        if stop.signal is not None:
+            raise Interrupted(stop.signal)
+    return failures
+
+
+def _ready(waiting: list[Run], workers: list[Worker]) -> Run | None:
+    """The first waiting run that starts from none that is still to be done."""
+    unfinished = {run.digest for run in (*waiting, *(worker.run for worker in workers if worker.run))}
+    return next((run for run in waiting if run.config.init not in unfinished), None)
+
+
+def _idle(workers: list[Worker], machine: Machine) -> Worker | None:
+    """A process that waits for work, if need be a new one; None when all the machine's jobs are taken."""
+    idle = next((worker for worker in workers if worker.run is None), None)
+    if idle is None and len(workers) < machine.jobs:
+        idle = start_worker(_work, machine)
+        workers.append(idle)
+    return idle
+
+
+def _work(run: Run, machine: Machine, send: Callable[[Any], None]) -> None:
+    """What a process does with a run: say how far it is, then how it ended."""
+    send(_attempt(run, machine, send))

@@ -1,0 +1,1 @@
+"""What is asked: specs, the runs that they plan, and where everything lies."""

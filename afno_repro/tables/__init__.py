@@ -1,0 +1,1 @@
+"""What is shown: tables as views on records, the paper's claims, reports and figures."""

@@ -1,0 +1,162 @@
+"""The figures of a spec, drawn from its table and from the arrays beside its records; nothing is computed, torch is not needed."""
+
+import csv
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+from afno_repro.errors import DataError
+from afno_repro.escape import csv_lines, drawable
+from afno_repro.files import write_atomic
+from afno_repro.runs.store import committed_name, read_arrays
+from afno_repro.spec.spec import Row
+from afno_repro.tables.results import records_folder
+from afno_repro.tables.table import Table
+
+Draw = Callable[[Table, Path, Mapping[str, Any], list[Path]], bool]
+FORMATS = (".png", ".svg")
+
+
+def draw_figures(folder: Path, table: Table, redraw: bool) -> list[Path]:
+    """Every figure of the table's spec that has something to show, as PNG and SVG; returns the PNG files.
+
+    Drawn anew, or only where one of its files is missing.
+    """
+    files = []
+    for figure in table.spec.structure.figures:
+        options = figure.model_dump()
+        stem = "_".join(part for part in (table.spec.name, figure.suffix) if part)
+        paths = [folder / f"{stem}{ending}" for ending in FORMATS]
+        fresh = all(path.is_file() for path in paths) and not redraw
+        if fresh or FIGURES[options["name"]](table, records_folder(folder, table.spec.name), options, paths):
+            files.append(paths[0])
+        else:
+            for path in paths:
+                path.unlink(missing_ok=True)  # of records that are no more
+        if options["name"] == "spectra":
+            by_radius = folder / f"{stem}_by_radius.csv"
+            found = arrays(table, records_folder(folder, table.spec.name), options["stage"])
+            write_atomic(by_radius, radius_csv(found)) if found else by_radius.unlink(missing_ok=True)
+    return files
+
+
+def families(table: Table, records: Path, options: Mapping[str, Any], paths: list[Path]) -> bool:
+    """Quality against parameters, a line for each family of rows (Figure 1)."""
+    from afno_repro.visualize.curves import family_curves
+
+    columns = {column.key: column for column in table.columns}
+    lines: dict[str, list[tuple[float, float, float | None]]] = {}
+    unplaced: dict[str, float] = {}
+    for row in table.spec.rows:
+        x, y = (table.cells[row.key, options[axis]] for axis in ("x", "y"))
+        if x.value is not None and y.value is not None:
+            lines.setdefault(drawable(family(row)), []).append((x.value, y.value, y.spread))
+        elif x.value is not None and row.quoted:
+            unplaced[drawable(row.title[0])] = x.value
+    labels = [drawable(f"{columns[options[axis]].title} ({columns[options[axis]].unit})") for axis in ("x", "y")]
+    if lines:
+        family_curves(lines, unplaced, (f"{labels[0]} of the paper's network", labels[1]), paths)
+    return bool(lines)
+
+
+def family(row: Row) -> str:
+    """A trunk's family: its name less the size, and its mixer."""
+    return f"{row.title[0].split('-')[0]}, {row.title[1]}"
+
+
+def ablation(table: Table, records: Path, options: Mapping[str, Any], paths: list[Path]) -> bool:
+    """Columns against an option of the mixer (Figure 4)."""
+    from afno_repro.visualize.curves import ablation_curves
+
+    curves = {}
+    for column in table.columns:
+        if column.key in options["columns"]:
+            cells = [(float((row.model or {})["mixer"][options["option"]]), table.cell(row, column)) for row in table.spec.rows]
+            points = [(x, cell.value, cell.spread) for x, cell in cells if cell.value is not None]
+            if points:
+                curves[drawable(f"{column.title} ({column.unit})")] = points
+    if curves:
+        ablation_curves(curves, drawable(options["axis"]), options["linear_below"], options["peak"], paths)
+    return bool(curves)
+
+
+def training(table: Table, records: Path, options: Mapping[str, Any], paths: list[Path]) -> bool:
+    """The training loss of every row and seed, from the logs beside the records."""
+    from afno_repro.visualize.curves import training_curves
+
+    runs: dict[str, list[dict[str, list[float]]]] = {}
+    for row in table.spec.rows:
+        for log in sorted(records.glob(f"{row.key}.{options['stage']}.*.csv")):
+            runs.setdefault(drawable(row.title[-1]), []).append(read_log(log))
+    if runs:
+        training_curves(runs, paths)
+    return bool(runs)
+
+
+def read_log(path: Path) -> dict[str, list[float]]:
+    """Steps and losses of a run's log. Raises DataError when it is none."""
+    try:
+        with path.open() as file:
+            lines = list(csv.DictReader(file))
+        return {key: [float(line[key]) for line in lines] for key in ("step", "loss")}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise DataError(f"{path}: is no log of a training ({error})") from None
+
+
+def arrays(table: Table, records: Path, stage: str) -> dict[str, dict[str, Any]]:
+    """What the pictures of a stage are drawn from, by the row's title; rows without any are left out. Raises DataError for a broken file."""
+    found = {}
+    for row in table.spec.rows:
+        files = sorted(records.glob(committed_name(row.key, stage, 0).replace(".0.json", ".*.npz")))
+        if files:
+            try:
+                found[row.title[-1]] = read_arrays(files[0])
+            except ValueError as error:
+                raise DataError(str(error)) from None
+    return found
+
+
+def radius_csv(spectra: Mapping[str, Mapping[str, Any]]) -> str:
+    """The fraction of values set to zero by frequency radius, in cycles a token: a line for each row, layer and bin that holds a mode."""
+    lines = [["row", "layer", "radius_from", "radius_to", "zeroed"]]
+    for title, found in spectra.items():
+        limits = [f"{limit:.6g}" for limit in found["radius"]]
+        for layer in found["layers"]:
+            bins = zip(pairwise(limits), found[f"zeroed_radius_{layer}"], strict=True)
+            lines += [[title, str(layer), *ends, f"{fraction:.6g}"] for ends, fraction in bins if not isnan(fraction)]
+    return csv_lines(lines)
+
+
+def pictures(draw: str) -> Draw:
+    """A figure that shows the arrays of a stage's rows, drawn by a function of the visualize package."""
+
+    def drawn(table: Table, records: Path, options: Mapping[str, Any], paths: list[Path]) -> bool:
+        found = arrays(table, records, options["stage"])
+        if found:
+            function(draw)(found, paths)
+        return bool(found)
+
+    return drawn
+
+
+def function(draw: str) -> Callable[..., None]:
+    """A drawing function by its name; matplotlib is imported only where something is drawn."""
+    from afno_repro.visualize import drawing, panels
+
+    draws: dict[str, Callable[..., None]] = {
+        "clusters": drawing.clusters_figure,
+        "spectra": lambda rows, paths: drawing.spectra_figure(next(iter(rows.values())), paths),
+        "triptychs": panels.triptych_figure,
+        "overlays": panels.overlay_figure,
+    }
+    return lambda rows, paths: draws[draw]({drawable(title): found for title, found in rows.items()}, paths)
+
+
+FIGURES: dict[str, Draw] = {
+    "families": families,
+    "ablation": ablation,
+    "training": training,
+    **{name: pictures(name) for name in ("clusters", "spectra", "triptychs", "overlays")},
+}

@@ -1,0 +1,58 @@
+"""All files of a scale, written anew from records alone: tables, figures, reports, and the overviews beside them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from afno_repro.faults import fault
+from afno_repro.files import alone_in, write_atomic
+from afno_repro.spec.places import Places, scales_with_records, sound_specs
+from afno_repro.spec.plan import Choice
+from afno_repro.spec.spec import Spec
+from afno_repro.tables.costs import costs_markdown
+from afno_repro.tables.figures import draw_figures
+from afno_repro.tables.report import readme, report_files
+from afno_repro.tables.results import records_folder, write_results
+from afno_repro.tables.table import Table, build_table
+
+
+def rebuild(places: Places, scale: str, choice: Choice, asked: Sequence[Spec] = (), publish: Callable[[], None] = lambda: None) -> list[Table]:
+    """Write the tables of a scale from records alone: of every spec that has some, and of those asked for.
+
+    One process at a time: what `publish` puts among the records first cannot be missing from tables that another one writes later.
+    """
+    folder = places.results(scale, bool(choice.changes))
+    with alone_in(folder, *folder.glob("records/*")):
+        publish()
+        fault("results: published")
+        tables = _rebuild(places, folder, scale, choice, asked)
+    if scale != "smoke" and not choice.changes:
+        with alone_in(places.root / "results"):
+            write_overview(places, {scale: tables})
+    return tables
+
+
+def _rebuild(places: Places, folder: Path, scale: str, choice: Choice, asked: Sequence[Spec]) -> list[Table]:
+    names = {spec.name: spec for spec in asked}
+    for name in places.spec_names():
+        if name not in names and records_folder(folder, name).is_dir() and not choice.changes:
+            names[name] = sound_specs(places, name)[0]
+    changes = choice.changes
+    tables = [build_table(names[name], scale, records_folder(folder, name), changes) for name in sorted(names)]
+    write_results(folder, tables)
+    figures = {table.spec.name: draw_figures(folder, table, redraw=not asked or table.spec.name in {spec.name for spec in asked}) for table in tables}
+    if not choice.changes:
+        for path, text in report_files(folder, tables, figures).items():
+            write_atomic(path, text)
+    return tables
+
+
+def write_overview(places: Places, built: dict[str, list[Table]]) -> None:
+    """results/costs.md, from the first scale that has records, since costs are those of the paper's own models at every scale; and results/README.md."""
+    scales: dict[str, list[Table]] = {}
+    for scale in [each for each in scales_with_records(places) if each != "smoke"]:
+        folder = places.results(scale)
+        names = [name for name in places.spec_names() if records_folder(folder, name).is_dir()]
+        scales[scale] = built.get(scale) or [build_table(sound_specs(places, name)[0], scale, records_folder(folder, name)) for name in names]
+    if scales:
+        write_atomic(places.root / "results" / "costs.md", costs_markdown(next(iter(scales.values()))))
+        write_atomic(places.root / "results" / "README.md", readme(scales))

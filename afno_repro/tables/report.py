@@ -1,0 +1,190 @@
+"""report.md and report.html of a scale, and results/README.md: what came out, table by table, from records alone."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from afno_repro.runs.record import Record
+from afno_repro.spec.spec import Row
+from afno_repro.tables.claims import claim_verdicts
+from afno_repro.tables.document import Block, Document, Figure, Grid, Head, Listing, Paragraph, Section, Span, Text, markdown
+from afno_repro.tables.page import html_page
+from afno_repro.tables.results import SCALE_NOTE, SPREAD_NOTE, commit
+from afno_repro.tables.table import Cell, Table
+from afno_repro.tables.table_section import anchor, label, table_section, tone
+
+MEANING = {
+    "cells": {
+        "measured": "a number from runs of this reproduction",
+        "quoted": "the paper took the row from elsewhere, and it is not run",
+        "out_of_memory": "the run did not fit its device",
+        "diverged": "the training diverged",
+        "missing": "no number yet: see what is missing",
+    },
+    "counted costs": {
+        "stated": "the count rounds to the printed value from the stated configuration",
+        "assumed": "it does after a choice that the paper leaves open, listed with the table",
+        "differs": "it does not, by the percentage given",
+    },
+    "claims": {
+        "holds": "a sentence of the paper is true of the numbers here, by more than twice the standard error",
+        "fails": "it is not true of them, by more than twice the standard error",
+        "undecided": "the numbers here do not tell, or some are missing",
+    },
+}
+
+
+def report_files(folder: Path, tables: Sequence[Table], figures: Mapping[str, Sequence[Path]]) -> dict[Path, str]:
+    """The texts of report.md and report.html from tables of one scale and PNG files by table name: the same content twice."""
+    tables = _ordered(tables)
+    pictures = {name: [_figure(folder, path) for path in paths] for name, paths in figures.items()}
+    others = [name for name in pictures if name not in {table.spec.name for table in tables}]
+    scale = f": {tables[0].scale} scale" if tables else ""
+    sections = [_summary(tables), *(table_section(table, pictures.get(table.spec.name, [])) for table in tables)]
+    sections += [Section(label(name), pictures[name], label(name), anchor(name)) for name in others]
+    lead = "The tables and figures of Adaptive Fourier Neural Operators (Guibas et al. 2021) as their reproduction's records show them."
+    document = Document(f"AFNO reproduction{scale}", [Paragraph(lead)], [*sections, _missing(tables), _provenance(tables)])
+    return {folder / "report.md": markdown(document), folder / "report.html": html_page(document)}
+
+
+def readme(scales: Mapping[str, Sequence[Table]]) -> str:
+    """results/README.md: each scale's counts with links to its report and tables."""
+    lead = Paragraph(("Rebuilt by ", Span("afno report", "code"), " from records. All counted costs of the paper: ", Span("costs.md", link="costs.md"), "."))
+    sections = []
+    for scale, built in scales.items():
+        tables = _ordered(built)
+        files = {"the whole report": "report.html", "as Markdown": "report.md", "every cell": "cells.csv", "every claim": "claims.csv"}
+        links = [(f"{what}: ", Span(file, link=f"{scale}/{file}")) for what, file in files.items()]
+        overview = _overview(tables, {table.spec.name: f"{scale}/{table.spec.name}.md" for table in tables}, titled=True)
+        blocks: list[Block] = [Paragraph(SCALE_NOTE.get(scale, "")), Listing(links), overview]
+        sections.append(Section(f"{scale.capitalize()} scale", blocks))
+    return markdown(Document("Results", [lead], sections))
+
+
+def _ordered(tables: Sequence[Table]) -> list[Table]:
+    """The paper's tables, then its figures."""
+    return sorted(tables, key=lambda table: (not table.spec.name.startswith("table"), table.spec.name))
+
+
+def _figure(folder: Path, path: Path) -> Figure:
+    return Figure(label(path.stem), os.path.relpath(path, folder), path.read_bytes())
+
+
+def _summary(tables: Sequence[Table]) -> Section:
+    """Cells by state, counted costs by verdict, claims by outcome, each with what it means; then the same by table."""
+    counts = [_counts(table) for table in tables]
+    blocks: list[Block] = []
+    for group, words in MEANING.items():
+        total = sum((count[group] for count in counts), Counter[str]())
+        shown = [word for word in [*words, *sorted(set(total) - set(words))] if total[word] or group != "cells"]
+        items: list[Text] = [(Span(str(total[word]), "strong"), " ", tone(word), f": {words.get(word, 'see the records')}") for word in shown]
+        blocks.append(Section(group.capitalize(), [Listing(items), *(_decided(tables) if group == "claims" else [])]))
+    notes = [SCALE_NOTE[table.scale] for table in tables[:1]]
+    notes += [SPREAD_NOTE, "Counted costs are those of the paper's own models at every scale.", "Rows in italics are not in the paper."]
+    blocks.append(Section("How to read the numbers", [Listing(notes)]))
+    blocks.append(Section("By table", [_overview(tables, {table.spec.name: f"#{anchor(table.spec.name)}" for table in tables})]))
+    return Section("Summary", blocks, "Summary", "summary")
+
+
+def _counts(table: Table) -> dict[str, Counter[str]]:
+    """How many cells, counted costs and claims are in which state; cells that the table has no use for are none."""
+    cells = table.cells.values()
+    states = Counter(cell.state for cell in cells if cell.state != "not_applicable")
+    return {
+        "cells": states,
+        "counted costs": Counter(cell.verdict for cell in cells if cell.verdict),
+        "claims": Counter(v.outcome for v in claim_verdicts(table)),
+    }
+
+
+def _overview(tables: Sequence[Table], links: Mapping[str, str], titled: bool = False) -> Grid:
+    """A line of counts for each table; what two tables share counts in both."""
+    counts = [_counts(table) for table in tables]
+    groups = {group: [word for word in words if group != "cells" or any(count[group][word] for count in counts)] for group, words in MEANING.items()}
+    heads = [Head("Table"), *(Head(group, tuple(word.replace("_", " ") for word in words), number=True) for group, words in groups.items() if words)]
+    lines: list[list[Text]] = []
+    for table, count in zip(tables, counts, strict=True):
+        numbers = [str(count[group][word]) for group, words in groups.items() for word in words]
+        title = f": {table.spec.structure.title}" if titled else ""
+        lines.append([(Span(label(table.spec.name), link=links[table.spec.name]), title), *numbers])
+    return Grid("Cells, counted costs and claims by table; what two tables share counts in both", heads, lines)
+
+
+def _decided(tables: Sequence[Table]) -> list[Block]:
+    """The claims for which all numbers are there, and how many wait for some."""
+    found = [(table, verdict) for table in tables for verdict in claim_verdicts(table)]
+    items: list[Text] = []
+    for outcome in MEANING["claims"]:
+        for table, verdict in found:
+            if verdict.outcome == outcome and verdict.margin is not None:
+                place = Span(label(table.spec.name), link=f"#{anchor(table.spec.name)}")
+                items.append((tone(outcome), f": {verdict.claim.claim} (", place, ")"))
+    waiting = sum(verdict.margin is None for _, verdict in found)
+    items += [f"{waiting} more are undecided because numbers are missing."] if waiting else []
+    lead = "The claims of the paper for which all numbers are there:"
+    return [Paragraph(lead), Listing(items)] if items else []
+
+
+def _missing(tables: Sequence[Table]) -> Section:
+    """Cells without a number or with fewer seeds than the scale has: the command that fills them, or the reason why none does."""
+    lines: list[list[Text]] = []
+    for table in tables:
+        gaps: dict[tuple[str, str, Span], list[str]] = {}
+        for row in table.spec.rows:
+            for column in table.columns:
+                cell = table.cell(row, column)
+                gap = _gap(table, row, cell)
+                if gap is not None:
+                    gaps.setdefault((row.key, *gap), []).append(column.title)
+        for (key, state, remedy), titles in gaps.items():
+            lines.append([label(table.spec.name), Span(key, "code"), ", ".join(titles), Span(state.replace("_", " "), state), remedy])
+    heads = [Head("Table"), Head("Row"), Head("Columns"), Head("State"), Head("Command that fills it, or reason")]
+    blocks: list[Block] = [Grid("Cells to fill", heads, lines, titles=2)] if lines else [Paragraph("No cell is.")]
+    stale = [f"{label(table.spec.name)}: {text}" for table in tables for text in table.stale]
+    blocks += [Section("Records of another config than the spec's, not used", [Listing(stale)])] if stale else []
+    return Section("What is missing", blocks, "What is missing", "missing")
+
+
+def _gap(table: Table, row: Row, cell: Cell) -> tuple[str, Span] | None:
+    command = Span(f"afno run {table.spec.name} --scale {table.scale} --row {row.key}", "code")
+    if cell.state == "missing":
+        return cell.state, command if cell.note == command.text else Span(cell.note)
+    if cell.state in ("quoted", "not_applicable"):
+        return None
+    if cell.state != "measured":
+        return cell.state, Span(f"the run ended so: {', '.join(cell.runs)}")
+    return (cell.note, command) if cell.note else None
+
+
+def _provenance(tables: Sequence[Table]) -> Section:
+    """Commits, packages and devices of all records, each record once, and the time of their devices."""
+    records = list({record.digest: record for table in tables for record in table.records}.values())
+    lines: list[list[Text]] = []
+    mixed = []
+    for title, what in (("Commit", commit), ("Device", _device), ("Packages", _packages)):
+        found = Counter(what(record) for record in records)
+        mixed += [f"{title.lower().removesuffix('s')}s"] if len(found) > 1 else []
+        lines += [[title, text, str(count)] for text, count in sorted(found.items())]
+    total = f"{len(records)} runs, {_hours(records):.3g} device-hours in all; a run that several tables share counts once."
+    mixture = (" ", Span(f"The records mix {' and '.join(mixed)}.", "strong")) if mixed else ()
+    blocks: list[Block] = [Paragraph((total, *mixture))]
+    blocks.append(Grid("What the records were made with", [Head("What"), Head("Made with"), Head("Runs", number=True)], lines))
+    times: list[list[Text]] = [[label(table.spec.name), str(len(table.records)), f"{_hours(table.records):.3g}"] for table in tables]
+    blocks.append(Grid("Device-hours by table", [Head("Table"), Head("Runs", number=True), Head("Device-hours", number=True)], times))
+    return Section("Provenance", blocks, "Provenance", "provenance")
+
+
+def _device(record: Record) -> str:
+    devices = record.provenance.get("devices", 1)
+    return f"{record.provenance['device']}{f', {devices} of them' if devices > 1 else ''}"
+
+
+def _packages(record: Record) -> str:
+    packages = record.provenance["packages"]
+    known = [f"{name} {packages[name]}" for name in sorted(packages) if packages[name] and name != "afno_repro"]
+    return ", ".join([f"Python {record.provenance['python']}", *known])
+
+
+def _hours(records: Iterable[Record]) -> float:
+    return sum((float(record.provenance["seconds"] * record.provenance.get("devices", 1)) for record in records), 0.0) / 3600

@@ -1,0 +1,234 @@
+"""Tables as files: CSV and Markdown that mirror the paper, the ledger of all cells, the claims. Names what lies in results/."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from afno_repro.escape import csv_lines, md, md_code, md_start
+from afno_repro.files import write_atomic
+from afno_repro.runs.record import Record
+from afno_repro.spec.spec import Bound, Claim, Column, Ordering, Peak
+from afno_repro.tables.claims import Verdict, claim_verdicts
+from afno_repro.tables.table import Cell, Table
+
+CELL_HEADER = ["table", "row", "column", "unit", "value", "spread", "seeds", "paper", "difference", "verdict", "state", "runs"]
+CLAIM_HEADER = ["table", "claim", "better", "worse", "column", "margin", "standard_error", "verdict", "doubt"]
+BRIEF = {"stated": "=", "assumed": "~", "differs": "!"}
+SPREAD_NOTE = "± is the sample standard deviation over seeds; for latency, over repeated forward passes (their median is shown)."
+SCALE_NOTE = {
+    "smoke": "Smoke scale: a few steps on tiny images, to see that everything runs. Its qualities mean nothing.",
+    "tiny": "Tiny scale: small models on photographs, texture mosaics and digits from inside the installed packages. Its qualities are not the paper's "
+    "and are not comparable with them; what can be compared is which mixer is better, and a claim that fails here says nothing about paper scale.",
+    "small": "Small scale: open data on one GPU. Its qualities are not the paper's and are not comparable with them; "
+    "what can be compared is which mixer is better.",
+    "paper": "Paper scale: the paper's data, models and epochs.",
+}
+
+
+def records_folder(folder: Path, table: str) -> Path:
+    """Where the records behind a table lie, below the scale's results folder."""
+    return folder / "records" / table
+
+
+def write_results(folder: Path, tables: Sequence[Table]) -> list[Path]:
+    """Write every table with its ledger of cells and claims; returns the files."""
+    files = {}
+    for table in tables:
+        files[folder / f"{table.spec.name}.csv"] = table_csv(table)
+        files[folder / f"{table.spec.name}.md"] = table_markdown(table)
+    files[folder / "cells.csv"] = csv_lines([CELL_HEADER, *(line for table in tables for line in _ledger(table))])
+    files[folder / "claims.csv"] = csv_lines([CLAIM_HEADER, *(_claim_line(table, v) for table in tables for v in claim_verdicts(table))])
+    for path, text in files.items():
+        write_atomic(path, text)
+    return list(files)
+
+
+def table_csv(table: Table) -> str:
+    """The table as the paper has it: printed columns, then rows in order, values rounded as the paper prints them."""
+    columns = [column for column in table.columns if column.printed]
+    names = [part.lower().replace(" ", "_") for part in table.spec.structure.row_title]
+    header = ["row", *names, *(f"{column.key}{end}" for column in columns for end in ("", "_spread", "_paper", "_verdict"))]
+    lines = []
+    for row in table.spec.rows:
+        line = [row.key, *row.title]
+        for column in columns:
+            cell = table.cell(row, column)
+            line += [number(cell.value, column), number(cell.spread, column), number(cell.paper, column), cell.verdict]
+        lines.append(line)
+    return csv_lines([header, *lines])
+
+
+def _ledger(table: Table) -> Iterable[list[str]]:
+    for row in table.spec.rows:
+        for column in table.columns:
+            cell = table.cell(row, column)
+            numbers = [_six(cell.value), _six(cell.spread), str(cell.seeds), _six(cell.paper), _six(cell.difference)]
+            yield [table.spec.name, row.key, column.key, column.unit, *numbers, cell.verdict, cell.state, ";".join(cell.runs)]
+
+
+def _claim_line(table: Table, verdict: Verdict) -> list[str]:
+    claim = verdict.claim
+    better, worse = _sides(claim)
+    numbers = [_six(verdict.margin), _six(verdict.standard_error)]
+    return [table.spec.name, claim.claim, ";".join(better), ";".join(worse), ";".join(claim.column), *numbers, verdict.outcome, claim.doubt]
+
+
+def _sides(claim: Claim) -> tuple[list[str], list[str]]:
+    """What should be better than what: rows and rows, the peak and its axis' other rows, or rows and a bound."""
+    if isinstance(claim, Peak):
+        return [claim.peak], [row for row in claim.over if row != claim.peak]
+    return claim.better, claim.worse if isinstance(claim, Ordering) else [_six(claim.above)]
+
+
+def table_markdown(table: Table) -> str:
+    """The table beside the paper's numbers, then what stands behind it: claims, assumptions, provenance."""
+    spec = table.spec.structure
+    parts = [
+        f"# {table.spec.name}: {md(spec.title)} ({table.scale} scale)",
+        SCALE_NOTE[table.scale],
+        _grid(table, [column for column in table.columns if column.printed]),
+        _legend(table),
+    ]
+    extra = [column for column in table.columns if not column.printed]
+    if extra:
+        parts += ["## Also measured, not printed in the paper", _grid(table, extra)]
+    if spec.claims:
+        parts += ["## The paper's claims, tested here", _claims(table)]
+    if spec.assumptions:
+        parts += ["## Assumptions", "Where the paper is silent or contradicts itself, the spec chooses:", _assumptions(table)]
+    if spec.remarks:
+        parts += ["## What does not add up", "\n\n".join(md_start(md(remark)) for remark in spec.remarks)]
+    parts += ["## Provenance", _provenance(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _grid(table: Table, columns: list[Column]) -> str:
+    header, lines = grid(table, columns)
+    titles = len(table.spec.structure.row_title)
+    rule = ["---"] * titles + ["---:"] * (len(header) - titles)
+    cells = [[md(part) for part in header], rule]
+    for row, line in zip(table.spec.rows, lines, strict=True):
+        cells.append([md(part) if row.printed or i >= titles else f"*{md(part)}*" for i, part in enumerate(line)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
+
+
+def grid(table: Table, columns: list[Column], brief: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of text: the row's title parts, then ours and, where it is comparable, the paper's value.
+
+    `brief` shows verdicts as BRIEF's signs.
+    """
+    with_paper = [column for column in columns if any(table.cell(row, column).paper is not None for row in table.spec.rows)]
+    header = list(table.spec.structure.row_title)
+    for column in columns:
+        header += [column.title + (f" ({column.unit})" if column.unit else ""), *(["paper"] if column in with_paper else [])]
+    lines = []
+    for row in table.spec.rows:
+        line = list(row.title)
+        for column in columns:
+            cell = table.cell(row, column)
+            line += [ours(cell, column), *([_papers(cell, column, brief) if column.key in row.paper else "–"] if column in with_paper else [])]
+        lines.append(line)
+    return header, lines
+
+
+def ours(cell: Cell, column: Column) -> str:
+    """A cell's own value with its spread, or the word for having none."""
+    if cell.value is None:
+        return {"not_applicable": "–", "out_of_memory": "out of memory"}.get(cell.state, cell.state)
+    spread = f" ± {number(cell.spread, column)}" if cell.spread is not None else ""
+    failed = f" ({cell.state.replace('_', ' ')})" if cell.state != "measured" else ""
+    return number(cell.value, column) + spread + failed
+
+
+def _papers(cell: Cell, column: Column, brief: bool) -> str:
+    if cell.paper is None:
+        return "–" if cell.state == "not_applicable" else "N/A"
+    if brief:
+        return f"{number(cell.paper, column)} {BRIEF.get(cell.verdict, '')}".rstrip()
+    difference = f" {percent(cell.difference)}" if cell.verdict == "differs" and cell.difference is not None else ""
+    return f"{number(cell.paper, column)}{f' ({cell.verdict}{difference})' if cell.verdict else ''}"
+
+
+def _legend(table: Table) -> str:
+    """How to read the grid, and what is missing from it."""
+    lines = [SPREAD_NOTE]
+    if any(cell.verdict for cell in table.cells.values()):
+        lines.append(
+            "Costs are those of the paper's own models. *Stated*: the count rounds to the printed value from the stated configuration; "
+            "*assumed*: it does after a choice listed below; *differs*: it does not, by the percentage given."
+        )
+    if any(not row.printed for row in table.spec.rows):
+        lines.append("Rows in italics are not in the paper.")
+    noted = [f"{row}/{column}: {cell.state}" + (f" ({cell.note})" if cell.note else "") for (row, column), cell in table.cells.items() if cell.note]
+    lines += [f"- {md_start(md(text))}" for text in noted]
+    lines += [f"- stale record, not used: {md(text)}" for text in table.stale]
+    return "\n".join(lines)
+
+
+def _claims(table: Table) -> str:
+    lines = [["claim", "where", "margin", "standard error", "verdict"], ["---", "---", "---:", "---:", "---"]]
+    for verdict in claim_verdicts(table):
+        margin = "" if verdict.margin is None else f"{verdict.margin:+.3g}"
+        error = "" if verdict.standard_error is None else f"{verdict.standard_error:.2g}"
+        doubt = f" *In doubt: {md(verdict.claim.doubt)}.*" if verdict.claim.doubt else ""
+        lines.append([md(verdict.claim.claim) + doubt, md(verdict.claim.where), margin, error, verdict.outcome])
+    grid = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{grid}\n\n{claims_legend(table.spec.structure.claims)}"
+
+
+def claims_legend(claims: Sequence[Claim]) -> str:
+    """How to read margins, as far as the claims at hand need it."""
+    text = "The margin is the paired difference over seeds in the column's own sense, of the worst pair; undecided: within twice its standard error."
+    if any(isinstance(claim, Peak) for claim in claims):
+        text += (
+            " A peak's margin is the difference to the closer of its neighbours; it fails when another row of its axis is better by twice the standard error."
+        )
+    if any(isinstance(claim, Bound) for claim in claims):
+        text += " A bound's margin is the value less the bound, of the worst cell."
+    return text + (" In doubt: numbers of the paper that contradict its own sentence." if any(claim.doubt for claim in claims) else "")
+
+
+def _assumptions(table: Table) -> str:
+    lines = []
+    for a in table.spec.structure.assumptions:
+        cells = f" Cells that agree only because of it: {', '.join(a.cells)}." if a.cells else ""
+        lines.append(f"- {md_code(a.key)}: {md(str(a.choice))}. {md(a.why)}{md(cells)}")
+    return "\n".join(lines)
+
+
+def _provenance(table: Table) -> str:
+    """What the records were made with; a mixture of commits or devices is said."""
+    if not table.records:
+        return "No records."
+    lines = []
+    for title, what in (("Commit", commit), ("Device", lambda record: str(record.provenance["device"])), ("Packages", _packages)):
+        found = sorted({what(record) for record in table.records})
+        mixed = " **The records mix them.**" if len(found) > 1 and title != "Packages" else ""
+        lines.append(f"- {title}: {md('; '.join(found))}{mixed}")
+    seconds = sum(record.provenance["seconds"] for record in table.records)
+    lines.append(f"- {len(table.records)} runs, {seconds:.0f} s of computing in all.")
+    return "\n".join(lines)
+
+
+def commit(record: Record) -> str:
+    """What a record's code was, in words."""
+    commit = record.provenance["commit"]
+    return f"{commit[:12]}{' with local changes' if record.provenance['dirty'] else ''}" if commit else "unknown (not run from a checkout)"
+
+
+def _packages(record: Record) -> str:
+    packages = record.provenance["packages"]
+    return f"Python {record.provenance['python']}, torch {packages['torch']}, numpy {packages['numpy']}, scikit-image {packages['scikit-image']}"
+
+
+def percent(value: float) -> str:
+    """A difference with its sign, to two digits or to whole percents."""
+    return f"{value:+.0f}%" if abs(value) >= 10 else f"{value:+.2g}%"
+
+
+def number(value: float | None, column: Column) -> str:
+    """A value rounded as the paper prints its column."""
+    return "" if value is None else f"{value:.{column.digits}f}"
+
+
+def _six(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"

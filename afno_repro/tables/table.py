@@ -1,0 +1,134 @@
+"""A table is a view on records: every cell finds its runs, or says why it has no number."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from afno_repro.runs.record import Record
+from afno_repro.runs.store import published
+from afno_repro.spec.plan import Choice, Plan, Run, plan_runs, stage_scale
+from afno_repro.spec.spec import Column, Row, Spec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number: mean and sample standard deviation over `samples` (a seed's or a repeat's value each).
+
+    `state` is measured, quoted, out_of_memory, diverged, missing or not_applicable; `paper` is None where the scale makes the
+    paper's value incomparable; `verdict` is stated, assumed or differs, for counted costs alone.
+    """
+
+    state: str
+    value: float | None = None
+    spread: float | None = None
+    samples: tuple[float, ...] = ()
+    seeds: int = 0
+    paper: float | None = None
+    verdict: str = ""
+    runs: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Percent by which the value differs from the paper's."""
+        return None if self.value is None or not self.paper else 100 * (self.value - self.paper) / self.paper
+
+
+@dataclass(frozen=True)
+class Table:
+    """A spec's rows and columns with their cells, and the records behind them."""
+
+    spec: Spec
+    scale: str
+    columns: list[Column]
+    cells: Mapping[tuple[str, str], Cell]  # by row and column key
+    records: list[Record]
+    stale: list[str]
+
+    def cell(self, row: Row, column: Column) -> Cell:
+        """The cell of a row and a column."""
+        return self.cells[row.key, column.key]
+
+
+def build_table(spec: Spec, scale: str, records: Path, changes: tuple[str, ...] = ()) -> Table:
+    """The table of a spec at a scale from the records in a folder, found by row, stage and seed.
+
+    A record of another config than the spec's is stale: named, and its cell missing.
+    """
+    plan = plan_runs(spec, scale, Choice(changes=changes))
+    found: dict[tuple[str, str, int], Record] = {}
+    stale: list[str] = []
+    for (row, stage, seed), run in plan.needs.items():
+        record = _read(records, row, stage, seed, run, stale)
+        if record is not None:
+            found[row, stage, seed] = record
+    columns = spec.columns(scale)
+    values = _aggregate(columns, found)
+    cells = {(row.key, column.key): _cell(plan, row, column, found, values) for row in spec.rows for column in columns}
+    return Table(spec, scale, columns, cells, list({r.digest: r for r in found.values()}.values()), stale)
+
+
+def _read(folder: Path, row: str, stage: str, seed: int, run: Run, stale: list[str]) -> Record | None:
+    try:
+        record = published(folder, row, stage, seed)
+    except (OSError, ValueError) as error:
+        stale.append(f"{row}/{stage} seed {seed}: {error}")
+        return None
+    if record is not None and record.digest != run.digest:
+        stale.append(f"{row}/{stage} seed {seed}: made with another config, {record.digest} instead of {run.digest}")
+        return None
+    return record
+
+
+def _aggregate(columns: list[Column], found: Mapping[tuple[str, str, int], Record]) -> "pd.DataFrame":
+    """Mean, sample standard deviation and samples per row and column; repeats of one run count as its samples."""
+    import pandas as pd  # not above: listing tables needs no pandas
+
+    rows: list[dict[str, Any]] = []
+    for (row, stage, seed), record in found.items():
+        for column in columns:
+            source, metric = column.source.split("/")
+            if source == stage and metric in record.metrics:
+                samples = record.repeats.get(metric, [record.metrics[metric]])
+                rows += [{"row": row, "column": column.key, "seed": seed, "center": record.metrics[metric], "sample": s} for s in samples]
+    frame = pd.DataFrame(rows, columns=["row", "column", "seed", "center", "sample"])
+    grouped = frame.sort_values(["row", "column", "seed"], kind="stable").groupby(["row", "column"])
+    return grouped.agg(value=("center", "mean"), spread=("sample", "std"), samples=("sample", tuple), seeds=("seed", "nunique"))
+
+
+def _cell(plan: Plan, row: Row, column: Column, found: Mapping[tuple[str, str, int], Record], values: "pd.DataFrame") -> Cell:
+    stage = column.source.split("/")[0]
+    wanted = [need for need in plan.needs if need[:2] == (row.key, stage)]
+    at_paper = stage_scale(plan.spec, plan.scale, stage) == "paper"
+    paper = row.paper.get(column.key) if at_paper else None
+    if not wanted:
+        reason = plan.spec.structure.scales[plan.scale].unavailable.get(stage, "")  # type: ignore[index]
+        if row.quoted and column.key in row.paper:
+            return Cell("quoted", note=f"quoted by the paper from {row.quoted}")
+        return Cell("missing", paper=paper, note=reason) if reason and row.printed else Cell("not_applicable")
+    records = [found[need] for need in wanted if need in found]
+    ids = tuple(record.run_id for record in records)
+    failed = sorted({record.outcome for record in records if record.outcome != "ok"})
+    if (row.key, column.key) not in values.index:
+        state = failed[0] if failed else "missing"
+        note = "" if failed else f"afno run {plan.spec.name} --scale {plan.scale} --row {row.key}"
+        return Cell(state, paper=paper, runs=ids, note=note)
+    entry: Any = values.loc[(row.key, column.key)]
+    value, spread = float(entry["value"]), float(entry["spread"])
+    counted = plan.needs[wanted[0]].config.task.name == "count"
+    verdict = _verdict(plan.spec, row, column, value, paper) if counted and paper is not None else ""
+    note = f"{len(records)} of {len(wanted)} seeds" if len(records) < len(wanted) else ""
+    state = failed[0] if failed else "measured"
+    return Cell(state, value, None if spread != spread else spread, tuple(entry["samples"]), int(entry["seeds"]), paper, verdict, ids, note)
+
+
+def _verdict(spec: Spec, row: Row, column: Column, value: float, paper: float) -> str:
+    """Whether a counted cost rounds to the printed value, and whether an assumption was needed for it."""
+    if f"{value:.{column.digits}f}" != f"{paper:.{column.digits}f}":
+        return "differs"
+    chosen = any(f"{row.key}/{column.key}" in assumption.cells for assumption in spec.structure.assumptions)
+    return "assumed" if chosen else "stated"

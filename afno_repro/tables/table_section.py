@@ -1,0 +1,112 @@
+"""A table as a section of the report: paper, ours and difference, claims, figures, and what stands behind each cell."""
+
+import re
+from collections.abc import Sequence
+
+from afno_repro.spec.spec import Column, Row
+from afno_repro.tables.claims import claim_verdicts
+from afno_repro.tables.document import Block, Figure, Grid, Head, Listing, Paragraph, Section, Span, Text
+from afno_repro.tables.results import claims_legend, number, ours, percent
+from afno_repro.tables.table import Cell, Table
+
+
+def label(name: str) -> str:
+    """Table 2 for table2, and Figure 4, sparsity for fig4_sparsity."""
+    parts = re.fullmatch(r"(table|fig)(\d+)(_.+)?", name)
+    kind, place, rest = parts.groups("") if parts else ("", name, "")
+    return f"{ {'table': 'Table ', 'fig': 'Figure '}.get(kind, '') }{place}{rest.replace('_', ', ', 1).replace('_', ' ')}"
+
+
+def anchor(name: str) -> str:
+    """A table's place in the document."""
+    return re.sub(r"[^\w-]", "-", name)
+
+
+def tone(word: str) -> Span:
+    """The word for a state, a verdict or an outcome."""
+    return Span(word.replace("_", " "), word)
+
+
+def table_section(table: Table, figures: Sequence[Figure]) -> Section:
+    """A table as the paper has it, its claims and figures, then what stands behind them."""
+    spec = table.spec.structure
+    name = label(table.spec.name)
+    printed, extra = ([column for column in table.columns if column.printed is wanted] for wanted in (True, False))
+    blocks: list[Block] = [_mirror(table, printed, f"{name} as the paper has it; a column without the paper's value is of the {table.scale} scale alone")]
+    if extra:
+        blocks.append(Section("Also measured, not printed in the paper", [_mirror(table, extra, f"{name}, further columns")], folded=True))
+    blocks.append(Section("Runs, seeds and spec lines", [_runs(table)], folded=True))
+    blocks += [Section("The paper's claims, tested here", _claims(table))] if spec.claims else []
+    blocks += [Section("Figures", figures)] if figures else []
+    blocks += [Section("What does not add up in the paper", [Listing(tuple(spec.remarks))])] if spec.remarks else []
+    blocks += [Section(f"Assumptions ({len(spec.assumptions)})", _assumptions(table), folded=True)] if spec.assumptions else []
+    return Section(f"{name}: {spec.title}", blocks, name, anchor(table.spec.name))
+
+
+def _mirror(table: Table, columns: Sequence[Column], caption: str) -> Grid:
+    """The table's rows with paper, ours and difference, where the scale lets the paper's value stand beside ours."""
+    compared = {column.key for column in columns if any(table.cell(row, column).paper is not None for row in table.spec.rows)}
+    heads = [Head(title) for title in table.spec.structure.row_title]
+    for column in columns:
+        title = column.title + (f" ({column.unit})" if column.unit else "")
+        heads.append(Head(title, ("paper", "ours", "difference") if column.key in compared else (), number=True))
+    lines: list[list[Text]] = []
+    for row in table.spec.rows:
+        line: list[Text] = [part if row.printed else Span(part, "em") for part in row.title]
+        for column in columns:
+            cell = table.cell(row, column)
+            value = ours(cell, column)
+            shown = value if cell.value is not None or cell.state == "not_applicable" else Span(value, cell.state)
+            line += [_paper(row, cell, column), shown, _difference(cell)] if column.key in compared else [shown]
+        lines.append(line)
+    return Grid(caption, heads, lines, titles=len(table.spec.structure.row_title))
+
+
+def _paper(row: Row, cell: Cell, column: Column) -> str:
+    if cell.paper is not None:
+        return number(cell.paper, column)
+    return "–" if column.key not in row.paper or cell.state == "not_applicable" else "N/A"
+
+
+def _difference(cell: Cell) -> Text:
+    amount = percent(cell.difference) if cell.difference is not None else ""
+    return (f"{amount} ", tone(cell.verdict)) if cell.verdict else amount or "–"
+
+
+def _claims(table: Table) -> list[Block]:
+    heads = [Head("Claim"), Head("Outcome"), Head("Margin", number=True), Head("Standard error", number=True), Head("Column"), Head("Where")]
+    titles = {column.key: column.title for column in table.columns}
+    lines: list[list[Text]] = []
+    for verdict in claim_verdicts(table):
+        claim = verdict.claim
+        margin = "–" if verdict.margin is None else f"{verdict.margin:+.3g}"
+        error = "–" if verdict.standard_error is None else f"{verdict.standard_error:.2g}"
+        doubt = (" ", Span(f"In doubt: {claim.doubt}.", "em")) if claim.doubt else ()
+        lines.append([(claim.claim, *doubt), tone(verdict.outcome), margin, error, ", ".join(titles[key] for key in claim.column), claim.where])
+    return [Grid(claims_legend(table.spec.structure.claims), heads, lines)]
+
+
+def _assumptions(table: Table) -> list[Block]:
+    items: list[Text] = []
+    for each in table.spec.structure.assumptions:
+        cells = f" Cells that agree only because of it: {', '.join(each.cells)}." if each.cells else ""
+        items.append((Span(each.key, "code"), f": {each.choice}. {each.why}{cells}"))
+    return [Paragraph("Where the paper is silent or contradicts itself, the spec chooses:"), Listing(items)]
+
+
+def _runs(table: Table) -> Grid:
+    """Which runs and seeds are behind which cells, and where the spec has the row."""
+    seeds = {record.digest: record.config.seed for record in table.records}
+    lines: list[list[Text]] = []
+    for row in table.spec.rows:
+        place = table.spec.row_tree(row.key).place.rsplit(":", 1)[0]
+        behind: dict[tuple[str, ...], list[str]] = {}
+        for column in table.columns:
+            cell = table.cell(row, column)
+            if cell.runs or cell.state == "quoted":
+                behind.setdefault(cell.runs or (cell.note,), []).append(column.title)
+        for runs, titles in (behind or {("none",): ["–"]}).items():
+            known = sorted({seeds[run.rsplit("-", 1)[-1]] for run in runs if run.rsplit("-", 1)[-1] in seeds})
+            names = [part for run in runs for part in (", ", Span(run, "code" if known else ""))][1:]
+            lines.append([Span(row.key, "code"), Span(place, "code"), ", ".join(titles), ", ".join(map(str, known)) or "–", tuple(names)])
+    return Grid("What each cell is made of", [Head("Row"), Head("Spec line"), Head("Columns"), Head("Seeds"), Head("Runs")], lines)

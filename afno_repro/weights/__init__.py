@@ -1,0 +1,1 @@
+"""Published weights: read, renamed, resized to a model of ours, written."""

@@ -1,0 +1,110 @@
+import csv
+import re
+
+import pytest
+
+from afno_repro.commands.mixer_costs import Asked, profile_mixers
+from afno_repro.spec.places import Places
+from tests.command import afno, answer
+from tests.specs import ROOT
+
+KEYS = ["mixer", "backbone", "resolution", "tokens", "batch", "precision", "mode", "device", "params", "mixer_params", "gflops"]
+KEYS += ["mixer_gflops", "gflops_full", "mixer_gflops_full", "latency_s", "latency_spread_s", "images_per_s", "peak_memory_mib", "state"]
+
+
+def profiles(**changes):
+    asked = {"backbone": "segformer-b3", "mixers": ("afno",), "resolutions": ("64",), "batch": 1, "precision": "float32", "mode": "forward"}
+    return profile_mixers(Places(ROOT, ROOT / "runs"), Asked(**{**asked, "latency": False, "changes": (), **changes}), "cpu")
+
+
+def test_json_has_the_documented_keys_and_counts_without_latency():
+    (found,) = answer("profile", "--mixer", "afno", "--res", "1024", "--no-latency", "--device", "cpu", root=ROOT)
+    assert list(found) == KEYS
+    assert (found["tokens"], found["resolution"], found["state"]) == (65536, 1024, "measured")
+    assert found["gflops"] == pytest.approx(440.021, abs=1e-3)
+    assert found["latency_s"] is None
+    assert found["peak_memory_mib"] is None
+
+
+def test_all_are_the_five_mixers_of_table_4():
+    found = profiles(mixers=("all",), resolutions=("64", "128x64"))
+    assert [p.mixer for p in found[::2]] == ["self_attention", "efficient_self_attention", "long_short", "gfn", "afno"]
+    assert {(p.resolution, p.tokens) for p in found} == {(64, 256), ("128x64", 512)}
+
+
+def test_a_mixers_options_come_from_the_first_table_and_can_be_changed():
+    base, changed = profiles()[0], profiles(changes=("model.mixer.num_blocks=1",))[0]
+    assert changed.mixer_params > 2 * base.mixer_params
+    assert profiles(backbone="vit-xs", mixers=("fno",))[0].mixer_params == 5 * 392 * 64 * 64 * 2
+
+
+@pytest.mark.parametrize("mode", ["forward", "train"])
+def test_latency_and_memory_are_measured(mode):
+    (found,) = profiles(backbone="segformer-b0", mixers=("gfn",), mode=mode, latency=True, batch=2)
+    assert found.latency_s > 0
+    assert found.images_per_s == pytest.approx(2 / found.latency_s)
+    assert found.peak_memory_mib is None or found.peak_memory_mib >= 0
+
+
+def test_what_cannot_fit_is_a_state_and_is_not_tried(monkeypatch):
+    from afno_repro.commands import mixer_costs as profile
+
+    monkeypatch.setattr(profile, "available_bytes", lambda device: 1000)
+    monkeypatch.setattr(profile, "measure", None)
+    (found,) = profiles(latency=True)
+    assert (found.state, found.latency_s) == ("out_of_memory", None)
+    assert found.gflops > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--mixer", "afon"], "Did you mean 'afno'?"),
+        (["--mixer", "fno"], "no table pairs it with segformer-b3"),
+        (["--mixer", "afno", "--backbone", "segformer-b9"], "backbones: "),
+        (["--mixer", "afno", "--res", "100"], "needs multiples of 32 pixels"),
+        (["--mixer", "afno", "--res", "0x64"], "HEIGHTxWIDTH"),
+        (["--mixer", "afno", "--set", "mixer.num_blocks=7"], "num_blocks: afno: must divide"),
+        (["--mixer", "gfn", "--set", "mixer.num_blocks=7"], "gfn has no option 'num_blocks'"),
+        (["--mixer", "afno", "--precision", "fp8"], "float32 or bf16"),
+        (["--mixer", "afno", "--mode", "backward"], "forward or train"),
+        ([], "one of them"),
+        (["table2", "--mixer", "afno"], "one of them"),
+        (["table22"], "there is no spec 'table22'"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_ends_with_2(arguments, says):
+    assert says in afno("profile", *arguments, "--no-latency", "--device", "cpu", root=ROOT, expect=2).stderr
+
+
+def test_what_is_saved_and_its_exponents(tmp_path):
+    from afno_repro.visualize.curves import fitted_exponent
+
+    afno("profile", "--mixer", "self_attention", "--mixer", "afno", "--res", "256", "--res", "1024", "--no-latency", "--out", str(tmp_path), root=ROOT)
+    assert {p.name for p in tmp_path.iterdir()} == {"profile.csv", "profile.md", "profile.png"}
+    rows = list(csv.DictReader((tmp_path / "profile.csv").open()))
+    exponents = {}
+    for mixer in ("self_attention", "afno"):
+        mine = [r for r in rows if r["mixer"] == mixer]
+        exponents[mixer] = fitted_exponent([float(r["tokens"]) for r in mine], [float(r["mixer_gflops_full"]) for r in mine])
+    assert 1.5 < exponents["self_attention"] <= 2
+    assert 0.95 < exponents["afno"] < 1.1
+
+
+def test_a_fitted_exponent_is_the_power():
+    from afno_repro.visualize.curves import fitted_exponent
+
+    tokens = [16, 64, 1024]
+    assert fitted_exponent(tokens, [3 * t**1.7 for t in tokens]) == pytest.approx(1.7)
+
+
+def test_profiling_the_tables_fills_every_cost_cell_and_ends_with_0(tmp_path):
+    import shutil
+
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    afno("profile", "tables", "--device", "cpu", root=tmp_path)
+    cells = list(csv.DictReader((tmp_path / "results/tiny/cells.csv").open()))
+    assert len([c for c in cells if c["verdict"] and c["table"] not in ("table1", "table3")]) == 35
+    assert re.search(r"Of 35 distinct cost cells", (tmp_path / "results/costs.md").read_text())
+    afno("run", "table1", "--device", "cpu", root=tmp_path)

@@ -1,0 +1,137 @@
+"""The fused block MLP against the same layers in float64: in Triton's interpreter, in a process of its own, and on a GPU where there is one.
+
+Triton asks once, at import, whether to interpret; other tests of a process must not find that it did. Biases are chosen
+so that no value comes close to a kink of relu or of the shrinkage, where rounding would turn a whole gradient on or off.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from afno_repro.mixers.spectral import block_matmul, on_parts
+
+pytest.importorskip("triton")
+ROOT = Path(__file__).parents[3]
+TOLERANCES = {"cpu": {"float32": 1e-5, "bf16": 1e-2}, "cuda": {"float32": 2e-3, "bf16": 2e-2}}  # the interpreter's tf32 is float32
+CASES = [  # B, K, D, N, threshold, precision
+    (2, 2, 4, 7, 0.0, "float32"),
+    (1, 2, 16, 70, 0.5, "float32"),
+    (2, 1, 24, 65, 0.5, "bf16"),
+    (3, 1, 40, 33, 0.5, "float32"),
+    (1, 1, 72, 20, 0.0, "float32"),
+    (1, 1, 144, 19, 0.5, "float32"),
+    (1, 1, 130, 18, 0.5, "bf16"),
+]
+GPU_CASES = [(2, 4, width, 203, threshold, precision) for width in (4, 24, 64, 96, 144, 750) for threshold in (0.0, 0.5) for precision in ("float32", "bf16")]
+NAMES = ["s", "z", "w1", "b1", "w2", "b2"]
+
+
+def reference(z, w1, b1, w2, b2, threshold):
+    """The layers one by one, and what comes before relu and before the shrinkage."""
+    before = block_matmul(z, w1) + torch.view_as_complex(b1)
+    out = block_matmul(on_parts(torch.relu, before), w2) + torch.view_as_complex(b2)
+    return on_parts(torch.nn.Softshrink(threshold), out), before, out
+
+
+def far_from(kink, values):
+    """A bias (K D 1 2) by which the widest gap in the middle half of each channel's values (B K D N) comes to lie around `kink` (D 1)."""
+    values = torch.view_as_real(values).permute(1, 2, 4, 0, 3).flatten(3).sort().values  # K D 2 BN
+    middle = values[..., values.shape[-1] // 4 : -(values.shape[-1] // 4)]
+    gap = middle.diff().argmax(-1, keepdim=True)
+    return (kink - (middle.gather(-1, gap) + middle.gather(-1, gap + 1))[..., 0] / 2)[:, :, None]
+
+
+def inputs(batch, blocks, width, modes, threshold):
+    """z and the weights in float64, nothing near a kink: even channels pass the positive one of the shrinkage, odd ones the negative."""
+    torch.manual_seed(0)
+    z = torch.randn(batch, blocks, width, modes, dtype=torch.complex128)
+    w1, w2 = (scale * torch.randn(blocks, width, width, 2, dtype=torch.float64) / width**0.5 for scale in (1.0, 0.2))
+    b1 = b2 = torch.zeros(blocks, width, 1, 2, dtype=torch.float64)
+    b1 = far_from(0.0, reference(z, w1, b1, w2, b2, threshold)[1])
+    signs = 1.0 - 2.0 * (torch.arange(width, dtype=torch.float64)[:, None] % 2)
+    return z, w1, b1, w2, far_from(threshold * signs, reference(z, w1, b1, w2, b2, threshold)[2])
+
+
+def errors(case, device):
+    """Relative L2 errors of the output and of all gradients; the gradient that comes in is conjugated and strided."""
+    from afno_repro.mixers.forms.kernel import fused_block_mlp
+
+    *sizes, threshold, precision = case
+    exact = [value.requires_grad_() for value in inputs(*sizes, threshold)]
+    values = [value.detach().to(device, torch.complex64 if value.is_complex() else torch.float32).requires_grad_() for value in exact]
+    expected, found = reference(*exact, threshold)[0], fused_block_mlp(*values, threshold, precision)
+    weight = torch.randn(expected.mT.shape, dtype=torch.complex128)
+    expected = [expected, *torch.autograd.grad((expected.mT.conj() * weight).real.sum(), exact)]
+    found = [found, *torch.autograd.grad((found.mT.conj() * weight.to(found)).real.sum(), values)]
+    return {name: ((a.detach().cpu() - b).norm() / b.norm()).item() for name, a, b in zip(NAMES, found, expected, strict=True)}
+
+
+def repair_the_interpreter():
+    """Triton's interpreter takes bf16 for the integers it is stored in when it multiplies, and cuts numbers off where a GPU rounds."""
+    import numpy as np
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    cast = InterpreterBuilder.cast_impl
+
+    def rounding_cast(self, source, kind):
+        if (source.dtype.scalar, kind.scalar) != (tl.float32, tl.bfloat16):
+            return cast(self, source, kind)
+        return TensorHandle(torch.tensor(source.data).bfloat16().view(torch.uint16).numpy(), tl.bfloat16)
+
+    def dot(self, a, b, c, *precision):
+        a, b = (cast(self, x, tl.float32).data if x.dtype.scalar == tl.bfloat16 else x.data for x in (a, b))
+        return TensorHandle(np.matmul(a, b) + c.data, tl.float32)
+
+    InterpreterBuilder.cast_impl, InterpreterBuilder.create_dot = rounding_cast, dot
+
+
+def what_is_not_a_number_stays_so():
+    """Whether the modes that hold a number that is none, and only they, come out as such; without gradients."""
+    from afno_repro.mixers.forms.kernel import fused_block_mlp
+
+    found = []
+    for width in (16, 130):
+        z, *weights = inputs(1, 1, width, 9, 0.5)
+        z[..., 3, 5] = torch.nan
+        s = fused_block_mlp(z.to(torch.complex64), *(weight.float() for weight in weights), 0.5, "float32")
+        found.append((s.isnan() == (torch.arange(9) == 5)).all().item())
+    return all(found)
+
+
+@pytest.fixture(scope="module")
+def interpreted():
+    """What a process that interprets the kernels found."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-m", "tests.mixers.forms.test_kernel"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("index", range(len(CASES)), ids=["-".join(map(str, case)) for case in CASES])
+def test_output_and_gradients_are_those_of_the_layers_one_by_one(interpreted, index):
+    found, tolerance = interpreted["errors"][index], TOLERANCES["cpu"][CASES[index][-1]]
+    assert {name: error for name, error in found.items() if not error < tolerance} == {}
+
+
+def test_a_number_that_is_none_is_not_hidden(interpreted):
+    assert interpreted["stays"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("case", GPU_CASES, ids=lambda case: "-".join(map(str, case)))
+def test_a_gpu_computes_the_same_twice(case):
+    found = errors(case, "cuda")
+    assert {name: error for name, error in found.items() if not error < TOLERANCES["cuda"][case[-1]]} == {}
+    assert errors(case, "cuda") == found
+
+
+if __name__ == "__main__":
+    repair_the_interpreter()
+    print(json.dumps({"errors": [errors(case, "cpu") for case in CASES], "stays": what_is_not_a_number_stays_so()}))

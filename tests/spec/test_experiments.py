@@ -1,0 +1,101 @@
+"""What the committed specs say, held to each other and to the paper."""
+
+import pytest
+import torch
+
+from afno_repro.models import build_model
+from afno_repro.spec.plan import plan_runs
+from tests.specs import all_specs
+
+SPECS = {spec.name: spec for spec in all_specs()}
+AT_ALL = ["smoke", "tiny", "small", "paper"]
+
+
+def run(table, row, stage, scale="paper", seed=0):
+    return plan_runs(SPECS[table], scale).needs[row, stage, seed]
+
+
+def params(table, scale, row, stage):
+    config = run(table, row, stage, scale).config
+    with torch.device("meta"):
+        return sum(p.numel() for p in build_model(config.model, config.data.image_size).parameters())
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("row", ["self_attention", "long_short", "gfn", "afno"])
+def test_few_shot_starts_from_table_2_s_networks(scale, row):
+    parent = run("table3", row, "celeba_faces", scale).parent
+    assert parent.digest == run("table2", row, "pretrain", scale).digest
+
+
+@pytest.mark.parametrize("scale", ["tiny", "paper"])
+@pytest.mark.parametrize(("ours", "theirs"), [("esa_b3", "efficient_self_attention"), ("gfn_b3", "gfn"), ("afno_b3", "afno_100")])
+def test_figure_1_s_largest_networks_are_table_4_s(scale, ours, theirs):
+    assert run("fig1", ours, "finetune", scale).digest == run("table4", theirs, "finetune", scale).digest
+
+
+@pytest.mark.parametrize("scale", ["smoke", "tiny", "paper"])
+def test_the_threshold_of_table_6_is_a_point_of_figure_4(scale):
+    for stage in ("pretrain", "celeba_faces"):
+        assert run("fig4_sparsity", "lambda_0.01", stage, scale).digest == run("table6", "afno", stage, scale).digest
+
+
+@pytest.mark.parametrize("scale", ["smoke", "tiny", "paper"])
+def test_afno_25_pretrains_with_all_modes_and_keeps_half_of_each_axis_afterwards(scale):
+    finetuned = run("table4", "afno_25", "finetune", scale)
+    assert finetuned.config.model.mixer.options["keep"] == 0.5
+    assert finetuned.parent.config.model.mixer.options["keep"] == 1.0
+    assert finetuned.parent.digest == run("table4", "afno_100", "pretrain", scale).digest
+
+
+def test_what_is_trained_from_scratch_differs_in_nothing_else():
+    for scale in AT_ALL:
+        plan = plan_runs(SPECS["table3"], scale)
+        for (row, stage, seed), found in plan.needs.items():
+            if stage.endswith("_scratch"):
+                tuned = plan.needs[row, stage.removesuffix("_scratch"), seed].config
+                assert found.parent is None
+                assert (found.config.task, found.config.model, found.config.data, found.config.train) == (tuned.task, tuned.model, tuned.data, tuned.train)
+
+
+@pytest.mark.parametrize(("scale", "stage"), [("paper", "cost"), ("tiny", "pretrain")])
+def test_block_counts_are_compared_at_equal_parameters(scale, stage):
+    sizes = [params("fig4_blocks", scale, row.key, stage) for row in SPECS["fig4_blocks"].rows]
+    middle = (max(sizes) + min(sizes)) / 2
+    assert max(abs(size / middle - 1) for size in sizes) < 0.05
+
+
+@pytest.mark.parametrize(("table", "stage"), [("table2", "pretrain"), ("table3", "pretrain"), ("table4", "pretrain"), ("table6", "pretrain")])
+def test_rows_of_a_tiny_table_have_equal_parameters(table, stage):
+    rows = [row.key for row in SPECS[table].rows if (row.key, stage, 0) in plan_runs(SPECS[table], "tiny").needs and row.model]
+    sizes = [params(table, "tiny", row, stage) for row in rows]
+    middle = (max(sizes) + min(sizes)) / 2
+    assert max(abs(size / middle - 1) for size in sizes) < 0.08
+
+
+@pytest.mark.parametrize(("scale", "stages"), [("small", set()), ("paper", set()), ("tiny", {"pretrain", "finetune"}), ("smoke", {"pretrain", "finetune"})])
+def test_self_attention_is_trained_on_streets_where_it_can_be(scale, stages):
+    found = {stage for row, stage, _ in plan_runs(SPECS["table4"], scale).needs if row == "self_attention"}
+    assert found - {"cost", "pretrained_cost", "overlays"} == stages
+
+
+def test_no_test_mosaic_is_cut_from_a_half_that_is_trained_on_with_labels():
+    for spec in SPECS.values():
+        for scale in ("smoke", "tiny"):
+            for found in plan_runs(spec, scale).runs:
+                if found.config.data.name == "textures" and found.config.task.name == "segmentation":
+                    assert len(found.config.data.options["textures"]) == found.config.task.options["num_classes"]
+
+
+def test_recipes_are_the_paper_s():
+    inpainting, afno = run("table2", "self_attention", "pretrain").config.train, run("table2", "afno", "pretrain").config.train
+    assert (inpainting.lr, afno.lr, afno.min_lr, afno.epochs, afno.weight_decay, afno.clip_norm) == (1e-4, 1e-3, 1e-5, 100, 0.01, 1.0)
+    few = run("table3", "afno", "celeba_faces").config.train
+    assert (few.epochs, few.eval_every, few.lr, few.weight_decay, few.clip_norm) == (2000, 100, 1e-3, 0.0, None)
+    assert run("table3", "self_attention", "ade_cars").config.train.lr == 1e-4
+    names = run("table5", "afno", "pretrain").config.train
+    assert (names.epochs, names.warmup, names.lr, names.weight_decay) == (300, {"epochs": 5}, names.batch_size / 512 * 5e-4, 0.05)
+    streets = run("table4", "afno_100", "finetune")
+    assert (streets.config.train.epochs, streets.config.train.lr, streets.config.data.image_size) == (450, 1.2e-4, 1024)
+    assert streets.parent.config.train.warmup == {"steps": 6250}
+    assert streets.parent.config.train.batch_size == 1024

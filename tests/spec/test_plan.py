@@ -1,0 +1,111 @@
+from dataclasses import asdict, replace
+
+import pytest
+
+from afno_repro.config import canonical_json, config_from_json, digest
+from afno_repro.errors import ConfigError
+from afno_repro.spec.plan import Choice, plan_runs
+from afno_repro.spec.reader import load_spec
+from tests.specs import SMALL, write_spec
+
+
+@pytest.fixture
+def spec(tmp_path):
+    return load_spec(write_spec(tmp_path))
+
+
+def config(spec, row="afno", stage="pretrain", scale="tiny", seed=0, **choice):
+    return plan_runs(spec, scale, Choice(**choice)).needs[row, stage, seed].config
+
+
+def test_spec_then_row_then_scale_then_the_scales_row(tmp_path):
+    text = SMALL.replace(
+        "tiny: {seeds: [0]}", "tiny: {seeds: [0], pretrain: {train: {lr: 2e-3, batch_size: 6}}, rows: {afno: {pretrain: {train: {lr: 3e-3}}}}}"
+    )
+    text = text.replace("    paper: {gflops: 0.6", "    pretrain: {train: {lr: 9e-3, epochs: 5}}\n    paper: {gflops: 0.6")
+    spec = load_spec(write_spec(tmp_path, text))
+    afno, gfn = config(spec).train, config(spec, "gfn").train
+    assert (afno.lr, afno.batch_size, afno.epochs) == (3e-3, 6, 5)
+    assert (gfn.lr, gfn.batch_size, gfn.epochs) == (2e-3, 6, 3)
+
+
+def test_costs_come_from_the_papers_own_model_at_every_scale(spec):
+    assert config(spec, stage="cost").model.backbone.options["embed_dim"] == 16
+    assert config(spec, stage="pretrain").model.backbone.options["embed_dim"] == 8
+    assert config(spec, stage="cost") == config(spec, stage="cost", scale="paper")
+
+
+def test_equal_configs_are_one_run(tmp_path):
+    text = SMALL.replace("claims:", "claims: []\nunused:").split("unused:")[0]
+    text = text.replace("scales:", "  - key: twin\n    title: [ViT, GFN again]\n    model: {mixer: {name: gfn}}\nscales:")
+    plan = plan_runs(load_spec(write_spec(tmp_path, text)), "tiny")
+    assert plan.needs["gfn", "pretrain", 0] is not plan.needs["twin", "pretrain", 0]
+    assert plan.needs["gfn", "pretrain", 0].digest == plan.needs["twin", "pretrain", 0].digest
+    assert len([run for run in plan.runs if run.config.kind == "pretrain"]) == 2
+
+
+def test_a_row_that_leaves_a_stage_out_has_no_run_for_it(spec):
+    assert ("fill_mean", "cost", 0) not in plan_runs(spec, "tiny").needs
+
+
+def test_profiles_and_baselines_have_one_run_whatever_the_seeds(spec):
+    needs = plan_runs(spec, "paper").needs
+    assert ("afno", "pretrain", 1) in needs
+    assert ("afno", "cost", 1) not in needs
+    assert ("fill_mean", "pretrain", 1) not in needs
+
+
+def test_rows_seeds_and_kinds_can_be_chosen(spec):
+    needs = plan_runs(spec, "paper", Choice(rows=("afno",), seeds=(1,), kinds=("pretrain",))).needs
+    assert list(needs) == [("afno", "pretrain", 1)]
+
+
+def test_a_change_on_the_command_line_comes_last(spec):
+    changes = ("pretrain.train.lr=5e-4", "model.mixer.num_blocks=4")
+    changed = config(spec, rows=("afno",), changes=changes)
+    assert changed.train.lr == 5e-4
+    assert changed.model.mixer.options["num_blocks"] == 4
+    assert digest(changed) != digest(config(spec))
+
+
+@pytest.mark.parametrize("change", ["pretrain.train.lr", "=3", "a..b=1"])
+def test_a_change_that_is_no_key_and_value_is_refused(spec, change):
+    with pytest.raises(ConfigError, match="KEY=VALUE"):
+        plan_runs(spec, "tiny", Choice(changes=(change,)))
+
+
+def test_a_change_of_an_unknown_key_names_it(spec):
+    with pytest.raises(ConfigError, match=r"--set pretrain.train.lrr=1: .*lrr"):
+        plan_runs(spec, "tiny", Choice(changes=("pretrain.train.lrr=1",)))
+
+
+def test_anything_that_changes_a_number_changes_the_digest(spec):
+    base = config(spec)
+    others = [
+        replace(base, seed=1),
+        replace(base, train=replace(base.train, weight_decay=0.02)),
+        replace(base, train=replace(base.train, augment={"name": "random_crop", "side": [0.5, 1.0]})),
+        replace(base, data=replace(base.data, image_size=32)),
+        replace(base, task=replace(base.task, options={"walk": {"grid": "pixels", "steps": 16}})),
+        replace(base, model=replace(base.model, mixer=replace(base.model.mixer, options={**base.model.mixer.options, "keep": 0.5}))),
+    ]
+    assert len({digest(each) for each in [base, *others]}) == len(others) + 1
+
+
+def test_a_config_survives_its_json(spec):
+    import json
+
+    for stage in ("cost", "pretrain"):
+        base = config(spec, stage=stage)
+        again = config_from_json(json.loads(canonical_json(base)))
+        assert asdict(again) == asdict(base)
+        assert digest(again) == digest(base)
+
+
+def test_no_config_field_has_a_default():
+    from dataclasses import MISSING, fields
+
+    from afno_repro.config import DataConfig, ModelConfig, Part, RunConfig, TrainConfig
+
+    for kind in (Part, ModelConfig, DataConfig, TrainConfig, RunConfig):
+        assert all(f.default is MISSING and f.default_factory is MISSING for f in fields(kind))
