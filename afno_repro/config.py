@@ -73,7 +73,10 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Machine:
-    """Everything that cannot change a number beyond rounding (and batch norm, which sees one device's micro-batch); never part of a run's identity."""
+    """What cannot change a number beyond rounding; never part of a run's identity.
+
+    The exception is batch norm, which sees one device's micro-batch.
+    """
 
     device: str
     devices: int  # of all nodes together, one process each
@@ -108,7 +111,9 @@ def config_from_json(tree: Mapping[str, Any]) -> RunConfig:
     return RunConfig(
         kind=tree["kind"],
         task=Part(**tree["task"]),
-        model=None if model is None else ModelConfig(**{f.name: model[f.name] and Part(**model[f.name]) for f in fields(ModelConfig)}),
+        model=None
+        if model is None
+        else ModelConfig(**{f.name: model[f.name] and Part(**model[f.name]) for f in fields(ModelConfig)}),
         data=DataConfig(**tree["data"]),
         train=None if train is None else TrainConfig(**train),
         seed=tree["seed"],

@@ -67,7 +67,10 @@ class Diverged(AfnoError):
 
 
 class Interrupted(AfnoError):
-    """A signal asked the command to stop; the exit code is the shell's for that signal, SIGTERM's for SIGUSR1, with which schedulers ask first."""
+    """A signal asked the command to stop; the exit code is the shell's for that signal.
+
+    SIGUSR1, with which schedulers ask first, has SIGTERM's.
+    """
 
     def __init__(self, signal_number: int):
         self.exit_code = 128 + (signal.SIGTERM if signal_number == signal.SIGUSR1 else signal_number)

@@ -12,7 +12,9 @@ FORMULA = "=+-@\t\r\n＝＋－＠"  # what a spreadsheet takes for the begin of 
 
 def visible(text: str) -> str:
     """Lines without control characters, so that no file can steer a terminal or hide what follows."""
-    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else " " * c.isspace() for c in text)
+    return (
+        text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else " " * c.isspace() for c in text)
+    )
 
 
 def plain(text: str) -> str:
@@ -47,7 +49,11 @@ def csv_lines(lines: Iterable[Sequence[Any]]) -> str:
 
 def _csv_cell(text: str) -> str:
     shown = plain(text)
-    return f"'{shown}" if text and (text[0] in FORMULA or shown.lstrip()[:1] in tuple(FORMULA)) and not _numeric(text) else shown
+    return (
+        f"'{shown}"
+        if text and (text[0] in FORMULA or shown.lstrip()[:1] in tuple(FORMULA)) and not _numeric(text)
+        else shown
+    )
 
 
 def _numeric(text: str) -> bool:

@@ -1,8 +1,8 @@
 """Named points of a command where a test can kill its process, to see that nothing is lost; otherwise they do nothing.
 
-The environment variable AFNO_FAULT, honoured only under pytest, is one JSON value: {"list": FILE} appends every point that is
-passed to a file; {"point": NAME, "passage": N, "rank": R} ends process R (0: the first, or the only one) the N-th time it passes
-NAME, as kill -9 does. What was asked for is handed down to the processes that a command starts.
+The environment variable AFNO_FAULT, honoured only under pytest, is one JSON value: {"list": FILE} appends every point
+that is passed to a file; {"point": NAME, "passage": N, "rank": R} ends process R (0: the first, or the only one) the
+N-th time it passes NAME, as kill -9 does. What was asked for is handed down to the processes that a command starts.
 """
 
 import json

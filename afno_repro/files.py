@@ -1,4 +1,4 @@
-"""Writing that a killed process cannot tear: every file is the old one or the new one, whole. What it leaves behind is swept later."""
+"""Writing that a killed process cannot tear: every file is whole, old or new. What it leaves behind is swept later."""
 
 import errno
 import fcntl
@@ -16,7 +16,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def storage_errors(path: Path, needed: int = 0) -> Iterator[None]:
-    """Turn an operating system's refusal into a StorageError that names the path, and the bytes needed where the disk is full."""
+    """Turn a system's refusal into a StorageError with the path, and the bytes needed where the disk is full."""
     try:
         yield
     except OSError as error:
@@ -33,12 +33,14 @@ def check_space(folder: Path, needed: int) -> None:
 
 def _space(path: Path, needed: int) -> str:
     here = next(each for each in (path, *path.absolute().parents) if each.exists())
-    numbers = " and ".join([f"{needed / 2**20:.1f} MiB needed"] * (needed > 0) + [f"{shutil.disk_usage(here).free / 2**20:.1f} MiB free"])
+    numbers = " and ".join(
+        [f"{needed / 2**20:.1f} MiB needed"] * (needed > 0) + [f"{shutil.disk_usage(here).free / 2**20:.1f} MiB free"]
+    )
     return f"{numbers}\n  make room, or name another folder with --runs; the same command continues"
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write beside the file, flush to the disk, then rename over it. Raises StorageError; the old file is then still there."""
+    """Write beside the file, flush, then rename over it. Raises StorageError; the old file is then still there."""
     content = data.encode() if isinstance(data, str) else data
     with storage_errors(path, len(content)):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -53,4 +53,8 @@ def fill_harmonic(image: Image, mask: Mask) -> Image:
     return filled
 
 
-FILLS: dict[str, Callable[[Image, Mask], Image]] = {"mean": fill_mean, "nearest": fill_nearest, "harmonic": fill_harmonic}
+FILLS: dict[str, Callable[[Image, Mask], Image]] = {
+    "mean": fill_mean,
+    "nearest": fill_nearest,
+    "harmonic": fill_harmonic,
+}

@@ -50,14 +50,16 @@ class LinearSegmentationHead(nn.Module):
 class SegFormerHead(nn.Module):
     """SegFormer's all-MLP head (Xie et al. 2021): -> (B, classes, H, W) on the grid of the finest feature map.
 
-    Every map is projected to `embed_dim` and resized bilinearly; they are concatenated from coarse to fine and fused by a
-    1x1 convolution with batch norm and ReLU.
+    Every map is projected to `embed_dim` and resized bilinearly. A 1x1 convolution with batch norm and ReLU fuses them,
+    concatenated from coarse to fine.
     """
 
     def __init__(self, dims: list[int], strides: list[int], embed_dim: int, dropout: float, num_classes: int):
         super().__init__()
         self.projections = nn.ModuleList(nn.Linear(dim, embed_dim) for dim in dims)
-        self.fuse = nn.Sequential(nn.Conv2d(len(dims) * embed_dim, embed_dim, kernel_size=1, bias=False), nn.BatchNorm2d(embed_dim), nn.ReLU())
+        self.fuse = nn.Sequential(
+            nn.Conv2d(len(dims) * embed_dim, embed_dim, kernel_size=1, bias=False), nn.BatchNorm2d(embed_dim), nn.ReLU()
+        )
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(embed_dim, num_classes, kernel_size=1)
 

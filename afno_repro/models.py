@@ -1,4 +1,4 @@
-"""From a ModelConfig to a network: `build_model`, and `check_model`, which finds every bad option without any memory."""
+"""From a ModelConfig to a network: `build_model`, and `check_model`, which finds every bad option without memory."""
 
 from collections.abc import Callable
 from functools import partial
@@ -60,14 +60,19 @@ def _assemble(config: ModelConfig, image_size: int) -> Model:
     try:
         backbone = BACKBONES[config.backbone.name](image_size, mixer, **config.backbone.options)
     except ConfigError as error:
-        raise error if all(p.key[:1] in ((), ("mixer",)) for p in error.problems) else error.within("backbone") from None
+        raise (
+            error if all(p.key[:1] in ((), ("mixer",)) for p in error.problems) else error.within("backbone")
+        ) from None
     return Model(backbone, HEADS[config.head.name](backbone.dims, backbone.strides, **config.head.options))
 
 
 def stage_options(mixer: Part, stage: int) -> dict[str, Any]:
-    """The mixer's options in one stage: an option that is a list where one value is meant has a value for each stage."""
+    """The mixer's options in one stage: a list where one value is meant has a value for each stage."""
     hints = get_type_hints(MIXERS[mixer.name].__init__)
-    return {key: value[stage] if isinstance(value, list) and not fits(value, hints[key]) else value for key, value in mixer.options.items()}
+    return {
+        key: value[stage] if isinstance(value, list) and not fits(value, hints[key]) else value
+        for key, value in mixer.options.items()
+    }
 
 
 def check_model(config: ModelConfig, image_size: int) -> None:
@@ -83,7 +88,9 @@ def check_model(config: ModelConfig, image_size: int) -> None:
             problems += _problems_of(lambda: _assemble(known, image_size))
         if (mixer := known.mixer) is not None and "mixer" not in unusable:
             for stage, dim in enumerate(_widths(known.backbone)):
-                problems += _problems_of(partial(MIXERS[mixer.name], dim, (1, 1), **stage_options(mixer, stage)), "mixer")
+                problems += _problems_of(
+                    partial(MIXERS[mixer.name], dim, (1, 1), **stage_options(mixer, stage)), "mixer"
+                )
     if problems:
         raise ConfigError(*dict.fromkeys(problems))
 
@@ -109,7 +116,9 @@ def _without_unknown(config: ModelConfig, problems: list[Problem]) -> ModelConfi
     def known(kind: str, part: Part) -> Part:
         return Part(part.name, {key: value for key, value in part.options.items() if (kind, key) not in unknown})
 
-    return ModelConfig(known("backbone", config.backbone), config.mixer and known("mixer", config.mixer), known("head", config.head))
+    return ModelConfig(
+        known("backbone", config.backbone), config.mixer and known("mixer", config.mixer), known("head", config.head)
+    )
 
 
 def _option_problems(config: ModelConfig) -> list[Problem]:
@@ -120,10 +129,14 @@ def _option_problems(config: ModelConfig) -> list[Problem]:
         if part is None:
             continue
         if part.name not in table:
-            problems.append(Problem(f"there is no {kind} {part.name!r}", (kind, "name"), suggest(part.name, table, f"{kind} names")))
+            problems.append(
+                Problem(f"there is no {kind} {part.name!r}", (kind, "name"), suggest(part.name, table, f"{kind} names"))
+            )
             continue
         each_stage = _each_stage(part, config.backbone) if kind == "mixer" else [part.options]
-        found = [p for options in each_stage for p in option_problems(part.name, options, table[part.name], GIVEN[kind])]
+        found = [
+            p for options in each_stage for p in option_problems(part.name, options, table[part.name], GIVEN[kind])
+        ]
         problems += ConfigError(*dict.fromkeys(found)).within(kind).problems
     if config.backbone.name in BACKBONES and (config.mixer is None) != (config.backbone.name in WITHOUT_MIXER):
         wants = "takes no token mixer" if config.mixer else "needs a token mixer"
@@ -132,10 +145,12 @@ def _option_problems(config: ModelConfig) -> list[Problem]:
 
 
 def _each_stage(mixer: Part, backbone: Part) -> list[dict[str, Any]]:
-    """The mixer's options in every stage of a backbone; a list of another length stays as it is, a mistake to be named."""
+    """The mixer's options in every stage of a backbone; a list of another length stays: a mistake to be named."""
     stages = getattr(BACKBONES.get(backbone.name), "num_stages", 1)
     hints = get_type_hints(MIXERS[mixer.name].__init__)
     split = {
-        key for key, value in mixer.options.items() if isinstance(value, list) and key in hints and not fits(value, hints[key]) and len(value) == stages > 1
+        key
+        for key, value in mixer.options.items()
+        if isinstance(value, list) and key in hints and not fits(value, hints[key]) and len(value) == stages > 1
     }
     return [{key: value[i] if key in split else value for key, value in mixer.options.items()} for i in range(stages)]

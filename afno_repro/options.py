@@ -10,13 +10,24 @@ from typing import Any
 
 from afno_repro.errors import Problem
 
-SCALARS: dict[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,), float: (int, float)}  # what fits, and nothing derived from it
+SCALARS: dict[Any, tuple[type, ...]] = {
+    str: (str,),
+    bool: (bool,),
+    int: (int,),
+    float: (int, float),
+}  # what fits, and nothing derived from it
 
 
-def option_problems(name: str, options: Mapping[str, Any], constructor: Callable[..., Any], given: tuple[str, ...] = ()) -> list[Problem]:
+def option_problems(
+    name: str, options: Mapping[str, Any], constructor: Callable[..., Any], given: tuple[str, ...] = ()
+) -> list[Problem]:
     """Unknown, missing and wrongly typed options, held to a constructor's signature less the arguments given to it."""
     hints = {key: hint for key, hint in keywords(constructor).items() if key not in given}
-    problems = [Problem(f"{name} has no option {key!r}", (key,), suggest(key, hints, "its options"), unknown=True) for key in options if key not in hints]
+    problems = [
+        Problem(f"{name} has no option {key!r}", (key,), suggest(key, hints, "its options"), unknown=True)
+        for key in options
+        if key not in hints
+    ]
     for key, hint in hints.items():
         if key not in options:
             problems.append(Problem(f"{name} needs the option {key!r}", (), f"its options: {', '.join(hints)}"))
@@ -62,10 +73,20 @@ def type_name(hint: Any) -> str:
     if origin is list:
         return f"a list of {type_name(inner[0]).removeprefix('a ')}s"
     if origin in (dict, Mapping):
-        return "a mapping" if inner[0] is str else f"a mapping of {type_name(inner[0]).removeprefix('one of ')} to {type_name(inner[1])}"
+        return (
+            "a mapping"
+            if inner[0] is str
+            else f"a mapping of {type_name(inner[0]).removeprefix('one of ')} to {type_name(inner[1])}"
+        )
     if origin in (types.UnionType, typing.Union):
         return " or ".join(type_name(each) for each in inner)
-    names: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    names: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        type(None): "null",
+    }
     return names.get(hint, str(hint))
 
 

@@ -45,4 +45,8 @@ class HalfAttention(nn.Module):
 
 def only_on_cuda(afno: AFNO, attention: SelfAttention) -> dict[str, nn.Module]:
     """The forms by name."""
-    return {"AFNO, one kernel": FusedAFNO(afno, "float32"), "AFNO, one kernel, bf16": FusedAFNO(afno, "bf16"), "self-attention, bf16": HalfAttention(attention)}
+    return {
+        "AFNO, one kernel": FusedAFNO(afno, "float32"),
+        "AFNO, one kernel, bf16": FusedAFNO(afno, "bf16"),
+        "self-attention, bf16": HalfAttention(attention),
+    }

@@ -1,7 +1,7 @@
 """Mixers as they are usually written: what our forms are measured against, on the same weights.
 
-AFNO: channels-last transforms, every complex product as four real einsums, a zero-filled buffer for each part of each layer. GFN:
-channels-last transforms. Long-short: windows cut out by `unfold` of channels-first images.
+AFNO: channels-last transforms, every complex product as four real einsums, a zero-filled buffer for each part of each
+layer. GFN: channels-last transforms. Long-short: windows cut out by `unfold` of channels-first images.
 """
 
 import torch

@@ -1,10 +1,10 @@
 """Token mixers side by side: `python -m benchmarks.mixers [--rounds 9] [--device cpu] [--shapes 2] [--batch 1]`.
 
-Ratios are to AFNO as it is usually written (benchmarks/literal.py), above 1 faster. Every form is held to float64 first: a Fourier
-mixer with an error above TOLERANCE, or any other above LOOSE, ends the benchmark with 1. `saved` is what autograd keeps for the
-backward pass, in units of the input; `floor` the time that the form's multiplications and additions would take at the rate of a
-large matrix product, over the measured one; `GB/s` is input and output over the time of the forward pass, `peak` the memory of a
-CUDA device beyond mixer and input, forward and backward.
+Ratios are to AFNO as it is usually written (benchmarks/literal.py), above 1 faster. Every form is held to float64
+first: a Fourier mixer with an error above TOLERANCE, or any other above LOOSE, ends the benchmark with 1. `saved` is
+what autograd keeps for the backward pass, in units of the input; `floor` the time that the form's multiplications and
+additions would take at the rate of a large matrix product, over the measured one; `GB/s` is input and output over the
+time of the forward pass, `peak` the memory of a CUDA device beyond mixer and input, forward and backward.
 """
 
 import argparse
@@ -49,8 +49,30 @@ class Shape(NamedTuple):
         return f"{self.side}x{self.side} d{self.dim} k{self.blocks}"
 
 
-SHAPES = [Shape(56, 768, 8), Shape(56, 750, 1), Shape(56, 384, 16), Shape(64, 440, 5), Shape(32, 512, 8), Shape(128, 288, 2), Shape(256, 208, 1)]
-HEADER = ["shape", "variant", "forward ms", "forward ratio", "10-90%", "both ms", "both ratio", "10-90%", "saved", "floor", "GB/s", "peak MiB", "error"]
+SHAPES = [
+    Shape(56, 768, 8),
+    Shape(56, 750, 1),
+    Shape(56, 384, 16),
+    Shape(64, 440, 5),
+    Shape(32, 512, 8),
+    Shape(128, 288, 2),
+    Shape(256, 208, 1),
+]
+HEADER = [
+    "shape",
+    "variant",
+    "forward ms",
+    "forward ratio",
+    "10-90%",
+    "both ms",
+    "both ratio",
+    "10-90%",
+    "saved",
+    "floor",
+    "GB/s",
+    "peak MiB",
+    "error",
+]
 
 
 def mixers(shape: Shape) -> dict[str, nn.Module]:
@@ -60,7 +82,9 @@ def mixers(shape: Shape) -> dict[str, nn.Module]:
         heads -= 1
 
     def afno(keep: float) -> AFNO:
-        return AFNO(shape.dim, grid, num_blocks=shape.blocks, sparsity_threshold=0.01, keep=keep, bias="identity", init_std=0.02)
+        return AFNO(
+            shape.dim, grid, num_blocks=shape.blocks, sparsity_threshold=0.01, keep=keep, bias="identity", init_std=0.02
+        )
 
     whole = afno(1.0)
     halves = {f"AFNO keep {keep:.3g}": afno(keep) for keep in (0.5, 32 / 56)}
@@ -90,7 +114,7 @@ def error(mixer: nn.Module, x: Tensor) -> float:
 
 
 def saved_units(mixer: nn.Module, x: Tensor) -> float:
-    """Bytes that the forward pass keeps for the backward one, weights left out, over those of the input; each memory once."""
+    """Bytes that the forward pass keeps for the backward one, less weights, over the input's; each memory once."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in mixer.parameters()}
     kept: dict[int, int] = {}
 
@@ -163,7 +187,19 @@ def measured(shape: Shape, batch: int, rounds: int, device: torch.device) -> lis
         floor = f"{100 * floor_s / one[name].median_s:.0f}%" if name in ("literal AFNO", "AFNO") else ""
         moved = f"{2 * x.nbytes / one[name].median_s / 1e9:.1f}"
         saved = f"{saved_units(mixer, x):.1f}"
-        lines.append([str(shape), name, *cells(one[name]), *cells(two[name]), saved, floor, moved, peak_mib(mixer, x), f"{errors[name]:.0e}"])
+        lines.append(
+            [
+                str(shape),
+                name,
+                *cells(one[name]),
+                *cells(two[name]),
+                saved,
+                floor,
+                moved,
+                peak_mib(mixer, x),
+                f"{errors[name]:.0e}",
+            ]
+        )
     return lines
 
 

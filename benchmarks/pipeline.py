@@ -1,8 +1,9 @@
 """What feeds and scores a training, beside its usual forms: `python -m benchmarks.pipeline [--rounds 61]`.
 
-Masks against a Python loop, SSIM and the confusion matrix against torchmetrics (extra `bench`) and scikit-image, reading and cropping
-photographs against Pillow, one thread. Each pair computes the same first: the same mask, the same map to TOLERANCE, the same counts, the
-same photograph to a grey level on average; a difference ends the benchmark with 1.
+Masks against a Python loop, SSIM and the confusion matrix against torchmetrics (extra `bench`) and scikit-image,
+reading and cropping photographs against Pillow, one thread. Each pair computes the same first: the same mask, the same
+map to TOLERANCE, the same counts, the same photograph to a grey level on average; a difference ends the benchmark
+with 1.
 """
 
 import argparse
@@ -48,7 +49,7 @@ def looped(start: "np.ndarray[Any, Any]", moves: "np.ndarray[Any, Any]") -> "np.
 
 
 def masks(rng: np.random.Generator) -> Variants:
-    """One mask of A.2's walk on pixels. Folding gives the walk's law, not its every path, so both go where no border is met."""
+    """One mask of A.2's walk on pixels, where no border is met: folding gives the walk's law, not its every path."""
     inside = rng.permutation(np.repeat(np.arange(4, dtype=np.uint8), 12))
     start, moves = np.array([SIDE // 2, SIDE // 2]), rng.integers(4, size=STEPS, dtype=np.uint8)
     if not np.array_equal(looped(start, inside), visited(start, inside, SIDE, SIDE)):
@@ -68,7 +69,16 @@ def similarity(rng: np.random.Generator) -> Variants:
         return metric.values["ssim"][0]
 
     def scikit() -> float:
-        return float(structural_similarity(x[0].numpy(), y[0].numpy(), channel_axis=0, data_range=1, gaussian_weights=True, use_sample_covariance=False))
+        return float(
+            structural_similarity(
+                x[0].numpy(),
+                y[0].numpy(),
+                channel_axis=0,
+                data_range=1,
+                gaussian_weights=True,
+                use_sample_covariance=False,
+            )
+        )
 
     variants: Variants = {"scikit-image": scikit, "shifted sums": ours}
     if abs(ours() - scikit()) > TOLERANCE:
@@ -133,7 +143,9 @@ def reading(files: list[Path], side: int = 200) -> Variants:
     def ours() -> list[Tensor]:
         return [resize_example(cut((read_image(file), None), 0, 0, side), SIDE, SIDE)[0] for file in files]
 
-    differences = [float((one.float() - other.float()).abs().mean()) for one, other in zip(pillow(), ours(), strict=True)]
+    differences = [
+        float((one.float() - other.float()).abs().mean()) for one, other in zip(pillow(), ours(), strict=True)
+    ]
     if max(differences) > 1:
         sys.exit(f"the photographs differ by {differences} grey levels on average")
     return {"Pillow": pillow, "decode_jpeg": ours}
@@ -144,12 +156,17 @@ def entering(files: list[Path]) -> Variants:
     pixels = reading(files)
 
     def usual() -> list[Tensor]:
-        return [normalize(to_dtype(image, torch.float32, scale=True), list(IMAGENET_MEAN), list(IMAGENET_STD)) for image in pixels["Pillow"]()]
+        return [
+            normalize(to_dtype(image, torch.float32, scale=True), list(IMAGENET_MEAN), list(IMAGENET_STD))
+            for image in pixels["Pillow"]()
+        ]
 
     def ours() -> list[Tensor]:
         return [centred(image, "imagenet") for image in pixels["decode_jpeg"]()]
 
-    differences = [float((one - other).abs().mean()) * 255 * max(IMAGENET_STD) for one, other in zip(usual(), ours(), strict=True)]
+    differences = [
+        float((one - other).abs().mean()) * 255 * max(IMAGENET_STD) for one, other in zip(usual(), ours(), strict=True)
+    ]
     if max(differences) > 1:
         sys.exit(f"what enters a network differs by {differences} grey levels on average")
     return {"Pillow, v2 transforms": usual, "decode_jpeg, in place": ours}
@@ -168,8 +185,20 @@ def main() -> None:
         paths |= {"8 photographs": reading(files), "8 photographs for a network": entering(files)}
         for path, variants in paths.items():
             for name, found in timed(variants, rounds, torch.device("cpu")).items():
-                lines.append([path, name, f"{1000 * found.median_s:.2f}", f"{found.ratio:.1f}", f"{found.low:.1f}-{found.high:.1f}"])
-    print(write("pipeline", device_name("cpu"), "Input and scores", ["path", "variant", "ms", "ratio", "10-90%"], lines).read_text())
+                lines.append(
+                    [
+                        path,
+                        name,
+                        f"{1000 * found.median_s:.2f}",
+                        f"{found.ratio:.1f}",
+                        f"{found.low:.1f}-{found.high:.1f}",
+                    ]
+                )
+    print(
+        write(
+            "pipeline", device_name("cpu"), "Input and scores", ["path", "variant", "ms", "ratio", "10-90%"], lines
+        ).read_text()
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """How mixers grow: `python -m benchmarks.scale [--rounds 3] [--largest 512]`.
 
-`tokens`: seconds of a forward pass against tokens, for every mixer at DIM channels and one thread, and the exponent e of seconds ~ tokens^e,
-fitted by least squares to the logarithms from FITTED tokens a side on. A mixer stops before a pass would take LONGEST_S.
-`memory`: what training Table 4's rows at paper scale keeps of one image for the backward pass, counted without running anything.
+`tokens`: seconds of a forward pass against tokens, for every mixer at DIM channels and one thread, and the exponent e
+of seconds ~ tokens^e, fitted by least squares to the logarithms from FITTED tokens a side on. A mixer stops before a
+pass would take LONGEST_S.
+`memory`: what training Table 4's rows at paper scale keeps of one image for the backward pass, counted without running
+anything.
 """
 
 import argparse
@@ -74,14 +76,16 @@ def draw(found: Mapping[str, Mapping[int, float]], path: Path) -> None:
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     for title, times in found.items():
-        axes.loglog([side**2 for side in times], list(times.values()), marker="o", label=f"{title}: {exponent(times):.2f}")
+        axes.loglog(
+            [side**2 for side in times], list(times.values()), marker="o", label=f"{title}: {exponent(times):.2f}"
+        )
     axes.set(xlabel="tokens", ylabel=f"seconds of a forward pass, {DIM} channels")
     axes.legend(title="mixer: exponent", fontsize="small")
     figure.savefig(path, dpi=110)
 
 
 def memory() -> list[list[str]]:
-    """A line for each row of Table 4 and resolution: GiB that one image keeps, in all and where blocks are computed again."""
+    """A line for each row of Table 4 and resolution: GiB that an image keeps, in all and with recomputed blocks."""
     lines = []
     spec = sound_specs(Places(ROOT, ROOT / "runs"), "table4")[0]
     for (row, stage, _), run in plan_runs(spec, "paper", Choice(kinds=("finetune",))).needs.items():
@@ -90,7 +94,16 @@ def memory() -> list[list[str]]:
         for side in RESOLUTIONS:
             net = network(run.config.model, side)
             weights = 16 * net.params / GIB
-            lines.append([row, str(side), f"{net.params / 1e6:.1f}", f"{weights:.2f}", f"{net.kept_bytes / GIB:.2f}", f"{net.kept_less_bytes / GIB:.2f}"])
+            lines.append(
+                [
+                    row,
+                    str(side),
+                    f"{net.params / 1e6:.1f}",
+                    f"{weights:.2f}",
+                    f"{net.kept_bytes / GIB:.2f}",
+                    f"{net.kept_less_bytes / GIB:.2f}",
+                ]
+            )
     return lines
 
 
@@ -101,10 +114,20 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=max(SIDES), help="tokens a side")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    header = ["row", "pixels a side", "parameters M", "weights, gradients, moments GiB", "kept GiB", "kept GiB, computed again"]
+    header = [
+        "row",
+        "pixels a side",
+        "parameters M",
+        "weights, gradients, moments GiB",
+        "kept GiB",
+        "kept GiB, computed again",
+    ]
     write("memory", device_name("cpu"), "Memory of training Table 4's rows in float32, an image", header, memory())
     found = growth(asked.rounds, asked.largest)
-    lines = [[title, *(f"{1000 * times[side]:.1f}" if side in times else "" for side in SIDES), f"{exponent(times):.2f}"] for title, times in found.items()]
+    lines = [
+        [title, *(f"{1000 * times[side]:.1f}" if side in times else "" for side in SIDES), f"{exponent(times):.2f}"]
+        for title, times in found.items()
+    ]
     header = ["mixer", *(f"{side}x{side} ms" for side in SIDES), "exponent"]
     path = write("tokens", device_name("cpu"), f"A forward pass against tokens, {DIM} channels, batch 1", header, lines)
     draw(found, path.with_suffix(".png"))

@@ -1,4 +1,4 @@
-"""Variants timed side by side: in one process, their order rotated every round; what counts are ratios within a round."""
+"""Variants timed side by side: in one process, in an order that rotates every round; ratios within a round count."""
 
 import csv
 import statistics
@@ -14,7 +14,10 @@ FLUSH_MIB = 256  # more than any L2 cache
 
 
 class Timing(NamedTuple):
-    """Median seconds of a variant, and how many times faster than the reference it is: the median over rounds, and the 10th and 90th percentile."""
+    """Median seconds of a variant, and how many times faster than the reference it is.
+
+    The latter as the median over rounds, and the 10th and 90th percentile.
+    """
 
     median_s: float
     ratio: float

@@ -1,7 +1,8 @@
 """How long commands take that do no work: `python -m benchmarks.startup [--rounds 7]`.
 
-Each is a process of its own, in a copy of this repository's specs and results; `beyond` is what it takes more than an interpreter that
-does nothing, its median over rounds. `run table2` is a command of which everything is done: make it so first, or it is left out.
+Each is a process of its own, in a copy of this repository's specs and results; `beyond` is what it takes more than an
+interpreter that does nothing, its median over rounds. `run table2` is a command of which everything is done: make it
+so first, or it is left out.
 """
 
 import argparse
@@ -22,12 +23,16 @@ from benchmarks.side_by_side import once, write
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = (("--help",), ("list",), ("report", "--scale", "tiny"), ("run", "table2", "--device", "cpu"))
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # as a user has it
+ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+}  # as a user has it
 
 
 def call(*arguments: str, root: str) -> str:
     """What a process prints; raises CalledProcessError when it fails."""
-    return subprocess.run([sys.executable, *arguments], cwd=root, env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=root, env=ENVIRONMENT, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def main() -> None:
@@ -39,8 +44,15 @@ def main() -> None:
         for name in ("experiments", "results"):
             shutil.copytree(ROOT / name, Path(root) / name)
         for command in COMMANDS:
-            asked = ("-m", "afno_repro", *command, *(() if command == ("--help",) else ("--root", root, "--runs", str(ROOT / "runs"))))
-            if command[0] == "run" and any(run["state"] == "to do" for run in json.loads(call(*asked, "--dry-run", "--json", root=root))):
+            asked = (
+                "-m",
+                "afno_repro",
+                *command,
+                *(() if command == ("--help",) else ("--root", root, "--runs", str(ROOT / "runs"))),
+            )
+            if command[0] == "run" and any(
+                run["state"] == "to do" for run in json.loads(call(*asked, "--dry-run", "--json", root=root))
+            ):
                 continue
             nothing, something = partial(call, "-c", "pass", root=root), partial(call, *asked, root=root)
             something()  # what is compiled and cached once
@@ -48,7 +60,9 @@ def main() -> None:
             beyond = [took - empty for empty, took in pairs]
             numbers = statistics.median(took for _, took in pairs), statistics.median(beyond), max(beyond)
             lines.append([f"afno {' '.join(command)}", *(f"{each:.2f}" for each in numbers)])
-    print(write("startup", device_name("cpu"), "Start", ["command", "s", "beyond s", "worst beyond s"], lines).read_text())
+    print(
+        write("startup", device_name("cpu"), "Start", ["command", "s", "beyond s", "worst beyond s"], lines).read_text()
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Training by two processes: `python -m benchmarks.together [--rounds 7] [--batch 8]`.
 
-The step of benchmarks/train.py with AFNO on the same batch, by one process and shared by two, one thread each, in turns. `efficiency`
-is the ratio over two: what is missing to one is the exchange of gradients, and the memory that both cores share.
+The step of benchmarks/train.py with AFNO on the same batch, by one process and shared by two, one thread each, in
+turns. `efficiency` is the ratio over two: what is missing to one is the exchange of gradients, and the memory that both
+cores share.
 """
 
 import argparse
@@ -25,7 +26,9 @@ from benchmarks.train import AFNO, RECIPE, SIDE, network
 PROCESSES = 2
 
 
-def work(rank: int, address: str, batch: int, rounds: int, parent: int, found: "Queue[list[tuple[float, float]]]") -> None:
+def work(
+    rank: int, address: str, batch: int, rounds: int, parent: int, found: "Queue[list[tuple[float, float]]]"
+) -> None:
     """One process: in turns a step of the whole batch by process 0 alone, and one that both share; seconds of each."""
     engine.join(engine.Place(rank, PROCESSES, rank, address, parent), "cpu")
     torch.set_num_threads(1)
@@ -43,13 +46,24 @@ def work(rank: int, address: str, batch: int, rounds: int, parent: int, found: "
         engine.agreed(None)
         alone = once(lambda: plain(lonely, updates, task, images, masks), images.device) if rank == 0 else 0.0
         engine.agreed(None)
-        times.append((alone, once(lambda: optimise(shared, optimizer, task, [(images[mine], masks[mine])], RECIPE), images.device)))
+        times.append(
+            (
+                alone,
+                once(lambda: optimise(shared, optimizer, task, [(images[mine], masks[mine])], RECIPE), images.device),
+            )
+        )
     if rank == 0:
         found.put(times[1:])
     engine.leave()
 
 
-def plain(model: torch.nn.Module, optimizer: torch.optim.Optimizer, task: Inpainting, images: torch.Tensor, masks: torch.Tensor) -> None:
+def plain(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    task: Inpainting,
+    images: torch.Tensor,
+    masks: torch.Tensor,
+) -> None:
     """The same step without the others: forward, backward, clip, update."""
     optimizer.zero_grad(set_to_none=True)
     (task.loss(model, (images, masks)) / task.weight((images, masks))).backward()  # type: ignore[no-untyped-call]
@@ -68,7 +82,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         found: Queue[list[tuple[float, float]]] = context.Queue()
         address = f"file://{Path(folder) / 'meeting'}"
-        processes = [context.Process(target=work, args=(rank, address, asked.batch, asked.rounds, os.getpid(), found)) for rank in range(PROCESSES)]
+        processes = [
+            context.Process(target=work, args=(rank, address, asked.batch, asked.rounds, os.getpid(), found))
+            for rank in range(PROCESSES)
+        ]
         for process in processes:
             process.start()
         times = found.get(timeout=600)
@@ -77,9 +94,19 @@ def main() -> None:
     gains = sorted(alone / together for alone, together in times)
     line = [f"{asked.batch / statistics.median(each):.1f}" for each in zip(*times, strict=True)]
     gain = statistics.median(gains)
-    lines = [[*line, f"{gain:.2f}", f"{gains[len(gains) // 10]:.2f}-{gains[-1 - len(gains) // 10]:.2f}", f"{100 * gain / PROCESSES:.0f}%"]]
+    lines = [
+        [
+            *line,
+            f"{gain:.2f}",
+            f"{gains[len(gains) // 10]:.2f}-{gains[-1 - len(gains) // 10]:.2f}",
+            f"{100 * gain / PROCESSES:.0f}%",
+        ]
+    ]
     header = ["images/s of one process", "images/s of two", "ratio", "10-90%", "efficiency"]
-    title = f"A training step of a ViT-S/4 with AFNO on {SIDE} x {SIDE} pixels, batch {asked.batch}, shared by two processes"
+    title = (
+        f"A training step of a ViT-S/4 with AFNO on {SIDE} x {SIDE} pixels, batch {asked.batch}, shared by two "
+        "processes"
+    )
     print(write("together", device_name("cpu"), title, header, lines).read_text())
 
 

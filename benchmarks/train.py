@@ -1,8 +1,9 @@
 """A whole training step: `python -m benchmarks.train [--rounds 7] [--batch 4] [--threads 1]`.
 
-The reference is a network of ViT-S/4's size on 64 x 64 pixels whose mixers are the literal layer, in a plain loop: the batch's loss,
-its gradients, clipping, an optimiser that walks through the parameters, the loss as a number. Beside it our loop with every mixer.
-Before anything is timed, reference and our AFNO are held to the same loss and gradients in float64: an error above TOLERANCE ends it with 1.
+The reference is a network of ViT-S/4's size on 64 x 64 pixels whose mixers are the literal layer, in a plain loop: the
+batch's loss, its gradients, clipping, an optimiser that walks through the parameters, the loss as a number. Beside it
+our loop with every mixer. Before anything is timed, reference and our AFNO are held to the same loss and gradients in
+float64: an error above TOLERANCE ends it with 1.
 """
 
 import argparse
@@ -89,7 +90,10 @@ def check(task: Inpainting, batch: Batch) -> None:
     for model in (network(AFNO).double(), literal_network().double()):
         loss = mean_loss(model, task, (batch[0].double(), batch[1]))
         gradients.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))])
-    errors = [float((one - other).abs().max() / one.abs().max().clamp(min=1e-12)) for one, other in zip(*gradients, strict=True)]
+    errors = [
+        float((one - other).abs().max() / one.abs().max().clamp(min=1e-12))
+        for one, other in zip(*gradients, strict=True)
+    ]
     if max(errors) > TOLERANCE:
         sys.exit(f"loss or gradients differ by {max(errors):.1e}")
 
@@ -107,7 +111,9 @@ def main() -> None:
     check(task, batch)
     literal = literal_network()
     slow = torch.optim.AdamW(literal.parameters(), lr=RECIPE.lr, weight_decay=RECIPE.weight_decay, foreach=False)
-    steps: dict[str, Callable[[], float]] = {"literal AFNO, plain loop": partial(plain_step, literal, slow, task, batch)}
+    steps: dict[str, Callable[[], float]] = {
+        "literal AFNO, plain loop": partial(plain_step, literal, slow, task, batch)
+    }
     compiled = network(AFNO)
     compiled.get_submodule("backbone").compile()
     networks = {name: network(mixer) for name, mixer in MIXERS.items()} | {"AFNO, --compile": compiled}
@@ -115,7 +121,9 @@ def main() -> None:
         steps[name] = partial(optimise, model, make_optimizer(model, RECIPE), task, [batch], RECIPE)
     lines = []
     for name, found in timed(steps, asked.rounds, torch.device("cpu")).items():
-        lines.append([name, f"{asked.batch / found.median_s:.1f}", f"{found.ratio:.2f}", f"{found.low:.2f}-{found.high:.2f}"])
+        lines.append(
+            [name, f"{asked.batch / found.median_s:.1f}", f"{found.ratio:.2f}", f"{found.low:.2f}-{found.high:.2f}"]
+        )
     title = f"A training step of a ViT-S/4 on {SIDE} x {SIDE} pixels, batch {asked.batch}"
     print(write("train", device_name("cpu"), title, ["network", "images/s", "ratio", "10-90%"], lines).read_text())
 

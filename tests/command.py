@@ -13,12 +13,23 @@ from tests.forked import Forked
 SCRIPT = str(Path(sys.executable).parent / "afno")  # as it is installed
 
 
-def start(*arguments: str, root: Path, env: dict[str, str] | None = None, **options: Any) -> "Forked | subprocess.Popen[str]":
-    """Start a command in `root`: forked where nothing is asked of the interpreter's own start, else in a new interpreter."""
+def start(
+    *arguments: str, root: Path, env: dict[str, str] | None = None, **options: Any
+) -> "Forked | subprocess.Popen[str]":
+    """Start a command in `root`: forked unless the interpreter's own start matters, else in a new interpreter."""
     if sys.platform == "linux" and not options and of_interpreter(env or os.environ) == of_interpreter(os.environ):
         return Forked(arguments, root, dict(env or os.environ))
     command = [sys.executable, "-m", "afno_repro", *arguments]
-    return subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options)
+    return subprocess.Popen(
+        command,
+        cwd=root,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
 
 
 def of_interpreter(environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""As many tests run at once as there are cores: one thread each, and none of a command's threads turns in circles where it waits."""
+"""As many tests run at once as there are cores: one thread each, and no command's thread spins while it waits."""
 
 import os
 

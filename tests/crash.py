@@ -1,9 +1,10 @@
-"""Kill whole commands at random, for as long as one likes: nothing finished is lost, nothing differs from an uninterrupted command.
+"""Kill whole commands at random, without end: nothing finished is lost, all is as after an uninterrupted command.
 
 python -m tests.crash --rounds 200 --seed 0 --devices 2
 
-A round starts `afno run` on what the rounds before left, waits, kills it in some way and looks at every file. A command that ends
-by itself must leave the files of one that nobody killed. Processes are known by their environment. Linux only; Ctrl-C is enough.
+A round starts `afno run` on what the rounds before left, waits, kills it in some way and looks at every file. A
+command that ends by itself must leave the files of one that nobody killed. Processes are known by their environment.
+Linux only; Ctrl-C is enough.
 """
 
 import argparse
@@ -35,18 +36,43 @@ CLONE = Path(__file__).parents[1]
 MARK = "AFNO_CRASH_TEST"
 GONE_S, END_S, POLL_S = 30.0, 300.0, 0.02  # for all to be gone after a kill, for a command to end by itself
 STARTS = {1: (("--jobs", "1"), ("--jobs", "2"), ("--jobs", "1", "--workers", "1")), 2: ((), ("--workers", "1"))}
-# The exit codes of each way to be killed, besides 0: it may have come too late, or have hit a process that is not needed.
-CODES = {"main": {-9}, "all": {-9}, "one": {1, 4}, "SIGTERM": {143, -15}, "SIGUSR1": {143, -15, -10}, "SIGINT": {130, -2}}
+# The exit codes of each kill, besides 0: it may come too late, or hit a process that is not needed.
+CODES = {
+    "main": {-9},
+    "all": {-9},
+    "one": {1, 4},
+    "SIGTERM": {143, -15},
+    "SIGUSR1": {143, -15, -10},
+    "SIGINT": {130, -2},
+}
 PROVENANCE = {".md": b"## Provenance\n", ".html": b'<section id="provenance">'}  # where a table's and a report's begins
-VARYING = ("seconds", "num_workers", "device", "commit", "dirty")  # of a record's provenance: where, when and in what part it was made
-ENDS = {".json": b"}\n", ".csv": b"\n", ".md": b"\n", ".html": b"</html>\n", ".svg": b"</svg>\n", ".png": b"IEND\xaeB`\x82"}
+VARYING = (
+    "seconds",
+    "num_workers",
+    "device",
+    "commit",
+    "dirty",
+)  # of a record's provenance: where, when and in what part it was made
+ENDS = {
+    ".json": b"}\n",
+    ".csv": b"\n",
+    ".md": b"\n",
+    ".html": b"</html>\n",
+    ".svg": b"</svg>\n",
+    ".png": b"IEND\xaeB`\x82",
+}
 FIGURE = "figures:\n  - {name: triptychs, stage: triptychs, suffix: triptychs}\nscales:\n"
-SPEC = FINETUNED.replace("columns:\n", STAGE + "columns:\n").replace("    finetune: null\n", "    finetune: null\n    triptychs: null\n")
+SPEC = FINETUNED.replace("columns:\n", STAGE + "columns:\n").replace(
+    "    finetune: null\n", "    finetune: null\n    triptychs: null\n"
+)
 SPEC = SPEC.replace("scales:\n", FIGURE).replace("epochs: 3\n", "epochs: 4\n").replace("seeds: [0]", "seeds: [0, 1]")
 
 
 class Round(NamedTuple):
-    """A way to start a command, a way to kill it; `start` and `victim` choose among those that there are, `wait` is in lengths of a whole command: 0 to 1."""
+    """A way to start a command and a way to kill it.
+
+    `start` and `victim` choose among those that there are, `wait` is in lengths of a whole command: 0 to 1.
+    """
 
     start: float
     wait: float
@@ -64,21 +90,32 @@ class Tally:
     tracebacks: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{self.kills} kills, {self.resumes} resumes, {self.finished} finished, tracebacks: {len(self.tracebacks)}, losses: {len(self.losses)}"
+        return (
+            f"{self.kills} kills, {self.resumes} resumes, {self.finished} finished, tracebacks: "
+            f"{len(self.tracebacks)}, losses: {len(self.losses)}"
+        )
 
 
 class Command:
-    """A command under way in a folder, its processes each with one thread: it may use as many cores as it has jobs or devices."""
+    """A command under way in a folder, its processes with one thread each: it uses a core for each job or device."""
 
     def __init__(self, root: Path, devices: int, start: tuple[str, ...]):
         (root / "tmp").mkdir(exist_ok=True)
         self.root, self.arguments = root, ("run", "crash", "--device", "cpu", "--devices", str(devices), *start)
         cores = sorted(os.sched_getaffinity(0))[: 2 if devices == 2 or "2" in start else 1]
-        environment = {**os.environ, "PYTHONPATH": str(CLONE), "OMP_NUM_THREADS": "1", MARK: str(os.getpid()), "TMPDIR": str(root / "tmp")}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(CLONE),
+            "OMP_NUM_THREADS": "1",
+            MARK: str(os.getpid()),
+            "TMPDIR": str(root / "tmp"),
+        }
         environment["PYTHONFAULTHANDLER"] = "1"
         line, self.began = (sys.executable, "-m", "afno_repro", *self.arguments), time.monotonic()
         with (root / "stderr.txt").open("wb") as words:
-            self.process = Popen(line, cwd=root, env=environment, stdin=DEVNULL, stdout=DEVNULL, stderr=words, start_new_session=True)
+            self.process = Popen(
+                line, cwd=root, env=environment, stdin=DEVNULL, stdout=DEVNULL, stderr=words, start_new_session=True
+            )
         os.sched_setaffinity(self.process.pid, cores)  # it is still importing
 
     def ended(self, within_s: float) -> bool:
@@ -150,22 +187,37 @@ def play(root: Path, devices: int, now: Round, length_s: float, tally: Tally) ->
     if not command.ended(now.wait * length_s):
         how = strike(command, now.how, now.victim)
         tally.kills += 1
-    name = f"round {tally.rounds} in {root.name}, {' '.join(command.arguments)}, {how} after {time.monotonic() - command.began:.2f} s"
+    name = (
+        f"round {tally.rounds} in {root.name}, {' '.join(command.arguments)}, {how} after "
+        f"{time.monotonic() - command.began:.2f} s"
+    )
     if not command.ended(END_S if how in ("not killed", "one") else GONE_S):
         tally.losses.append(f"{name}: still alive: {members()}\n{stacks()}")
     code, said, after = command.process.wait(), command.said(), finished_work(root)
     tally.tracebacks += [f"{name}: exit code {code}\n{said}"] if "Traceback" in said else []
     tally.losses += [f"{name}: exit code {code}\n{said}"] if code not in CODES.get(how, set()) | {0} else []
-    tally.losses += [f"{name}: {path} was finished and is not what it was" for path in before if after.get(path) != before[path]]
+    tally.losses += [
+        f"{name}: {path} was finished and is not what it was" for path in before if after.get(path) != before[path]
+    ]
     tally.losses += [f"{name}: {problem}" for problem in broken(root)]
     return code == 0
 
 
 def finished_work(root: Path) -> dict[str, tuple[int, str]]:
-    """The files of finished runs and the committed records, when they were written and their digests: none may ever be written again."""
-    kept = [record.with_name(name) for record in root.glob("runs/*/record.json") for name in ("record.json", "weights.safetensors", "log.csv")]
+    """The files of finished runs and the committed records, when they were written and their digests.
+
+    None may ever be written again.
+    """
+    kept = [
+        record.with_name(name)
+        for record in root.glob("runs/*/record.json")
+        for name in ("record.json", "weights.safetensors", "log.csv")
+    ]
     kept = [path for path in (*kept, *root.glob("results/*/records/*/*[!p]")) if path.is_file()]  # no .tmp
-    return {str(path.relative_to(root)): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest()) for path in kept}
+    return {
+        str(path.relative_to(root)): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in kept
+    }
 
 
 def broken(root: Path) -> list[str]:
@@ -193,7 +245,12 @@ def whole(path: Path, data: bytes) -> bool:
 
 
 def files(root: Path) -> list[Path]:
-    return sorted(path for top in ("runs", "results") for path in (root / top).rglob("*") if path.is_file() or path.name == "checkpoints")
+    return sorted(
+        path
+        for top in ("runs", "results")
+        for path in (root / top).rglob("*")
+        if path.is_file() or path.name == "checkpoints"
+    )
 
 
 def differences(root: Path, reference: Path) -> list[str]:
@@ -201,7 +258,9 @@ def differences(root: Path, reference: Path) -> list[str]:
     mine, theirs = ({str(path.relative_to(each)): path for path in files(each)} for each in (root, reference))
     found = [f"{name} is missing" for name in theirs if name not in mine]
     found += [f"{name} is left over" for name in mine if name not in theirs]
-    return found + [f"{name} differs" for name in mine if name in theirs and content(mine[name]) != content(theirs[name])]
+    return found + [
+        f"{name} differs" for name in mine if name in theirs and content(mine[name]) != content(theirs[name])
+    ]
 
 
 def content(path: Path) -> object:
@@ -210,7 +269,11 @@ def content(path: Path) -> object:
     with suppress(ValueError):
         tree = json.loads(data) if path.suffix == ".json" else {}
         if "provenance" in tree:
-            return {**tree, "provenance": {key: value for key, value in tree["provenance"].items() if key not in VARYING}, "sha256": ""}
+            return {
+                **tree,
+                "provenance": {key: value for key, value in tree["provenance"].items() if key not in VARYING},
+                "sha256": "",
+            }
     return data.split(PROVENANCE[path.suffix])[0] if path.suffix in PROVENANCE else data
 
 
@@ -220,7 +283,9 @@ def uninterrupted(root: Path, devices: int) -> float:
     command = Command(root, devices, STARTS[devices][0])
     if not command.ended(END_S) or command.process.returncode:
         kill_all()
-        raise RuntimeError(f"{root.name}: {' '.join(command.arguments)} ended with {command.process.wait()}\n{command.said()}")
+        raise RuntimeError(
+            f"{root.name}: {' '.join(command.arguments)} ended with {command.process.wait()}\n{command.said()}"
+        )
     return time.monotonic() - command.began
 
 
@@ -236,7 +301,9 @@ def crash(work: Path, rounds: int, seed: int, devices: int, tally: Tally) -> Non
         while waiting and not done:
             known, shown = len(tally.losses), len(tally.tracebacks)
             done = play(root, together, waiting.pop(0), lengths[together], tally)
-            now = [f"lost or different: {each}" for each in tally.losses[known:]] + [f"a traceback: {each}" for each in tally.tracebacks[shown:]]
+            now = [f"lost or different: {each}" for each in tally.losses[known:]] + [
+                f"a traceback: {each}" for each in tally.tracebacks[shown:]
+            ]
             now += [f"round {tally.rounds}: {tally}"] * (tally.rounds % 10 == 0)
             print(*now, sep="\n", end="\n" * bool(now), flush=True)
         try:
@@ -250,9 +317,13 @@ def crash(work: Path, rounds: int, seed: int, devices: int, tally: Tally) -> Non
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.crash", description="Kill whole commands at random; nothing may be lost.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.crash", description="Kill whole commands at random; nothing may be lost."
+    )
     for option, default in (("--rounds", 10), ("--seed", 0), ("--devices", 1)):
-        parser.add_argument(option, type=int, default=default)  # of two devices, every second folder is filled by two processes together
+        parser.add_argument(
+            option, type=int, default=default
+        )  # of two devices, every second folder is filled by two processes together
     asked, work, tally = parser.parse_args(), Path(tempfile.mkdtemp(prefix="afno-crash-")), Tally()
     try:
         with suppress(KeyboardInterrupt):  # enough

@@ -1,7 +1,7 @@
-"""Commands as processes of their own, forked from one that has the libraries loaded, which spares most of a short command's time.
+"""Commands as processes of their own, forked from one that has the libraries loaded: a short command saves most time.
 
-What a command is made of is as in a new interpreter: its own code is loaded anew, and so are arguments, environment, folder,
-session and files. The processes that it launches, one a device, are forks of it in the same way.
+What a command is made of is as in a new interpreter: its own code is loaded anew, and so are arguments, environment,
+folder, session and files. The processes that it launches, one a device, are forks of it in the same way.
 `python -m tests.forked FD` answers requests at a socket: a JSON object and where to write outputs and exit code.
 """
 
@@ -24,7 +24,17 @@ from subprocess import DEVNULL, Popen, TimeoutExpired
 from typing import IO, Any
 
 LOADED = (
-    *("matplotlib.backends.backend_agg", "pandas", "PIL.Image", "pydantic", "rich.progress", "rich.table", "safetensors.torch", "typer", "yaml"),
+    *(
+        "matplotlib.backends.backend_agg",
+        "pandas",
+        "PIL.Image",
+        "pydantic",
+        "rich.progress",
+        "rich.table",
+        "safetensors.torch",
+        "typer",
+        "yaml",
+    ),
     *("torch._dynamo", "torch.distributed", "torch.utils.data", "torchvision.transforms.v2"),
 )
 
@@ -77,7 +87,9 @@ def _loaded() -> tuple[socket.socket, "Popen[bytes]"]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         command = [sys.executable, "-m", "tests.forked", str(theirs.fileno())]
-        return ours, Popen(command, cwd=Path(__file__).parents[1], pass_fds=[theirs.fileno()], stdin=DEVNULL, stdout=DEVNULL)
+        return ours, Popen(
+            command, cwd=Path(__file__).parents[1], pass_fds=[theirs.fileno()], stdin=DEVNULL, stdout=DEVNULL
+        )
 
 
 def serve(requests: socket.socket) -> None:
@@ -115,13 +127,25 @@ def become(files: list[int], arguments: list[str], root: str, environment: dict[
 
 def popen(command: Any, **options: Any) -> Any:
     """A subprocess.Popen, forked where the command starts itself once more, for one of its devices."""
-    return Launched(command[3:], **options) if list(command[:3]) == [sys.executable, "-m", "afno_repro"] else Popen(command, **options)
+    return (
+        Launched(command[3:], **options)
+        if list(command[:3]) == [sys.executable, "-m", "afno_repro"]
+        else Popen(command, **options)
+    )
 
 
 class Launched:
     """The same command in a fork of its launcher, to be used as a subprocess.Popen; in a group of its own."""
 
-    def __init__(self, arguments: list[str], env: dict[str, str], stdin: int, stdout: int | None, stderr: IO[bytes] | None, process_group: int):
+    def __init__(
+        self,
+        arguments: list[str],
+        env: dict[str, str],
+        stdin: int,
+        stdout: int | None,
+        stderr: IO[bytes] | None,
+        process_group: int,
+    ):
         self.returncode: int | None = None
         self.pid = os.fork()
         if self.pid:

@@ -1,4 +1,7 @@
-"""What the fuzz tests share: damaged bytes, junk for trees, and the rule that a program ends in a result or in a documented error, soon."""
+"""What the fuzz tests share: damaged bytes, junk for trees, and one rule.
+
+A program ends in a result or in a documented error, soon.
+"""
 
 import time
 from collections.abc import Iterator
@@ -11,23 +14,47 @@ from hypothesis import strategies as st
 from afno_repro.errors import AfnoError
 
 EXIT_CODES, LIMIT_S = (2, 3, 6, 7), 10
-WORDS = st.sampled_from(["name", "model", "cost", "pretrain", "task", "train", "data", "rows", "key", "init", "kind", "", "\x00", "../x", "é" * 300])
-NUMBERS = st.sampled_from([0, -1, 1.5, 2**31, 2**63, -(10**18), 10**18, 10**30, 1e-300, 1e300]) | st.integers() | st.floats()
+WORDS = st.sampled_from(
+    [
+        "name",
+        "model",
+        "cost",
+        "pretrain",
+        "task",
+        "train",
+        "data",
+        "rows",
+        "key",
+        "init",
+        "kind",
+        "",
+        "\x00",
+        "../x",
+        "é" * 300,
+    ]
+)
+NUMBERS = (
+    st.sampled_from([0, -1, 1.5, 2**31, 2**63, -(10**18), 10**18, 10**30, 1e-300, 1e300]) | st.integers() | st.floats()
+)
 JUNK = st.recursive(
     st.none() | st.booleans() | NUMBERS | st.text(max_size=20) | WORDS,
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(WORDS | st.text(max_size=5), children, max_size=3),
+    lambda children: (
+        st.lists(children, max_size=3) | st.dictionaries(WORDS | st.text(max_size=5), children, max_size=3)
+    ),
     max_leaves=6,
 )
 
 
 def cases(count: int) -> settings:
     """The same cases in every run of the tests, none kept."""
-    return settings(derandomize=True, database=None, deadline=None, max_examples=count, suppress_health_check=list(HealthCheck))
+    return settings(
+        derandomize=True, database=None, deadline=None, max_examples=count, suppress_health_check=list(HealthCheck)
+    )
 
 
 @contextmanager
 def documented(*also: type[Exception]) -> Iterator[None]:
-    """Let pass what ends without an error or with one that a user is told, and soon; `also` are errors that a docstring names."""
+    """Let pass what ends soon, without an error or with one for users; `also` are errors that a docstring names."""
     started, told = time.monotonic(), None
     try:
         yield
@@ -41,7 +68,10 @@ def documented(*also: type[Exception]) -> Iterator[None]:
 EDITS = st.tuples(
     st.sampled_from(["set", "flip", "insert", "delete", "cut", "copy"]),
     st.floats(0, 1, exclude_max=True) | st.floats(0, 0.1),  # headers come first
-    st.sampled_from([b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\1\0\0", b"[[[[", b"\n", b": "]) | st.binary(min_size=1, max_size=8),
+    st.sampled_from(
+        [b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\1\0\0", b"[[[[", b"\n", b": "]
+    )
+    | st.binary(min_size=1, max_size=8),
 )
 
 

@@ -29,7 +29,9 @@ def test_literal_gfn_and_long_short_are_ours():
     torch.testing.assert_close(LiteralGFN(gfn)(x), gfn(x))
     torch.testing.assert_close(torch.fft.irfft2(z, s=(6, 8), dim=(1, 2)), gfn(x))
     for grid in ((6, 8), (7, 5)):
-        ours, literal = (kind(12, grid, num_heads=2, window=4, rank=3).double() for kind in (LongShort, LiteralLongShort))
+        ours, literal = (
+            kind(12, grid, num_heads=2, window=4, rank=3).double() for kind in (LongShort, LiteralLongShort)
+        )
         literal.load_state_dict(ours.state_dict())
         x = torch.randn(2, *grid, 12, dtype=torch.float64)
         torch.testing.assert_close(literal(x), ours(x))

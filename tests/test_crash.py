@@ -17,7 +17,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are f
 
 def rounds(count: int, *arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "tests.crash", "--rounds", str(count), "--seed", "0", *arguments]
-    return subprocess.run(command, cwd=crash.CLONE, env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=crash.CLONE, env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True
+    )
 
 
 @pytest.fixture
@@ -67,7 +69,14 @@ def test_a_finished_folder_differs_in_nothing_from_itself_and_is_whole(finished,
 
 
 @pytest.mark.parametrize(
-    "pattern", ["runs/pretrain-*/weights.safetensors", "runs/*/artifacts.npz", "results/tiny/*.png", "runs/*/log.csv", "results/tiny/*.md"]
+    "pattern",
+    [
+        "runs/pretrain-*/weights.safetensors",
+        "runs/*/artifacts.npz",
+        "results/tiny/*.png",
+        "runs/*/log.csv",
+        "results/tiny/*.md",
+    ],
 )
 def test_one_other_byte_is_a_difference(finished, reference, pattern):
     path = only(finished, pattern)
@@ -100,7 +109,9 @@ def test_a_run_that_is_done_again_is_not_what_it_was(finished):
     assert [name for name in before if after[name] != before[name]] == [str(path.relative_to(finished))]
 
 
-@pytest.mark.parametrize("name", ["runs/.write-test.1", "results/tiny/.cells.csv.1.tmp", "runs/checkpoints/step-000000001/state.pt"])
+@pytest.mark.parametrize(
+    "name", ["runs/.write-test.1", "results/tiny/.cells.csv.1.tmp", "runs/checkpoints/step-000000001/state.pt"]
+)
 def test_what_should_have_been_swept_is_left_over(finished, reference, name):
     (finished / name).parent.mkdir(parents=True, exist_ok=True)
     (finished / name).touch()
@@ -109,7 +120,15 @@ def test_what_should_have_been_swept_is_left_over(finished, reference, name):
 
 @pytest.mark.parametrize(
     "pattern",
-    ["runs/*/record.json", "runs/*/weights.safetensors", "runs/*/log.csv", "runs/*/artifacts.npz", "results/*/*.md", "results/*/*.html", "results/*/*.png"],
+    [
+        "runs/*/record.json",
+        "runs/*/weights.safetensors",
+        "runs/*/log.csv",
+        "runs/*/artifacts.npz",
+        "results/*/*.md",
+        "results/*/*.html",
+        "results/*/*.png",
+    ],
 )
 def test_a_file_that_is_cut_off_is_broken(finished, pattern):
     path = only(finished, pattern)

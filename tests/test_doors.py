@@ -1,4 +1,4 @@
-"""What a hostile neighbour on the machine can do to a command: nothing of theirs runs, whatever they send or leave lying around.
+"""What a hostile neighbour on the machine can do: nothing of theirs runs, whatever they send or leave lying around.
 
 Needs root, to be somebody else; where CI is set, being nobody else is a failure.
 """
@@ -57,7 +57,7 @@ def called(port: int) -> socket.socket:
 
 
 class Caller:
-    """A connection that plays one of the processes which gloo expects: it answers whoever waits for data with a pickle."""
+    """A connection that plays one of the processes which gloo expects: who waits for data gets a pickle."""
 
     def __init__(self, port: int, number: int, payload: bytes):
         self.payload, self.heard = payload, b""
@@ -75,7 +75,11 @@ class Caller:
                 if kind == SEND_READY:
                     self.say(RECEIVE_READY, slot, length, b"")
                 elif kind == RECEIVE_READY:
-                    data = struct.pack("=q", len(self.payload)) if length == SIZE else self.payload.ljust(length, b".")[:length]
+                    data = (
+                        struct.pack("=q", len(self.payload))
+                        if length == SIZE
+                        else self.payload.ljust(length, b".")[:length]
+                    )
                     self.say(SEND_READY, slot, length, b"")
                     self.say(SEND, slot, length, data)
             return bool(new)
@@ -87,7 +91,10 @@ class Caller:
 
 
 def neighbour(report: Path, before: set[int], marks: Path, framed: bool) -> None:
-    """Be somebody else: call every new port, as gloo's processes do or with bare pickles, and try the doors of every meeting, until killed."""
+    """Be somebody else, until killed: call every new port, and try the doors of every meeting.
+
+    The calls are as gloo's processes make them, or bare pickles.
+    """
     os.setgroups([])
     os.setgid(NOBODY)
     os.setuid(NOBODY)
@@ -132,10 +139,13 @@ def somebody():
         pytest.skip("needs root, to be somebody else")
 
 
-def attacked(root: Path, public: Path, framed: bool, late: str, *options: str) -> "tuple[subprocess.CompletedProcess[str], str, set[str]]":
-    """A command in a folder with planted modules, beside a neighbour; what it said, what the neighbour told, and what of theirs ran.
+def attacked(
+    root: Path, public: Path, framed: bool, late: str, *options: str
+) -> "tuple[subprocess.CompletedProcess[str], str, set[str]]":
+    """A command beside a neighbour, with planted modules; what it said, what the neighbour told, what of theirs ran.
 
-    The process `late` comes after the others, which leaves their ports open to whoever is faster. PYTHONPATH makes it so: that one still counts.
+    The process `late` comes after the others, which leaves their ports open to whoever is faster. PYTHONPATH makes it
+    so: that one still counts.
     """
     write_spec(root, FINETUNED)
     for name in PLANTED:
@@ -143,14 +153,19 @@ def attacked(root: Path, public: Path, framed: bool, late: str, *options: str) -
     report, marks, site = public / "report.txt", public / "marks", public / "site"
     marks.mkdir()
     site.mkdir()
-    (site / "sitecustomize.py").write_text(f"import os, time; time.sleep(1.5 * (os.environ.get('RANK') == '{late}'))\nopen(f'{site}/{{os.getpid()}}', 'w')\n")
+    (site / "sitecustomize.py").write_text(
+        f"import os, time; time.sleep(1.5 * (os.environ.get('RANK') == '{late}'))\n"
+        f"open(f'{site}/{{os.getpid()}}', 'w')\n"
+    )
     report.touch()
     report.chmod(0o666)
     attacker = get_context("fork").Process(target=neighbour, args=(report, listening(), marks, framed), daemon=True)
     attacker.start()
     command = [SCRIPT, "pretrain", "small", "--row", "gfn", "--device", "cpu", "--workers", "1", *options]
     try:
-        done = subprocess.run(command, cwd=root, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=200)
+        done = subprocess.run(
+            command, cwd=root, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=200
+        )
     finally:
         attacker.kill()
         attacker.join()

@@ -24,7 +24,10 @@ IN_CI = {ONE: 15, TWO: 3}
 def left(root: Path) -> dict[str, bytes]:
     """Every file that a command leaves, less what it says of time."""
     found = {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_file() and path.name != "lock"}
-    return {name: path.read_bytes() if path.suffix in (".safetensors", ".npz", ".png") else timeless(path) for name, path in found.items()}
+    return {
+        name: path.read_bytes() if path.suffix in (".safetensors", ".npz", ".png") else timeless(path)
+        for name, path in found.items()
+    }
 
 
 def timeless(path: Path) -> bytes:
@@ -47,7 +50,11 @@ class Whole:
         afno(*command, root=self.root, env=armed(list=str(points)))
         self.left = left(self.root)
         names = points.read_text().splitlines()
-        self.passages = [(0, name, passage) for name in dict.fromkeys(names) for passage in sorted({1, names.count(name) // (1 + (command == TWO)) or 1})]
+        self.passages = [
+            (0, name, passage)
+            for name in dict.fromkeys(names)
+            for passage in sorted({1, names.count(name) // (1 + (command == TWO)) or 1})
+        ]
         if command == TWO:
             self.passages += [(1, name, passage) for _, name, passage in self.passages if name.startswith("training")]
 

@@ -4,6 +4,8 @@ from scipy.ndimage import convolve
 
 from afno_repro.fills import FILLS
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def image_and_mask():

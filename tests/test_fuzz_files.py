@@ -28,7 +28,27 @@ from tests.fuzz import cases, damaged, documented
 RNG = np.random.default_rng(0)
 COLOURS = Image.fromarray(RNG.integers(0, 255, (12, 16, 3), dtype=np.uint8))
 IDS = np.arange(16, dtype=np.uint8) * 3 // 16 * np.ones((12, 1), np.uint8)
-MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "I;16", "I;16B", "I;16L"]
+MODES = [
+    "1",
+    "L",
+    "LA",
+    "La",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBX",
+    "RGBa",
+    "CMYK",
+    "YCbCr",
+    "LAB",
+    "HSV",
+    "I",
+    "F",
+    "I;16",
+    "I;16B",
+    "I;16L",
+]
 
 
 def encoded(image, form, **options):
@@ -56,9 +76,15 @@ def pt(value):
 
 
 PICTURES = {form: encoded(COLOURS, form) for form in ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "PPM")}
-PICTURES |= {"TIFF packed": encoded(COLOURS, "TIFF", compression="tiff_deflate"), "grey PNG": encoded(COLOURS.convert("L"), "PNG")}
+PICTURES |= {
+    "TIFF packed": encoded(COLOURS, "TIFF", compression="tiff_deflate"),
+    "grey PNG": encoded(COLOURS.convert("L"), "PNG"),
+}
 MASKS = {"png": encoded(Image.fromarray(IDS), "PNG"), "npy": npy(IDS)}
-MASKS |= {"palette.png": encoded(COLOURS.convert("P"), "PNG"), "deep.png": encoded(Image.fromarray(IDS.astype(np.uint16)), "PNG")}
+MASKS |= {
+    "palette.png": encoded(COLOURS.convert("P"), "PNG"),
+    "deep.png": encoded(Image.fromarray(IDS.astype(np.uint16)), "PNG"),
+}
 STATE = {"step": 3, "model": {"w": torch.ones(3, 4), "b": torch.zeros(2)}, "losses": [0.5, 0.25], "name": "x"}
 WEIGHTS = {"safetensors": save(STATE["model"]), "pt": pt({"model": STATE["model"]}), "pth": pt(STATE["model"])}
 
@@ -201,14 +227,28 @@ def test_a_tensor_that_is_not_dense_is_refused(tmp_path, tensor):
         read_state_dict(tmp_path / "weights.pt")
 
 
-DTYPES = [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.int64, torch.int8, torch.bool, torch.complex64]
+DTYPES = [
+    torch.float16,
+    torch.bfloat16,
+    torch.float64,
+    torch.float8_e4m3fn,
+    torch.int64,
+    torch.int8,
+    torch.bool,
+    torch.complex64,
+]
 
 
-@given(name=st.sampled_from(["backbone.positions.table", "backbone.blocks.0.mixer.filter", "head.project.weight"]), data=st.data())
+@given(
+    name=st.sampled_from(["backbone.positions.table", "backbone.blocks.0.mixer.filter", "head.project.weight"]),
+    data=st.data(),
+)
 @cases(120)
 def test_a_tensor_of_any_shape_and_type_is_loaded_whole_or_refused(name, data):
     options = {"patch_size": 4, "embed_dim": 8, "depth": 1, "mlp_ratio": 2, "skips": 1}
-    model = build_model(ModelConfig(Part("vit", options), Part("gfn", {}), Part("classification", {"num_classes": 3})), 16)
+    model = build_model(
+        ModelConfig(Part("vit", options), Part("gfn", {}), Part("classification", {"num_classes": 3})), 16
+    )
     weights = {key: value.clone() for key, value in model.state_dict().items()}
     shape = tuple(data.draw(st.one_of(st.just(size), st.integers(0, 9))) for size in weights[name].shape)
     weights[name] = torch.ones(shape).to(data.draw(st.sampled_from(DTYPES)))

@@ -34,7 +34,13 @@ def made(tmp_path_factory):
     spec = load_spec(write_spec(root))
     run = plan_runs(spec, "tiny").needs["afno", "pretrain", 0]
     record = Record(
-        run.id, run.digest, run.config, "ok", {"psnr": 20.0, "ssim": 0.5}, {"psnr": [19.0, 21.0]}, provenance("a machine", machine_at(root), 2.0, "ab")
+        run.id,
+        run.digest,
+        run.config,
+        "ok",
+        {"psnr": 20.0, "ssim": 0.5},
+        {"psnr": [19.0, 21.0]},
+        provenance("a machine", machine_at(root), 2.0, "ab"),
     )
     return root, spec, run, record
 
@@ -77,7 +83,9 @@ def test_a_damaged_record_is_read_or_a_value_error(made, data):
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"a":' * 100_000, "[1]", "null", "1" * 5000, '"x"', ""], ids=["lists", "mappings", "list", "null", "digits", "text", "empty"]
+    "text",
+    ["[" * 100_000, '{"a":' * 100_000, "[1]", "null", "1" * 5000, '"x"', ""],
+    ids=["lists", "mappings", "list", "null", "digits", "text", "empty"],
 )
 def test_what_is_no_record_is_a_value_error(text):
     with pytest.raises(ValueError) as error:  # noqa: PT011
@@ -191,7 +199,9 @@ def test_where_no_checkpoint_is_whole_a_run_is_refused(tmp_path, edits):
         checkpoint.load_newest(tmp_path / "checkpoints", lambda text: None)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "null", '{"state.pt": 5}', '{"state.pt": {"bytes": "x"}}', "\x00"], ids=range(6))
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "[]", "null", '{"state.pt": 5}', '{"state.pt": {"bytes": "x"}}', "\x00"], ids=range(6)
+)
 def test_a_manifest_of_another_form_gives_way_to_the_checkpoint_before(tmp_path, text):
     (checkpoints(tmp_path / "checkpoints") / "manifest.json").write_text(text)
     said = []

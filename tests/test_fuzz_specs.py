@@ -21,7 +21,23 @@ REAL = {path.stem: path.read_bytes() for path in sorted((ROOT / "experiments").g
 SMALL_TREE = yaml.safe_load(SMALL.replace("1e-3", "0.001").replace("1e-5", "0.00001"))
 LOOKED_AT = 2  # runs of a plan whose models are built
 YAML_BITS = st.sampled_from(
-    [*"[]{}:,-?&*!|>'\"%@`#\n \t0", "&a ", "*a", "!!x ", "- ", ": ", "? ", "---\n", "<<: ", "1e999", "\x00", "\x85", "\ufeff", "\ud7ff", "9" * 400]
+    [
+        *"[]{}:,-?&*!|>'\"%@`#\n \t0",
+        "&a ",
+        "*a",
+        "!!x ",
+        "- ",
+        ": ",
+        "? ",
+        "---\n",
+        "<<: ",
+        "1e999",
+        "\x00",
+        "\x85",
+        "\ufeff",
+        "\ud7ff",
+        "9" * 400,
+    ]
 )
 SETTABLE = [
     "pretrain",
@@ -35,7 +51,16 @@ SETTABLE = [
     "cost.task.mixer_fft",
 ]
 SETTABLE += [
-    f"model.{key}" for key in ("backbone.depth", "backbone.embed_dim", "backbone.mlp_ratio", "backbone.skips", "mixer.num_blocks", "mixer", "head.name")
+    f"model.{key}"
+    for key in (
+        "backbone.depth",
+        "backbone.embed_dim",
+        "backbone.mlp_ratio",
+        "backbone.skips",
+        "mixer.num_blocks",
+        "mixer",
+        "head.name",
+    )
 ]
 
 
@@ -92,7 +117,10 @@ def test_a_spec_with_junk_at_one_place_is_sound_or_its_mistakes_are_told(place, 
 def test_a_committed_spec_after_any_edit_is_sound_or_its_mistakes_are_told(place, name):
     tree = yaml.safe_load(REAL[name])
 
-    @given(data=damaged(REAL[name]) | mutated(tree).map(lambda tree: yaml.safe_dump(tree).encode()), scale=st.sampled_from(SCALES))
+    @given(
+        data=damaged(REAL[name]) | mutated(tree).map(lambda tree: yaml.safe_dump(tree).encode()),
+        scale=st.sampled_from(SCALES),
+    )
     @cases(25)
     def edit(data, scale):
         place.write_bytes(data)
@@ -182,7 +210,9 @@ def test_a_change_to_null_leaves_a_stage_out(place):
 
 @given(
     name=st.text(st.characters(), max_size=30)
-    | st.sampled_from(["..", "/", ".", "~", "a\x00b", "\udcff", "*", "[", "small", "all"]).flatmap(lambda s: st.sampled_from(["", "/", ".yaml"]).map(s.__add__))
+    | st.sampled_from(["..", "/", ".", "~", "a\x00b", "\udcff", "*", "[", "small", "all"]).flatmap(
+        lambda s: st.sampled_from(["", "/", ".yaml"]).map(s.__add__)
+    )
 )
 @example(name="a" * 5000)
 @example(name="a" * 300 + ".yaml")

@@ -22,7 +22,8 @@ from tests.specs import SMALL, write_spec
 WATCH = """
 import os, sys
 def watch(event, arguments):
-    if event == "open" and isinstance(arguments[0], str) and "config.json" in arguments[0] and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+    if event == "open" and isinstance(arguments[0], str) and "config.json" in arguments[0] \
+and (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
         file = os.open(os.environ["COMPUTED"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.write(file, (os.path.basename(os.path.dirname(arguments[0])) + "\\n").encode())
         os.close(file)
@@ -35,16 +36,21 @@ SAME = ("cells.csv", "claims.csv", "small.csv")
 def many(rows: int, seeds: int, scale: str) -> str:
     """The small spec with this many trained rows and seeds, and no other runs."""
     mixer = "{name: afno, num_blocks: 2, sparsity_threshold: %s, keep: 1.0, bias: identity, init_std: 0.02}"
-    lines = [f"  - key: r{i}\n    title: [ViT, '{i}']\n    cost: null\n    model: {{mixer: {mixer % f'0.{i:03}'}}}\n" for i in range(rows)]
+    lines = [
+        f"  - key: r{i}\n    title: [ViT, '{i}']\n    cost: null\n    model: {{mixer: {mixer % f'0.{i:03}'}}}\n"
+        for i in range(rows)
+    ]
     text = SMALL[: SMALL.index("rows:\n")] + "rows:\n" + "".join(lines) + SMALL[SMALL.index("scales:\n") :]
-    text = text.replace("better: afno, worse: gfn", "better: r0, worse: r1").replace("train_crops: 24", "train_crops: 8")
+    text = text.replace("better: afno, worse: gfn", "better: r0, worse: r1").replace(
+        "train_crops: 24", "train_crops: 8"
+    )
     text = text.replace(f"{scale}: {{seeds: [0]", f"{scale}: {{seeds: {list(range(seeds))}")
     assert str(list(range(seeds))) in text
     return text
 
 
 def commands_share_a_table(tmp_path, processes: int, rows: int, seeds: int) -> Path:
-    """So many commands, all started together, compute each run once and keep each record; returns the folder of their tables."""
+    """So many commands, started together, compute each run once, keep each record; returns their tables' folder."""
     site, shared = tmp_path / "site", tmp_path / "shared"
     site.mkdir()
     (site / "sitecustomize.py").write_text(WATCH)
@@ -107,7 +113,10 @@ def report_of(tmp_path, rows: int, seeds: int) -> tuple[float, float]:
     text = (tmp_path / "results/tiny/report.md").read_text()
     assert f"{rows * seeds} runs, " in text
     assert (tmp_path / "results/tiny/cells.csv").read_text().count(",measured,") == rows
-    print(f"{rows * seeds} records: {seconds:.1f} s of a processor, {time.monotonic() - began:.1f} s in all, {memory_mib:.0f} MiB")
+    print(
+        f"{rows * seeds} records: {seconds:.1f} s of a processor, {time.monotonic() - began:.1f} s in all, "
+        f"{memory_mib:.0f} MiB"
+    )
     return seconds, memory_mib
 
 

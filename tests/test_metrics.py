@@ -8,6 +8,8 @@ from sklearn.metrics import confusion_matrix, jaccard_score, top_k_accuracy_scor
 
 from afno_repro.metrics import PSNR, SSIM, MeanIoU, TopK, ssim_map
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def batch():
@@ -19,7 +21,14 @@ def batch():
 
 
 def reference_ssim(x, y):
-    options = {"channel_axis": 0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0, "full": True}
+    options = {
+        "channel_axis": 0,
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": 1.0,
+        "full": True,
+    }
     return structural_similarity(x.numpy(), y.numpy(), **options)
 
 
@@ -28,7 +37,10 @@ def test_psnr_equals_scikit_image(batch):
     metric.update(*batch)
     prediction, target, masks = (x.numpy() for x in batch)
     expected = [peak_signal_noise_ratio(t, p, data_range=1) for t, p in zip(target, prediction, strict=True)]
-    masked = [peak_signal_noise_ratio(t[:, m], p[:, m], data_range=1) for t, p, m in zip(target, prediction, masks, strict=True)]
+    masked = [
+        peak_signal_noise_ratio(t[:, m], p[:, m], data_range=1)
+        for t, p, m in zip(target, prediction, masks, strict=True)
+    ]
     assert metric.compute() == pytest.approx({"psnr": np.mean(expected), "psnr_masked": np.mean(masked)}, abs=1e-5)
 
 
@@ -37,7 +49,9 @@ def test_ssim_equals_scikit_image(batch):
     metric.update(*batch)
     references = [reference_ssim(p, t) for p, t in zip(*batch[:2], strict=True)]
     masked = [full[:, m.numpy()].mean() for (_, full), m in zip(references, batch[2], strict=True)]
-    assert metric.compute() == pytest.approx({"ssim": np.mean([r[0] for r in references]), "ssim_masked": np.mean(masked)}, abs=1e-5)
+    assert metric.compute() == pytest.approx(
+        {"ssim": np.mean([r[0] for r in references]), "ssim_masked": np.mean(masked)}, abs=1e-5
+    )
 
 
 def test_the_whole_ssim_map_equals_scikit_image_to_its_border(batch):
@@ -69,11 +83,15 @@ def test_mean_iou_equals_scikit_learn_over_the_whole_data_set():
     ignored = rng.random(labels.shape) < 0.2
     metric = MeanIoU(5, "skip")
     for i in range(0, 6, 2):
-        metric.update(torch.from_numpy(predictions[i : i + 2]), torch.from_numpy(np.where(ignored, 255, labels)[i : i + 2]))
+        metric.update(
+            torch.from_numpy(predictions[i : i + 2]), torch.from_numpy(np.where(ignored, 255, labels)[i : i + 2])
+        )
     seen = ~ignored
     assert np.array_equal(metric.confusion.numpy(), confusion_matrix(labels[seen], predictions[seen]))
     expected = 100 * jaccard_score(labels[seen], predictions[seen], average="macro")
-    assert metric.compute() == pytest.approx({"miou": expected, "pixel_accuracy": 100 * np.mean(labels[seen] == predictions[seen])})
+    assert metric.compute() == pytest.approx(
+        {"miou": expected, "pixel_accuracy": 100 * np.mean(labels[seen] == predictions[seen])}
+    )
 
 
 @pytest.mark.parametrize(("absent", "miou"), [("skip", 100.0), ("zero", 50.0)])
@@ -88,7 +106,11 @@ def test_parts_merged_equal_the_whole(kind):
     make = {"psnr": PSNR, "top": TopK, "miou": lambda: MeanIoU(3, "skip")}[kind]
     torch.manual_seed(0)
     images = torch.rand(4, 3, 9, 9), torch.rand(4, 3, 9, 9), torch.rand(4, 9, 9) < 0.5
-    batch = {"psnr": images, "top": (torch.randn(4, 6), torch.tensor([0, 5, 2, 2])), "miou": (torch.randint(3, (4, 5, 5)), torch.randint(3, (4, 5, 5)))}[kind]
+    batch = {
+        "psnr": images,
+        "top": (torch.randn(4, 6), torch.tensor([0, 5, 2, 2])),
+        "miou": (torch.randint(3, (4, 5, 5)), torch.randint(3, (4, 5, 5))),
+    }[kind]
     whole, first, second = make(), make(), make()
     whole.update(*batch)
     first.update(*(x[:1] for x in batch))

@@ -1,4 +1,4 @@
-"""No command reaches for a network: each process, those that it starts among them, would end at once with exit code 97."""
+"""No command reaches for a network: any of its processes would end at once with exit code 97."""
 
 import os
 import shutil
@@ -28,7 +28,8 @@ TRIES = {
     "socket": "import socket; socket.socket()",
     "name": "import socket; socket.getaddrinfo('localhost', 80)",
     "page": "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')",
-    "child": "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', 'import socket; socket.socket(socket.AF_INET6)']).returncode)",
+    "child": "import subprocess, sys; "
+    "sys.exit(subprocess.run([sys.executable, '-c', 'import socket; socket.socket(socket.AF_INET6)']).returncode)",
     "pair": "import socket; socket.socketpair(); print('fine')",
 }
 
@@ -52,11 +53,33 @@ def test_no_command_opens_a_socket(guarded, tmp_path):
     torch.save({"w": torch.ones(2)}, tmp_path / "w.pt")
     run = afno("run", "small", "--scale", "smoke", "--jobs", "2", "--workers", "1", root=tmp_path, env=guarded)
     assert "measured" in (tmp_path / "runs/smoke/cells.csv").read_text(), run.stderr
-    afno("visualize", "small", "--scale", "smoke", "--row", "gfn", "--out", "out", "--from", str(weights(tmp_path)), root=tmp_path, env=guarded)
+    afno(
+        "visualize",
+        "small",
+        "--scale",
+        "smoke",
+        "--row",
+        "gfn",
+        "--out",
+        "out",
+        "--from",
+        str(weights(tmp_path)),
+        root=tmp_path,
+        env=guarded,
+    )
     afno("export", str(weights(tmp_path).parent), "--out", "network.onnx", root=tmp_path, env=guarded)
-    for arguments in (("list",), ("report",), ("check", "small"), ("data",), ("doctor",), ("profile", "small", "--scale", "smoke")):
+    for arguments in (
+        ("list",),
+        ("report",),
+        ("check", "small"),
+        ("data",),
+        ("doctor",),
+        ("profile", "small", "--scale", "smoke"),
+    ):
         afno(*arguments, root=tmp_path, env=guarded)
-    shutil.copy(ROOT / "experiments/table4.yaml", tmp_path / "experiments")  # whose networks are profiled without a spec
+    shutil.copy(
+        ROOT / "experiments/table4.yaml", tmp_path / "experiments"
+    )  # whose networks are profiled without a spec
     afno("profile", "--mixer", "afno", "--res", "64", root=tmp_path, env=guarded)
     afno("convert", "w.pt", "--format", "gfnet", "--out", "x.safetensors", root=tmp_path, env=guarded, expect=2)
 

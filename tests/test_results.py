@@ -7,7 +7,11 @@ import pytest
 from tests.specs import ROOT, all_specs
 
 CELLS = list(csv.DictReader((ROOT / "results/tiny/cells.csv").open()))
-TRAINED = [cell["row"] for cell in CELLS if cell["table"] == "table2" and cell["column"] == "psnr_masked" and not cell["row"].startswith("fill_")]
+TRAINED = [
+    cell["row"]
+    for cell in CELLS
+    if cell["table"] == "table2" and cell["column"] == "psnr_masked" and not cell["row"].startswith("fill_")
+]
 
 
 def number(row: str, column: str, field: str = "value") -> float:

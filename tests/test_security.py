@@ -24,7 +24,28 @@ from tests.commands.test_own_images import STAGE
 from tests.specs import ROOT, SMALL, write_spec
 
 NAMES = [
-    *("..", ".", "../../x", "a/b", "/tmp/x", "C:\\x", "a\\..\\b", "a\0b", "a\nb", "\x1b[31m", ".a", "-a", "a%2e", "%s", "a b", "a*", "a?", "[a]", "~", "a:b"),
+    *(
+        "..",
+        ".",
+        "../../x",
+        "a/b",
+        "/tmp/x",
+        "C:\\x",
+        "a\\..\\b",
+        "a\0b",
+        "a\nb",
+        "\x1b[31m",
+        ".a",
+        "-a",
+        "a%2e",
+        "%s",
+        "a b",
+        "a*",
+        "a?",
+        "[a]",
+        "~",
+        "a:b",
+    ),
     *("$HOME", "a|b", "\u202ea", "é", "a" * (LONGEST + 1), "a" * 900, ""),
 ]
 KINDS = {
@@ -47,15 +68,22 @@ def everything(folder):
 def test_a_name_that_could_leave_its_folder_is_refused_with_its_place(tmp_path, kind, name):
     if (kind, name) == ("figure", ""):
         return  # a spec's only figure needs no suffix
-    text = SMALL.replace(KINDS[kind][0], KINDS[kind][1].replace("NAME", json.dumps(f"pretrain/{name}" if kind == "source" else name)), 1)
+    text = SMALL.replace(
+        KINDS[kind][0], KINDS[kind][1].replace("NAME", json.dumps(f"pretrain/{name}" if kind == "source" else name)), 1
+    )
     line = next(i for i, new in enumerate(text.splitlines(), 1) if new not in SMALL.splitlines())
     before = everything(tmp_path)
     with pytest.raises(ConfigError) as error:
         load_spec(write_spec(tmp_path / "root", text), "small.yaml")
     told = [problem for problem in error.value.problems if problem.place.startswith(f"small.yaml:{line}:")]
-    assert any("must be a name: letters (a-z" in problem.message or "must be a stage and a metric" in problem.message for problem in told), error.value
+    assert any(
+        "must be a name: letters (a-z" in problem.message or "must be a stage and a metric" in problem.message
+        for problem in told
+    ), error.value
     assert len(str(error.value)) < 5000
-    assert set(everything(tmp_path)) - set(before) == {tmp_path / part for part in ("root", "root/experiments", "root/experiments/small.yaml")}
+    assert set(everything(tmp_path)) - set(before) == {
+        tmp_path / part for part in ("root", "root/experiments", "root/experiments/small.yaml")
+    }
 
 
 @pytest.mark.parametrize("name", ["lambda_0.1", "afno-25", "0", "_", "a" * LONGEST])
@@ -72,7 +100,9 @@ def test_a_seed_that_no_generator_takes_is_refused(tmp_path, seed):
         load_spec(write_spec(tmp_path, SMALL.replace("tiny: {seeds: [0]}", f"tiny: {{seeds: [{seed}]}}")))
 
 
-@pytest.mark.parametrize("stem", ["..", ".x", "-x", "a b", "a\nb", "cells", "claims", "report", "x\x1b[31m", "a" * 100, "a.b"])
+@pytest.mark.parametrize(
+    "stem", ["..", ".x", "-x", "a b", "a\nb", "cells", "claims", "report", "x\x1b[31m", "a" * 100, "a.b"]
+)
 def test_a_spec_whose_file_is_no_name_is_refused(tmp_path, stem):
     path = tmp_path / f"{stem}.yaml"
     path.write_text(SMALL)
@@ -84,8 +114,19 @@ def test_hostile_words_on_the_command_line_end_without_a_file_outside(tmp_path):
     write_spec(tmp_path / "root")
     (tmp_path / "root" / "...yaml").write_text(SMALL)
     before = everything(tmp_path)
-    for arguments in (("...yaml",), ("small", "--scale", "../../x"), ("small", "--row", "../x"), ("../../etc",), ("small", "--set", "../x.y=1"), ("x" * 5000,)):
-        assert "must" in (err := afno("run", *arguments, root=tmp_path / "root", expect=2).stderr) or "there is no" in err or "has no" in err
+    for arguments in (
+        ("...yaml",),
+        ("small", "--scale", "../../x"),
+        ("small", "--row", "../x"),
+        ("../../etc",),
+        ("small", "--set", "../x.y=1"),
+        ("x" * 5000,),
+    ):
+        assert (
+            "must" in (err := afno("run", *arguments, root=tmp_path / "root", expect=2).stderr)
+            or "there is no" in err
+            or "has no" in err
+        )
     afno("report", "--scale", "../..", root=tmp_path / "root", expect=2)
     assert everything(tmp_path) == before
 
@@ -132,7 +173,16 @@ def test_no_weights_file_runs_a_pickle(tmp_path):
         assert not marker.exists(), path
     write_spec(tmp_path, VISUAL)
     for path in files[-2:]:
-        afno("convert", str(path), "--format", "gfnet", "--out", "out.safetensors", root=tmp_path, expect=3 if path.suffix == ".safetensors" else 2)
+        afno(
+            "convert",
+            str(path),
+            "--format",
+            "gfnet",
+            "--out",
+            "out.safetensors",
+            root=tmp_path,
+            expect=3 if path.suffix == ".safetensors" else 2,
+        )
     afno("visualize", "small", "--row", "gfn", "--from", str(files[-2]), root=tmp_path, expect=2)
     assert not marker.exists()
     pickle.loads((tmp_path / "files/raw.pt").read_bytes())
@@ -145,7 +195,9 @@ def test_no_checkpoint_runs_a_pickle(tmp_path):
         place = folder / f"step-{step:09d}"
         place.mkdir(parents=True)
         (place / "state.pt").write_bytes(data)
-        (place / "manifest.json").write_text(json.dumps({"state.pt": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}))
+        (place / "manifest.json").write_text(
+            json.dumps({"state.pt": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}})
+        )
     with pytest.raises(StorageError, match="no checkpoint is whole"):
         checkpoint.load_newest(folder, print)
     assert not marker.exists()
@@ -170,26 +222,60 @@ def test_no_array_file_runs_a_pickle(tmp_path):
     assert marker.exists()
 
 
-FORBIDDEN_MODULES = {*("marshal", "shelve", "dill", "joblib", "cloudpickle", "code"), *("socket", "http", "urllib.request", "requests", "ftplib", "smtplib")}
+FORBIDDEN_MODULES = {
+    *("marshal", "shelve", "dill", "joblib", "cloudpickle", "code"),
+    *("socket", "http", "urllib.request", "requests", "ftplib", "smtplib"),
+}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
-FORBIDDEN_ATTRIBUTES = {"os.system", "os.popen", "pandas.read_pickle", "pd.read_pickle", "torch.hub", "np.fromregex", "pickle.load", "pickle.loads"}
-YAML = {"YAMLError", "Node", "ScalarNode", "MappingNode", "SequenceNode", "CollectionStartEvent", "CollectionEndEvent", "SafeLoader", "compose", "parse"}
+FORBIDDEN_ATTRIBUTES = {
+    "os.system",
+    "os.popen",
+    "pandas.read_pickle",
+    "pd.read_pickle",
+    "torch.hub",
+    "np.fromregex",
+    "pickle.load",
+    "pickle.loads",
+}
+YAML = {
+    "YAMLError",
+    "Node",
+    "ScalarNode",
+    "MappingNode",
+    "SequenceNode",
+    "CollectionStartEvent",
+    "CollectionEndEvent",
+    "SafeLoader",
+    "compose",
+    "parse",
+}
 
 
 def keyword(call, name):
-    return next((ast.literal_eval(k.value) for k in call.keywords if k.arg == name and isinstance(k.value, ast.Constant)), None)
+    return next(
+        (ast.literal_eval(k.value) for k in call.keywords if k.arg == name and isinstance(k.value, ast.Constant)), None
+    )
 
 
 def suspicions(path):
     """Every place of a module that could execute what a file or a string says."""
     for node in ast.walk(ast.parse(path.read_text())):
         name = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
-        modules = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        modules = (
+            [a.name for a in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
         called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
         bad = {
-            "module": any(module in FORBIDDEN_MODULES or module.split(".")[0] in FORBIDDEN_MODULES for module in modules),
+            "module": any(
+                module in FORBIDDEN_MODULES or module.split(".")[0] in FORBIDDEN_MODULES for module in modules
+            ),
             "from": isinstance(node, ast.ImportFrom) and node.module in ("pickle", "yaml"),
-            "attribute": name in FORBIDDEN_ATTRIBUTES or (name.startswith("pickle.") and name != "pickle.UnpicklingError"),
+            "attribute": name in FORBIDDEN_ATTRIBUTES
+            or (name.startswith("pickle.") and name != "pickle.UnpicklingError"),
             "yaml": name.startswith("yaml.") and name.split(".")[1] not in YAML,
             "call": called in FORBIDDEN_CALLS,
             "torch.load": called == "torch.load" and keyword(node, "weights_only") is not True,

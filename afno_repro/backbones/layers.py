@@ -44,11 +44,15 @@ def sines(dim: int, grid: Grid) -> Tensor:
     frequencies = 10000.0 ** -(torch.arange(quarter) / quarter)
     rows = (torch.arange(grid[0])[:, None] * frequencies)[:, None].expand(-1, grid[1], -1)  # H W C/4
     columns = (torch.arange(grid[1])[:, None] * frequencies)[None].expand(grid[0], -1, -1)
-    return torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()], dim=-1)[..., :dim].permute(2, 0, 1).contiguous()
+    return (
+        torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()], dim=-1)[..., :dim]
+        .permute(2, 0, 1)
+        .contiguous()
+    )
 
 
 class OverlapPatchEmbed(nn.Module):
-    """A strided convolution whose patches overlap, and a layer norm (Xie et al. 2021): (B, C', H', W') -> (B, H, W, C)."""
+    """Strided convolution of overlapping patches, layer norm (Xie et al. 2021): (B, C', H', W') -> (B, H, W, C)."""
 
     def __init__(self, channels: int, dim: int, patch_size: int, stride: int):
         super().__init__()
@@ -60,7 +64,7 @@ class OverlapPatchEmbed(nn.Module):
 
 
 class MixFFN(nn.Module):
-    """Linear, 3x3 depthwise convolution, GELU, linear (Xie et al. 2021): the convolution tells tokens where they are."""
+    """Linear, 3x3 depthwise convolution, GELU, linear (Xie et al. 2021): the convolution tells tokens their place."""
 
     def __init__(self, dim: int, ratio: int):
         super().__init__()

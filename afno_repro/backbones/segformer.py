@@ -22,13 +22,31 @@ class SegFormer(nn.Module):
     num_stages = 4
 
     def __init__(
-        self, image_size: int, mixer: Callable[[int, Grid, int], nn.Module], embed_dims: list[int], depths: list[int], mlp_ratio: int, learned_at: int
+        self,
+        image_size: int,
+        mixer: Callable[[int, Grid, int], nn.Module],
+        embed_dims: list[int],
+        depths: list[int],
+        mlp_ratio: int,
+        learned_at: int,
     ):
         super().__init__()
         require(
-            (image_size % STRIDES[-1] == 0, "learned_at", f"segformer: needs an image size that {STRIDES[-1]} divides, is {image_size}"),
-            (learned_at > 0 and learned_at % STRIDES[-1] == 0, "learned_at", f"segformer: must be a multiple of {STRIDES[-1]}, is {learned_at}"),
-            (len(embed_dims) == 4 and min(embed_dims) > 0, "embed_dims", f"segformer: must be four widths above 0, is {embed_dims}"),
+            (
+                image_size % STRIDES[-1] == 0,
+                "learned_at",
+                f"segformer: needs an image size that {STRIDES[-1]} divides, is {image_size}",
+            ),
+            (
+                learned_at > 0 and learned_at % STRIDES[-1] == 0,
+                "learned_at",
+                f"segformer: must be a multiple of {STRIDES[-1]}, is {learned_at}",
+            ),
+            (
+                len(embed_dims) == 4 and min(embed_dims) > 0,
+                "embed_dims",
+                f"segformer: must be four widths above 0, is {embed_dims}",
+            ),
             (len(depths) == 4 and min(depths) > 0, "depths", f"segformer: must be four depths above 0, is {depths}"),
             (mlp_ratio > 0, "mlp_ratio", f"segformer: must be at least 1, is {mlp_ratio}"),
         )
@@ -37,7 +55,9 @@ class SegFormer(nn.Module):
         for stage, (dim, depth, (size, stride)) in enumerate(zip(embed_dims, depths, PATCHES, strict=True)):
             grid = (learned_at // STRIDES[stage], learned_at // STRIDES[stage])
             embed = OverlapPatchEmbed(embed_dims[stage - 1] if stage else 3, dim, size, stride)
-            blocks = [Block(dim, mixer(dim, grid, stage), MixFFN(dim, mlp_ratio), skips=2, eps=1e-6) for _ in range(depth)]
+            blocks = [
+                Block(dim, mixer(dim, grid, stage), MixFFN(dim, mlp_ratio), skips=2, eps=1e-6) for _ in range(depth)
+            ]
             self.stages.append(nn.Sequential(embed, *blocks, nn.LayerNorm(dim, eps=1e-6)))
 
     def forward(self, images: Tensor) -> list[Tensor]:

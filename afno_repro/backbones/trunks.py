@@ -15,7 +15,7 @@ MOBILENET_V2 = [(4, 24), (7, 32), (14, 96), (18, 320)]
 
 
 class Trunk(nn.Module):
-    """Image (B, 3, height, width) -> four feature maps (B, H, W, C) at strides 4, 8, 16 and 32; has no token mixer of ours."""
+    """Image (B, 3, height, width) -> four maps (B, H, W, C) at strides 4, 8, 16 and 32; has no token mixer of ours."""
 
     def __init__(self, stages: list[nn.Module], dims: list[int], channels_last: bool):
         super().__init__()
@@ -31,14 +31,21 @@ class Trunk(nn.Module):
 
 
 class Swin(Trunk):
-    """Swin Transformer (Liu et al. 2021b) with random weights: patches of 4 pixels, widths that double from stage to stage.
+    """Swin Transformer (Liu et al. 2021b) with random weights: patches of 4 pixels, widths that double by stage.
 
     `window` is a window's side in tokens; grids that it does not divide are padded. Blocks are dropped at random in
     training, the last with probability `drop_path`, the first never.
     """
 
     def __init__(
-        self, image_size: int, mixer: Callable[..., nn.Module], embed_dim: int, depths: list[int], num_heads: list[int], window: int, drop_path: float
+        self,
+        image_size: int,
+        mixer: Callable[..., nn.Module],
+        embed_dim: int,
+        depths: list[int],
+        num_heads: list[int],
+        window: int,
+        drop_path: float,
     ):
         from torchvision.models import SwinTransformer
 
@@ -46,13 +53,19 @@ class Swin(Trunk):
         require(
             (embed_dim > 0, "embed_dim", f"swin: must be above 0, is {embed_dim}"),
             (len(depths) == 4 and min(depths) > 0, "depths", f"swin: must be four depths above 0, is {depths}"),
-            (len(num_heads) == 4 and min(num_heads) > 0, "num_heads", f"swin: must be four numbers above 0, is {num_heads}"),
+            (
+                len(num_heads) == 4 and min(num_heads) > 0,
+                "num_heads",
+                f"swin: must be four numbers above 0, is {num_heads}",
+            ),
             (window > 0, "window", f"swin: must be at least 1, is {window}"),
             (0 <= drop_path < 1, "drop_path", f"swin: must lie in [0, 1), is {drop_path}"),
         )
         divided = all(dim % heads == 0 for dim, heads in zip(dims, num_heads, strict=True))
         require((divided, "num_heads", f"swin: must divide the stages' widths {dims}, is {num_heads}"))
-        layers = SwinTransformer([4, 4], embed_dim, depths, num_heads, [window, window], stochastic_depth_prob=drop_path).features
+        layers = SwinTransformer(
+            [4, 4], embed_dim, depths, num_heads, [window, window], stochastic_depth_prob=drop_path
+        ).features
         super().__init__([layers[:2], layers[2:4], layers[4:6], layers[6:8]], dims, channels_last=True)
 
 

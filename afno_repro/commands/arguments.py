@@ -1,4 +1,4 @@
-"""What the commands take: arguments and options that several of them share, each with its help, and what they stand for."""
+"""What the commands take: arguments and options that several of them share, with their helps and meanings."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,24 +11,48 @@ if TYPE_CHECKING:
 
 HERE = Path()
 
-Spec = Annotated[str, typer.Argument(help="A spec's name, like table2, a path to a YAML file, all, or a group like ablation.")]
-Scale = Annotated[str, typer.Option(help="smoke, tiny (a CPU, nothing to download), small (one GPU, open data) or paper.")]
+Spec = Annotated[
+    str, typer.Argument(help="A spec's name, like table2, a path to a YAML file, all, or a group like ablation.")
+]
+Scale = Annotated[
+    str, typer.Option(help="smoke, tiny (a CPU, nothing to download), small (one GPU, open data) or paper.")
+]
 SomeScale = Annotated[str | None, typer.Option("--scale", help="One scale; without it, all.")]
 Rows = Annotated[list[str] | None, typer.Option("--row", help="Only this row; may be repeated.")]
 Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Only this seed; may be repeated.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Devices = Annotated[int, typer.Option(min=1, help="Devices (processes) of each node that share every run.")]
 Nodes = Annotated[int, typer.Option(min=1, help="Machines, each started by torchrun or srun.")]
-MicroBatch = Annotated[int | None, typer.Option(min=1, help="Images at a time on a device; gradients add up to the spec's batch.")]
-Recompute = Annotated[bool, typer.Option("--checkpoint-activations", help="Compute activations again in the backward pass, for less memory.")]
-Compile = Annotated[bool, typer.Option("--compile", help="Train the backbone through torch.compile, which takes its time to begin with.")]
-Jobs = Annotated[int | None, typer.Option(min=1, help="Independent runs side by side; default: the CPU's cores, 1 on a GPU.")]
+MicroBatch = Annotated[
+    int | None, typer.Option(min=1, help="Images at a time on a device; gradients add up to the spec's batch.")
+]
+Recompute = Annotated[
+    bool,
+    typer.Option("--checkpoint-activations", help="Compute activations again in the backward pass, for less memory."),
+]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Train the backbone through torch.compile, which takes its time to begin with."),
+]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Independent runs side by side; default: the CPU's cores, 1 on a GPU.")
+]
 Workers = Annotated[int, typer.Option(min=0, help="Data-loading processes of each run.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan, what is done and the estimated time, memory and disk; compute nothing.")]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Show the plan, what is done and the estimated time, memory and disk; compute nothing."
+    ),
+]
 Root = Annotated[Path, typer.Option(help="The folder that holds experiments/, results/ and runs/.")]
-Data = Annotated[Path | None, typer.Option("--data", envvar="AFNO_DATA", help="The folder that holds data sets, like imagenet/.")]
+Data = Annotated[
+    Path | None, typer.Option("--data", envvar="AFNO_DATA", help="The folder that holds data sets, like imagenet/.")
+]
 Runs = Annotated[Path | None, typer.Option("--runs", help="Where runs are kept; default: runs/ below the root.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, as in pretrain.train.lr=1e-4; such tables go to results/custom/.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE, as in pretrain.train.lr=1e-4; such tables go to results/custom/."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON value on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing while running.")]
 

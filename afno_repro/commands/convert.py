@@ -28,12 +28,22 @@ def converted(file: Path, format_name: str, out: Path) -> Answer:
     found = convert(file, format_name)
     write_weights(found, out)
     lists = {key: getattr(found, key) for key in ("matched", "missing", "unexpected", "resized")}
-    value = {"file": str(file), "format": format_name, "out": str(out), "sha256": found.sha256, "model": asdict(found.model), "image_size": found.learned_at}
+    value = {
+        "file": str(file),
+        "format": format_name,
+        "out": str(out),
+        "sha256": found.sha256,
+        "model": asdict(found.model),
+        "image_size": found.learned_at,
+    }
 
     def show() -> None:
         for key, names in lists.items():
             say(f"{key}: {len(names)}" + (f" ({some(names)})" if names and key != "matched" else ""))
-        say(f"model: {found.model.backbone.name} {dict(found.model.backbone.options)}, made for {found.learned_at} pixels")
+        say(
+            f"model: {found.model.backbone.name} {dict(found.model.backbone.options)}, made for {found.learned_at} "
+            "pixels"
+        )
         say(f"sha256 of {file}: {found.sha256}\n{out}")
 
     return Answer({**value, **lists}, show)

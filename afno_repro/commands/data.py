@@ -38,7 +38,13 @@ def surveyed(root: Path, check: bool) -> Answer:
 
     def show() -> None:
         lines = [
-            [e["name"], "yes" if e["found"] else "no", _counts(e["images"]), str(e["classes"] or ""), _below(e["where"], root) if e["found"] else ""]
+            [
+                e["name"],
+                "yes" if e["found"] else "no",
+                _counts(e["images"]),
+                str(e["classes"] or ""),
+                _below(e["where"], root) if e["found"] else "",
+            ]
             for e in value
         ]
         print_grid(f"Data sets below {root}", ["name", "found", "images", "classes", "where"], lines, whole=1)
@@ -67,7 +73,14 @@ def _problems(found: "Survey", root: Path) -> dict[str, Any]:
 def _entry(found: "Survey", problems: dict[str, Any] | None) -> dict[str, Any]:
     entry = found.entry
     about = {"purpose": entry.purpose, "layout": entry.layout, "licence": entry.licence, "source": entry.source}
-    here = {"name": found.name, "found": found.found, "where": found.where, "images": found.images, "classes": found.classes, "reason": found.reason}
+    here = {
+        "name": found.name,
+        "found": found.found,
+        "where": found.where,
+        "images": found.images,
+        "classes": found.classes,
+        "reason": found.reason,
+    }
     return {**here, **about, "problems": problems}
 
 
@@ -99,7 +112,15 @@ def _absent(value: list[dict[str, Any]]) -> list[str]:
         if not entry["found"]:
             lines += _wrapped(f"{entry['name']}: {entry['reason']}", indent=0)
             again = (entry["layout"], entry["source"])
-            lines += [] if again in told else [line for key in ("purpose", "layout", "licence", "source") for line in _wrapped(f"{key}: {entry[key]}")]
+            lines += (
+                []
+                if again in told
+                else [
+                    line
+                    for key in ("purpose", "layout", "licence", "source")
+                    for line in _wrapped(f"{key}: {entry[key]}")
+                ]
+            )
             told.add(again)
     return lines
 
@@ -107,5 +128,10 @@ def _absent(value: list[dict[str, Any]]) -> list[str]:
 def _wrapped(text: str, indent: int = 2) -> list[str]:
     """Lines of at most WIDTH characters; a path or pattern is never cut."""
     return textwrap.wrap(
-        " ".join(text.split()), WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2), break_long_words=False, break_on_hyphens=False
+        " ".join(text.split()),
+        WIDTH,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + 2),
+        break_long_words=False,
+        break_on_hyphens=False,
     )

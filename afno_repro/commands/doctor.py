@@ -33,7 +33,11 @@ def examine(places: "Places", data: Path | None) -> Answer:
     healthy = all(line["ok"] for line in lines)
 
     def show() -> None:
-        print_grid("Environment", ["what", "found", ""], [[line["what"], line["found"], "" if line["ok"] else "!"] for line in lines])
+        print_grid(
+            "Environment",
+            ["what", "found", ""],
+            [[line["what"], line["found"], "" if line["ok"] else "!"] for line in lines],
+        )
         print("everything a run needs is here" if healthy else "lines with ! need mending before a run")
 
     return Answer({"healthy": healthy, "lines": lines}, show)

@@ -13,7 +13,10 @@ from afno_repro.tables.results import records_folder
 
 
 def planned(places: Places, prepared: Prepared, scale: str, machine: Machine) -> Answer:
-    """The runs of a plan: done, to do or left out for lack of data; what those not done will take, and as the last entry the totals."""
+    """The runs of a plan: done, to do or left out for lack of data.
+
+    Those not done have their estimates; the last entry holds the totals.
+    """
     store = Store(machine.runs_root)
     before = [
         record
@@ -29,15 +32,39 @@ def planned(places: Places, prepared: Prepared, scale: str, machine: Machine) ->
             if state == "to do" and (store.directory(run) / "checkpoints").is_dir():
                 state = "half done"
             entry = {"table": each.spec.name, "row": row, "stage": stage, "seed": seed, "run": run.id, "state": state}
-            value.append({**entry, **found.get(run.digest, Estimate()).costs, "missing": prepared.absent.get(run.digest, "")})
-    value.append({"table": "total", "row": "", "stage": "", "seed": None, "run": "", "state": "", **total(list(found.values()), machine).costs, "missing": ""})
+            value.append(
+                {**entry, **found.get(run.digest, Estimate()).costs, "missing": prepared.absent.get(run.digest, "")}
+            )
+    value.append(
+        {
+            "table": "total",
+            "row": "",
+            "stage": "",
+            "seed": None,
+            "run": "",
+            "state": "",
+            **total(list(found.values()), machine).costs,
+            "missing": "",
+        }
+    )
 
     def show() -> None:
         for each in prepared.plans:
-            lines = [[f"{e['row']} {e['stage']}", str(e["seed"]), e["state"], *_expected(e)] for e in value if e["table"] == each.spec.name]
+            lines = [
+                [f"{e['row']} {e['stage']}", str(e["seed"]), e["state"], *_expected(e)]
+                for e in value
+                if e["table"] == each.spec.name
+            ]
             lines += [["total", "", "", *_expected(value[-1])]] if each is prepared.plans[-1] else []
-            print_grid(f"Plan of {each.spec.name} at {scale} scale", ["row, stage", "seed", "state", "steps", "time", "memory", "disk"], lines)
-        for note in [*dict.fromkeys(prepared.absent.values()), *_expectations(value, machine, len(found), len(prepared.absent))]:
+            print_grid(
+                f"Plan of {each.spec.name} at {scale} scale",
+                ["row, stage", "seed", "state", "steps", "time", "memory", "disk"],
+                lines,
+            )
+        for note in [
+            *dict.fromkeys(prepared.absent.values()),
+            *_expectations(value, machine, len(found), len(prepared.absent)),
+        ]:
             say(note)
 
     return Answer(value, show)
@@ -46,7 +73,10 @@ def planned(places: Places, prepared: Prepared, scale: str, machine: Machine) ->
 def _expected(entry: dict[str, Any]) -> list[str]:
     """Steps, time of one device, its memory, and disk, as far as they are known."""
     steps, hours = entry["steps"], entry["device_hours"]
-    sizes = ["" if not entry[key] else f"{entry[key]:,.{0 if entry[key] >= 10 else 1 if entry[key] >= 0.1 else 3}f} GiB" for key in ("memory_gib", "disk_gib")]
+    sizes = [
+        "" if not entry[key] else f"{entry[key]:,.{0 if entry[key] >= 10 else 1 if entry[key] >= 0.1 else 3}f} GiB"
+        for key in ("memory_gib", "disk_gib")
+    ]
     return ["" if not steps else f"{steps:,}", "" if hours is None else _hours(hours), *sizes]
 
 
@@ -60,9 +90,14 @@ def _expectations(value: list[dict[str, Any]], machine: Machine, left: int, abse
         return ["everything is done"]
     beside = f"{machine.jobs} side by side" if machine.devices == 1 else f"on {machine.devices} devices"
     return [
-        f"{left} runs to do, about {_hours(value[-1]['estimate_s'] / 3600)} {beside}" + (f"; {absent} of them lack their data" if absent else ""),
+        f"{left} runs to do, about {_hours(value[-1]['estimate_s'] / 3600)} {beside}"
+        + (f"; {absent} of them lack their data" if absent else ""),
         *(f"time {basis}" for basis in dict.fromkeys(e["basis"] for e in value) if basis),
-        *(f"sizes as published, the data being absent: {sizes}" for sizes in dict.fromkeys(e["published_sizes"] for e in value) if sizes),
+        *(
+            f"sizes as published, the data being absent: {sizes}"
+            for sizes in dict.fromkeys(e["published_sizes"] for e in value)
+            if sizes
+        ),
         f"time and memory are of one device ({machine.device}); a network is slower than its products",
         "memory goes down with --micro-batch and --checkpoint-activations",
         "disk is needed while a run goes on; a seventh of it, the weights, stays",

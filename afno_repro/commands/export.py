@@ -12,7 +12,9 @@ from afno_repro.commands.arguments import HERE
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="A finished training: its folder, its id, or the digest that the id ends with.")],
+    run: Annotated[
+        str, typer.Argument(help="A finished training: its folder, its id, or the digest that the id ends with.")
+    ],
     out: Annotated[Path, typer.Option(help="The .onnx file to write.")],
     root: given.Root = HERE,
     runs: given.Runs = None,

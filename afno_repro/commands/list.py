@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from afno_repro.spec.places import Places
 
 
-def list_tables(scale: given.SomeScale = None, root: given.Root = HERE, runs: given.Runs = None, json: given.Json = False) -> None:
+def list_tables(
+    scale: given.SomeScale = None, root: given.Root = HERE, runs: given.Runs = None, json: given.Json = False
+) -> None:
     """Show every spec with what is done and what is missing, per scale."""
     from afno_repro.spec.places import asked_scales
 
@@ -22,7 +24,7 @@ def list_tables(scale: given.SomeScale = None, root: given.Root = HERE, runs: gi
 
 
 def overview(places: "Places", scales: list[str]) -> Answer:
-    """Every spec at every scale: how many of its runs have records, and what is missing; as text also the disk that is used."""
+    """Every spec at every scale: how many runs have records, what is missing; as text also the disk in use."""
     from afno_repro.commands.terminal import print_grid, say
     from afno_repro.runs.store import readable
     from afno_repro.spec.places import sound_specs
@@ -38,9 +40,19 @@ def overview(places: "Places", scales: list[str]) -> Answer:
             if problems:
                 raise ConfigError(*problems)
             folder = records_folder(places.results(scale), spec.name)
-            done = [need for need, run in plan.needs.items() if (r := readable(folder, *need)) is not None and r.digest == run.digest]
+            done = [
+                need
+                for need, run in plan.needs.items()
+                if (r := readable(folder, *need)) is not None and r.digest == run.digest
+            ]
             missing = sorted({f"{row}/{stage}" for row, stage, seed in plan.needs if (row, stage, seed) not in done})
-            entry = {"table": spec.name, "title": spec.structure.title, "scale": scale, "runs": len(plan.needs), "done": len(done)}
+            entry = {
+                "table": spec.name,
+                "title": spec.structure.title,
+                "scale": scale,
+                "runs": len(plan.needs),
+                "done": len(done),
+            }
             value.append({**entry, "missing": missing})
 
     def show() -> None:

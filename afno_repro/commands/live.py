@@ -1,4 +1,4 @@
-"""The live table of a terminal: rows and stages with their states, a line for every run that goes on, the newest result.
+"""The live table of a terminal: rows and stages with their states, a line for each running run, the newest result.
 
 A cell says how many of its runs are done, how far the first running one is, and what went wrong:
 
@@ -6,7 +6,8 @@ A cell says how many of its runs are done, how far the first running one is, and
     gfn    1/1   3/3
     afno   1/1   1/3 45%
 
-What does not fit is told in one line (rows) or one column (stages). Nothing is drawn between events, so that a latency is timed alone.
+What does not fit is told in one line (rows) or one column (stages). Nothing is drawn between events, so that
+a latency is timed alone.
 """
 
 import time
@@ -76,7 +77,9 @@ class LiveTable(Show):
         self.going: dict[str, Going] = {}
         self.newest = ""
         self.began = self.drawn = time.monotonic()
-        self.live = Live(console=console, get_renderable=self.draw, auto_refresh=False, transient=True, redirect_stdout=False)
+        self.live = Live(
+            console=console, get_renderable=self.draw, auto_refresh=False, transient=True, redirect_stdout=False
+        )
 
     def __enter__(self) -> "LiveTable":
         self.live.start()
@@ -129,7 +132,9 @@ class LiveTable(Show):
         """How many runs came to what, each counted once."""
         counts = Counter(self.states.values())
         parts = [f"{counts[state]} {state.replace('_', ' ')}" for state in STATES if counts[state] and state != "done"]
-        return ", ".join([f"{counts['done']} of {len(self.states)} runs done", *parts, duration(time.monotonic() - self.began)])
+        return ", ".join(
+            [f"{counts['done']} of {len(self.states)} runs done", *parts, duration(time.monotonic() - self.began)]
+        )
 
     def draw(self) -> Group:
         """Everything, in no more lines than the terminal has."""
@@ -163,15 +168,22 @@ class LiveTable(Show):
             parts = [cells.get((row, stage), []) for stage in stages] + ([rest] if others else [])
             drawn.add_row(escape(row), *(self.cell(digests) for digests in parts))
         hidden = Counter(states[row].replace("_", " ") for row in rows[shown:])
-        more = Text(f"and {hidden.total()} more rows: {', '.join(f'{count} {state}' for state, count in hidden.items())}", "dim")
+        more = Text(
+            f"and {hidden.total()} more rows: {', '.join(f'{count} {state}' for state, count in hidden.items())}", "dim"
+        )
         return [drawn, more] if hidden else [drawn]
 
     def stages(self, cells: Mapping[tuple[str, str], list[str]], rows: list[str]) -> tuple[list[str], list[str]]:
-        """The stages that the width has room for, unfinished ones first, and the others; both in the order of the plan."""
+        """The stages that fit the width, unfinished ones first, and the others; both in the order of the plan."""
         names = list(dict.fromkeys(stage for _, stage in cells))
         room = self.console.width - min(ROW_WIDTH, max(map(len, rows))) - 2 - len("others  ")
         chosen: list[str] = []
-        for name in sorted(names, key=lambda name: self.state([d for (_, stage), digests in cells.items() if stage == name for d in digests]) == "done"):
+        for name in sorted(
+            names,
+            key=lambda name: (
+                self.state([d for (_, stage), digests in cells.items() if stage == name for d in digests]) == "done"
+            ),
+        ):
             words = [word for row in rows for word in self.cell(cells.get((row, name), [])).plain.split()]
             width = max(map(len, [*words, *name.split("_"), "1/3 45%"]))
             if room >= width + 2:
@@ -190,7 +202,10 @@ class LiveTable(Show):
         state = self.state(digests)
         going = next((self.going[digest].percent for digest in digests if digest in self.going), "")
         word = going if state == "running" else "" if state in ("done", "waiting") else state.replace("_", " ")
-        return Text(f"{sum(self.states[digest] == 'done' for digest in digests)}/{len(digests)} {word}".rstrip(), STYLES.get(state, "red"))
+        return Text(
+            f"{sum(self.states[digest] == 'done' for digest in digests)}/{len(digests)} {word}".rstrip(),
+            STYLES.get(state, "red"),
+        )
 
     def running(self, shown: int) -> Table:
         """A line for each run that goes on, with its rate, time left and newest metric."""
@@ -199,7 +214,9 @@ class LiveTable(Show):
         names = {digest: title(going.run) for digest, going in list(self.going.items())[:shown]}
         bars = self.console.width >= max(map(len, names.values())) + BAR + NUMBERS
         for name in (*(["bar"] if bars else []), "", "images/s", "left", "newest"):
-            drawn.add_column("" if name == "bar" else name, no_wrap=True, justify="left" if name in ("bar", "newest") else "right")
+            drawn.add_column(
+                "" if name == "bar" else name, no_wrap=True, justify="left" if name in ("bar", "newest") else "right"
+            )
         for digest, name in names.items():
             going, step = self.going[digest], self.going[digest].step
             bar = [ProgressBar(step.total if step else 1, step.step if step else 0, width=BAR)] if bars else []

@@ -1,4 +1,4 @@
-"""`afno profile --mixer afno --res 1024`: what mixers cost in a backbone, counted and measured, without a spec of one's own.
+"""`afno profile --mixer afno --res 1024`: what mixers cost in a backbone, counted and measured, without a spec.
 
 Models come from the tables: a mixer's options are those of the first row that pairs it with the backbone.
 """
@@ -78,7 +78,7 @@ class Pair:
 
 
 def profile_mixers(places: Places, asked: Asked, device: str) -> list[Profile]:
-    """Profile every asked mixer at every asked resolution; raises one ConfigError for everything that cannot be built."""
+    """Profile every asked mixer at every asked resolution; one ConfigError tells all that cannot be built."""
     sizes = [_size(text) for text in asked.resolutions]
     pairs = [_pair(places, asked, mixer) for mixer in _mixers(places, asked)]
     problems = [problem for pair in pairs for problem in _problems(pair)]
@@ -106,7 +106,7 @@ def _mixers(places: Places, asked: Asked) -> list[str]:
 
 
 def _pair(places: Places, asked: Asked, mixer: str) -> Pair:
-    """The first row of the tables that pairs the mixer with the backbone, with the changes asked for, counted as in Table 4."""
+    """The tables' first row that pairs mixer and backbone, with the changes asked for, counted as in Table 4."""
     known: dict[str, list[str]] = {}
     order = sorted(places.spec_names(), key=lambda name: (not name.startswith("table"), name))
     counting = sound_specs(places, COUNTED_AS)[0].structure.counting
@@ -116,7 +116,9 @@ def _pair(places: Places, asked: Asked, mixer: str) -> Pair:
             backbone, name = slug(row.title[0]), (row.model or {}).get("mixer", {}).get("name")
             known.setdefault(backbone, []).append(str(name))
             if backbone == slug(asked.backbone) and name == mixer:
-                plan, problems = resolve_runs(spec, "paper", Choice(rows=(row.key,), kinds=("profile",), changes=asked.changes))
+                plan, problems = resolve_runs(
+                    spec, "paper", Choice(rows=(row.key,), kinds=("profile",), changes=asked.changes)
+                )
                 if problems:
                     raise ConfigError(*problems)
                 config = next(run.config for (_, at, _), run in plan.needs.items() if at == stage)
@@ -124,9 +126,17 @@ def _pair(places: Places, asked: Asked, mixer: str) -> Pair:
                 rule = {**counting, **(config.task.options if spec.name == COUNTED_AS else {})}
                 return Pair(row.title[0], config.model, config.data.image_size, CountingRule(**rule))
     if slug(asked.backbone) not in known:
-        raise ConfigError(Problem(f"--backbone {asked.backbone}: no table has it", (), suggest(slug(asked.backbone), known, "backbones")))
+        raise ConfigError(
+            Problem(
+                f"--backbone {asked.backbone}: no table has it", (), suggest(slug(asked.backbone), known, "backbones")
+            )
+        )
     mixers = [name for name in dict.fromkeys(known[slug(asked.backbone)]) if name != "None"]
-    raise ConfigError(Problem(f"--mixer {mixer}: no table pairs it with {asked.backbone}", (), suggest(mixer, [*mixers, "all"], "mixers")))
+    raise ConfigError(
+        Problem(
+            f"--mixer {mixer}: no table pairs it with {asked.backbone}", (), suggest(mixer, [*mixers, "all"], "mixers")
+        )
+    )
 
 
 def _problems(pair: Pair) -> list[Problem]:
@@ -144,11 +154,15 @@ def _profile(pair: Pair, size: tuple[int, int], asked: Asked, device: torch.devi
     stride = model.strides[-1]
     if height % stride or width % stride:
         near = [max(stride, round(side / stride) * stride) for side in size]
-        raise ConfigError(f"--res {height}x{width}: {pair.backbone} needs multiples of {stride} pixels, as in {near[0]}x{near[1]}")
+        raise ConfigError(
+            f"--res {height}x{width}: {pair.backbone} needs multiples of {stride} pixels, as in {near[0]}x{near[1]}"
+        )
     counted = count(model, size, pair.rule)
     least = counted.product_bytes if asked.mode == "train" else counted.largest_bytes
     measured, state = _measure(pair, size, asked, device, asked.batch * least + 4 * counted.params)
-    costs: dict[str, Any] = {key: value for key, value in asdict(counted).items() if not key.endswith("_bytes") and key != "mlp_gflops"}
+    costs: dict[str, Any] = {
+        key: value for key, value in asdict(counted).items() if not key.endswith("_bytes") and key != "mlp_gflops"
+    }
     assert pair.model.mixer is not None
     return Profile(
         mixer=pair.model.mixer.name,
@@ -165,7 +179,9 @@ def _profile(pair: Pair, size: tuple[int, int], asked: Asked, device: torch.devi
     )
 
 
-def _measure(pair: Pair, size: tuple[int, int], asked: Asked, device: torch.device, least_bytes: int) -> tuple[dict[str, Any], str]:
+def _measure(
+    pair: Pair, size: tuple[int, int], asked: Asked, device: torch.device, least_bytes: int
+) -> tuple[dict[str, Any], str]:
     """Latency and memory, or None where they were not asked for or the memory does not suffice."""
     nothing: dict[str, Any] = dict.fromkeys(("latency_s", "latency_spread_s", "images_per_s", "peak_memory_mib"))
     if not asked.latency:
@@ -190,7 +206,10 @@ def save_profiles(profiles: Sequence[Profile], folder: Path) -> list[Path]:
     header = list(asdict(profiles[0]))
     lines = [["" if value is None else str(value) for value in asdict(p).values()] for p in profiles]
     grid = [[md(part) for part in header], ["---"] * len(header), *([md(part) for part in line] for line in lines)]
-    files = {"profile.csv": csv_lines([header, *lines]), "profile.md": "\n".join("| " + " | ".join(line) + " |" for line in grid) + "\n"}
+    files = {
+        "profile.csv": csv_lines([header, *lines]),
+        "profile.md": "\n".join("| " + " | ".join(line) + " |" for line in grid) + "\n",
+    }
     for name, text in files.items():
         write_atomic(folder / name, text)
     curves = _curves(profiles)

@@ -1,4 +1,7 @@
-"""`afno visualize SPEC --images ...`: a spec's pictures of other images, or of another run's network. Nothing goes into the tables."""
+"""`afno visualize SPEC --images ...`: a spec's pictures of other images, or of another run's network.
+
+Nothing goes into the tables.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +33,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Exhibit:
-    """What is shown: a spec's visualize stages at a scale, of the images of a file or folder, of other weights if some are named."""
+    """What is shown: a spec's visualize stages at a scale, of some images, with other weights if some are named."""
 
     scale: str
     rows: tuple[str, ...] | None
@@ -40,19 +43,29 @@ class Exhibit:
 
 
 def exhibit(spec: Spec, asked: Exhibit, machine: Machine, note: Note) -> list[Path]:
-    """Draw and write the pictures of every visualize stage; returns the files. Raises DataError where nothing can be shown."""
+    """Draw and write the pictures of every visualize stage; returns the files. Raises DataError if none can be."""
     plan = plan_runs(spec, asked.scale, Choice(rows=asked.rows, kinds=("visualize",)))
-    shown = [run for run in plan.runs if run.config.kind == "visualize" and not (asked.images and needs_labels(run.config))]
+    shown = [
+        run for run in plan.runs if run.config.kind == "visualize" and not (asked.images and needs_labels(run.config))
+    ]
     stages = list(dict.fromkeys(run.stage for run in shown))
     if not stages:
         unlabelled = " without labels" if asked.images else ""
         with_pictures = "fig5, fig6, or a table with a visualize stage"
-        raise ConfigError(Problem(f"{spec.name} has nothing to show at {asked.scale} scale{unlabelled}", (), f"specs that do: {with_pictures}"))
+        raise ConfigError(
+            Problem(
+                f"{spec.name} has nothing to show at {asked.scale} scale{unlabelled}",
+                (),
+                f"specs that do: {with_pictures}",
+            )
+        )
     files: list[Path] = []
     for stage in stages:
         runs = {need[0]: run for need, run in plan.needs.items() if need[1] == stage}
         if asked.weights is not None and len(runs) > 1:
-            raise ConfigError(Problem("--from needs one --row, whose network the weights are", (), suggest("", runs, "rows")))
+            raise ConfigError(
+                Problem("--from needs one --row, whose network the weights are", (), suggest("", runs, "rows"))
+            )
         files += _stage(spec, stage, runs, asked, machine, note)
     return files
 
@@ -69,7 +82,10 @@ def _stage(spec: Spec, stage: str, runs: dict[str, Run], asked: Exhibit, machine
         count = options.pop("images")
         images = read_images(asked.images, run.config.data.image_size, count, note) if asked.images else None
         shown[spec.row(row).title[-1]] = _show(run, images, asked.weights, machine, spec.name, asked.scale)
-    lines = [["row", "metric", "value"], *([title, key, f"{value:.6g}"] for title, p in shown.items() for key, value in p.metrics.items())]
+    lines = [
+        ["row", "metric", "value"],
+        *([title, key, f"{value:.6g}"] for title, p in shown.items() for key, value in p.metrics.items()),
+    ]
     table = asked.out / f"{spec.name}_{stage}.csv"
     write_atomic(table, csv_lines(lines))
     files = [table]
@@ -83,7 +99,9 @@ def _stage(spec: Spec, stage: str, runs: dict[str, Run], asked: Exhibit, machine
     return files + pictures
 
 
-def _show(run: Run, images: list[Tensor] | None, weights: Path | None, machine: Machine, spec: str, scale: str) -> Pictures:
+def _show(
+    run: Run, images: list[Tensor] | None, weights: Path | None, machine: Machine, spec: str, scale: str
+) -> Pictures:
     config = run.config
     options = {key: value for key, value in config.task.options.items() if key != "images"}
     visual = VISUALS[config.task.name](config.data.image_size, **options)
@@ -132,7 +150,9 @@ def read_images(place: Path, image_size: int, count: int, note: Note) -> list[Te
             skipped.append(f"{path}: is {mode}, not RGB")
             continue
         if min(image.shape[1:]) < image_size:
-            skipped.append(f"{path}: is {image.shape[2]} x {image.shape[1]} pixels, at least {image_size} are needed a side")
+            skipped.append(
+                f"{path}: is {image.shape[2]} x {image.shape[1]} pixels, at least {image_size} are needed a side"
+            )
             continue
         images.append(center_square(image, image_size, 1.0))
     if skipped:

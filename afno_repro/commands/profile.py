@@ -16,10 +16,17 @@ if TYPE_CHECKING:
 
 
 def profile(
-    spec: Annotated[str | None, typer.Argument(help="A spec whose costs are counted and timed, or tables: the counts of all specs.")] = None,
-    mixer: Annotated[list[str] | None, typer.Option(help="A mixer to profile without a spec, or all: Table 4's five; may be repeated.")] = None,
+    spec: Annotated[
+        str | None, typer.Argument(help="A spec whose costs are counted and timed, or tables: the counts of all specs.")
+    ] = None,
+    mixer: Annotated[
+        list[str] | None,
+        typer.Option(help="A mixer to profile without a spec, or all: Table 4's five; may be repeated."),
+    ] = None,
     res: Annotated[list[str] | None, typer.Option(help="HEIGHT or HEIGHTxWIDTH in pixels; may be repeated.")] = None,
-    backbone: Annotated[str, typer.Option(help="A backbone of the tables, like segformer-b0 or vit-b.")] = "segformer-b3",
+    backbone: Annotated[
+        str, typer.Option(help="A backbone of the tables, like segformer-b0 or vit-b.")
+    ] = "segformer-b3",
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     precision: Annotated[str, typer.Option(help="float32 or bf16.")] = "float32",
     mode: Annotated[str, typer.Option(help="forward or train (forward and backward).")] = "forward",
@@ -42,7 +49,9 @@ def profile(
         raise ConfigError("profile takes a spec, tables or --mixer, one of them")
     machine = given.machine(device, root, None, runs)
     if spec is not None:
-        choice = Choice(rows=given.chosen(row), kinds=("profile",), latency=latency and spec != "tables", changes=tuple(set or ()))
+        choice = Choice(
+            rows=given.chosen(row), kinds=("profile",), latency=latency and spec != "tables", changes=tuple(set or ())
+        )
         work(given.places(root, runs), "all" if spec == "tables" else spec, scale, choice, machine, False, json, quiet)
     for option, value, allowed in (("precision", precision, ("float32", "bf16")), ("mode", mode, ("forward", "train"))):
         if value not in allowed:
@@ -65,11 +74,43 @@ def profiled(places: "Places", asked: Any, device: str, out: Path | None) -> Ans
         for p in profiles:
             latency = p.state.replace("_", " ") if p.state != "measured" else _seconds(p.latency_s, p.latency_spread_s)
             memory = "" if p.peak_memory_mib is None else f"{p.peak_memory_mib:.0f}"
-            counts = [f"{p.params / 1e6:.2f}", f"{p.mixer_params / 1e6:.2f}", *(f"{g:.1f}" for g in (p.gflops, p.mixer_gflops, p.gflops_full))]
-            lines.append([p.mixer, str(p.resolution), *counts, latency, "" if p.images_per_s is None else f"{p.images_per_s:.2f}", memory])
-        header = ["Mixer", "Pixels", "Params (M)", "Mixer (M)", "GFLOPs", "Mixer GFLOPs", "Full GFLOPs", "Latency (s)", "Images/s", "Peak (MiB)"]
-        print_grid(f"{profiles[0].backbone} on {profiles[0].device}, {profiles[0].mode}, batch {profiles[0].batch}", header, lines, whole=1)
-        say("GFLOPs are multiply-accumulates in 1e9, counted as in Table 4; full GFLOPs are all floating-point operations")
+            counts = [
+                f"{p.params / 1e6:.2f}",
+                f"{p.mixer_params / 1e6:.2f}",
+                *(f"{g:.1f}" for g in (p.gflops, p.mixer_gflops, p.gflops_full)),
+            ]
+            lines.append(
+                [
+                    p.mixer,
+                    str(p.resolution),
+                    *counts,
+                    latency,
+                    "" if p.images_per_s is None else f"{p.images_per_s:.2f}",
+                    memory,
+                ]
+            )
+        header = [
+            "Mixer",
+            "Pixels",
+            "Params (M)",
+            "Mixer (M)",
+            "GFLOPs",
+            "Mixer GFLOPs",
+            "Full GFLOPs",
+            "Latency (s)",
+            "Images/s",
+            "Peak (MiB)",
+        ]
+        print_grid(
+            f"{profiles[0].backbone} on {profiles[0].device}, {profiles[0].mode}, batch {profiles[0].batch}",
+            header,
+            lines,
+            whole=1,
+        )
+        say(
+            "GFLOPs are multiply-accumulates in 1e9, counted as in Table 4; full GFLOPs are all floating-point "
+            "operations"
+        )
         for file in files:
             say(file)
 

@@ -24,7 +24,9 @@ def report(
     from afno_repro.tables.rebuild import rebuild
 
     places = given.places(root, runs)
-    tables = {each: rebuild(places, each, EVERYTHING) for each in asked_scales(scale) if each in scales_with_records(places)}
+    tables = {
+        each: rebuild(places, each, EVERYTHING) for each in asked_scales(scale) if each in scales_with_records(places)
+    }
     answer = rewritten(places, tables)
     if not quiet or json:
         tell(answer, json)
@@ -40,7 +42,14 @@ def rewritten(places: "Places", built: "dict[str, list[Table]]") -> Answer:
             states: dict[str, int] = {}
             for cell in table.cells.values():
                 states[cell.state] = states.get(cell.state, 0) + 1
-            value.append({"scale": scale, "table": table.spec.name, "file": str(places.results(scale) / f"{table.spec.name}.md"), "cells": states})
+            value.append(
+                {
+                    "scale": scale,
+                    "table": table.spec.name,
+                    "file": str(places.results(scale) / f"{table.spec.name}.md"),
+                    "cells": states,
+                }
+            )
 
     def show() -> None:
         if not value:

@@ -36,7 +36,9 @@ class Prepared:
         return [run for run in self.pending if run.digest not in self.absent]
 
 
-def prepare(places: Places, name: str, scale: str, choice: Choice, machine: Machine, check_all: bool = False) -> Prepared:
+def prepare(
+    places: Places, name: str, scale: str, choice: Choice, machine: Machine, check_all: bool = False
+) -> Prepared:
     """Load, plan and check: every mistake is raised at once, before any work; absent data leave runs out.
 
     `check_all` looks at the models of finished runs too.
@@ -82,7 +84,9 @@ def _agree(prepared: Prepared) -> None:
         prepared.pending, prepared.absent = [run for run in every.values() if run.digest in left], {}
 
 
-def reproduce(places: Places, prepared: Prepared, scale: str, choice: Choice, machine: Machine, show: Show) -> tuple[list[Table], int]:
+def reproduce(
+    places: Places, prepared: Prepared, scale: str, choice: Choice, machine: Machine, show: Show
+) -> tuple[list[Table], int]:
     """Do what is left to do, put the records where tables are built from, write the tables.
 
     Returns the tables of the specs asked for and the exit code. Raises LockedError, StorageError and Interrupted after
@@ -103,13 +107,21 @@ def reproduce(places: Places, prepared: Prepared, scale: str, choice: Choice, ma
     try:
         failures = _execute(prepared, machine, show)
     finally:
-        tables = rebuild(places, scale, choice, [plan.spec for plan in prepared.plans], partial(_publish, prepared.plans, machine, folder))
+        tables = rebuild(
+            places,
+            scale,
+            choice,
+            [plan.spec for plan in prepared.plans],
+            partial(_publish, prepared.plans, machine, folder),
+        )
     for kind in (StorageError, LockedError):
         messages = [f.message for f in failures if f.exit_code == kind.exit_code]
         if messages:
             raise kind("\n".join(dict.fromkeys(messages)))
     asked = [table for table in tables if table.spec.name in {plan.spec.name for plan in prepared.plans}]
-    whole = not failures and all(_complete(table, plan, choice) for table, plan in zip(asked, prepared.plans, strict=True))
+    whole = not failures and all(
+        _complete(table, plan, choice) for table, plan in zip(asked, prepared.plans, strict=True)
+    )
     return asked, 0 if whole else 4
 
 
@@ -146,12 +158,18 @@ def _publish(plans: Sequence[Plan], machine: Machine, folder: Path) -> None:
 
 def _complete(table: Table, plan: Plan, choice: Choice) -> bool:
     """Whether every asked cell has what the paper's has: a number, or no number where the paper prints none."""
-    rows = {row for row, _, _ in plan.needs} if choice.kinds else set(choice.rows or [row.key for row in table.spec.rows])
+    rows = (
+        {row for row, _, _ in plan.needs} if choice.kinds else set(choice.rows or [row.key for row in table.spec.rows])
+    )
     stages = {stage for _, stage, _ in plan.needs} if choice.kinds else set(table.spec.stages)
     for row in table.spec.rows:
         for column in table.columns:
             cell = table.cell(row, column)
-            if row.key not in rows or column.source.split("/")[0] not in stages or cell.state in ("measured", "quoted", "not_applicable"):
+            if (
+                row.key not in rows
+                or column.source.split("/")[0] not in stages
+                or cell.state in ("measured", "quoted", "not_applicable")
+            ):
                 continue
             if cell.state == "out_of_memory" and column.key in row.paper and row.paper[column.key] is None:
                 continue

@@ -1,4 +1,7 @@
-"""`afno run`, and the commands that do stages of some kinds: pretrain, finetune, ablate. They answer with tables, or with the plan alone."""
+"""`afno run`, and the commands that do stages of some kinds: pretrain, finetune, ablate.
+
+They answer with tables, or with the plan alone.
+"""
 
 import os
 import signal
@@ -58,7 +61,9 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
 
 
 run = _stages(None, "Reproduce one table or figure: run what is missing, then write its results.")
-pretrain = _stages(("pretrain", "baseline"), "Do the pretraining of a spec's rows, with the fillings it is compared to.")
+pretrain = _stages(
+    ("pretrain", "baseline"), "Do the pretraining of a spec's rows, with the fillings it is compared to."
+)
 finetune = _stages(("finetune",), "Do the finetuning of a spec's rows, and the pretraining that it starts from.")
 ablate = _stages(None, "Reproduce the ablations, Table 6 and Figure 4, or one of them.", default="ablation")
 
@@ -71,7 +76,16 @@ def _together(machine: "Machine", nodes: int) -> None:
         raise typer.Exit(launch(sys.argv[1:], machine.devices, os.environ))
 
 
-def work(places: "Places", spec: str, scale: str, choice: "Choice", machine: "Machine", dry_run: bool, json: bool, quiet: bool) -> NoReturn:
+def work(
+    places: "Places",
+    spec: str,
+    scale: str,
+    choice: "Choice",
+    machine: "Machine",
+    dry_run: bool,
+    json: bool,
+    quiet: bool,
+) -> NoReturn:
     """Do what is left of the asked specs and answer with their tables, or with the plan alone."""
     from afno_repro.commands.reproduce import prepare, reproduce
     from afno_repro.commands.terminal import show_for
@@ -100,7 +114,15 @@ def shown(places: "Places", built: "list[Table]", scale: str, choice: "Choice") 
     value = []
     for table in built:
         cells = [
-            {"row": row, "column": column, "value": cell.value, "spread": cell.spread, "paper": cell.paper, "verdict": cell.verdict, "state": cell.state}
+            {
+                "row": row,
+                "column": column,
+                "value": cell.value,
+                "spread": cell.spread,
+                "paper": cell.paper,
+                "verdict": cell.verdict,
+                "state": cell.state,
+            }
             for (row, column), cell in table.cells.items()
         ]
         files = [str(folder / f"{table.spec.name}.{end}") for end in ("md", "csv")]
@@ -110,8 +132,13 @@ def shown(places: "Places", built: "list[Table]", scale: str, choice: "Choice") 
         for table in built:
             titles = len(table.spec.structure.row_title)
             header, lines = grid(table, [column for column in table.columns if column.printed], brief=True)
-            print_grid(f"{table.spec.structure.title} ({table.scale} scale)", header, lines, whole=titles if titles <= 2 else 0)
+            print_grid(
+                f"{table.spec.structure.title} ({table.scale} scale)", header, lines, whole=titles if titles <= 2 else 0
+            )
             say("paper: = stated, ~ assumed, ! differs")
-            say(f"{folder / table.spec.name}.md, .csv; all cells in {folder / 'cells.csv'}, claims in {folder / 'claims.csv'}")
+            say(
+                f"{folder / table.spec.name}.md, .csv; all cells in {folder / 'cells.csv'}, claims in "
+                f"{folder / 'claims.csv'}"
+            )
 
     return Answer(value, show)

@@ -65,13 +65,20 @@ def say(*lines: object) -> None:
 
 
 def print_grid(title: str, header: list[str], lines: list[list[str]], whole: int = 0) -> None:
-    """A table of text on standard output; cells wrap instead of being cut, between words as long as there is room for these.
+    """A table of text on standard output; cells wrap instead of being cut, between words while there is room.
 
     Those of the first `whole` columns wrap last.
     """
     console = Console(highlight=False)
     header, lines = [plain(name) for name in header], [[plain(part) for part in line] for line in lines]
-    drawn = RichTable(title=Text(plain(title), "table.title"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    drawn = RichTable(
+        title=Text(plain(title), "table.title"),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for i, (name, width) in enumerate(zip(header, column_widths([header, *lines], whole, console.width), strict=True)):
         drawn.add_column(escape(name), overflow="fold", width=width, no_wrap=width is None and i < whole)
     for line in lines:
@@ -80,7 +87,7 @@ def print_grid(title: str, header: list[str], lines: list[list[str]], whole: int
 
 
 def column_widths(lines: list[list[str]], whole: int, room: int) -> list[int | None]:
-    """Widths in which words stay whole, the room left over given to the columns that lack least; None where there is not enough."""
+    """Widths that keep words whole, spare room given to the columns that lack least; None where room is too small."""
     columns = list(zip(*lines, strict=True))
     full = [max(map(len, column)) for column in columns]
     words = [max((len(word) for part in column for word in part.split()), default=0) for column in columns]

@@ -16,9 +16,16 @@ if TYPE_CHECKING:
 
 def visualize(
     spec: given.Spec,
-    images: Annotated[Path | None, typer.Option(help="Show these images instead of the spec's: a file or a folder.")] = None,
-    source: Annotated[Path | None, typer.Option("--from", help="Show this network: a run's folder or a weights file; needs one --row.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where pictures of other images or networks go; default: results/custom/.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Show these images instead of the spec's: a file or a folder.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="Show this network: a run's folder or a weights file; needs one --row."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where pictures of other images or networks go; default: results/custom/.")
+    ] = None,
     scale: given.Scale = "tiny",
     row: given.Rows = None,
     device: given.Device = "auto",
@@ -45,7 +52,11 @@ def exhibited(places: "Places", name: str, asked: Any, machine: "Machine", quiet
     from afno_repro.commands.terminal import say, show_for
     from afno_repro.spec.places import sound_specs
 
-    files = [str(file) for spec in sound_specs(places, name) for file in exhibit(spec, Exhibit(*asked), machine, show_for(quiet).note)]
+    files = [
+        str(file)
+        for spec in sound_specs(places, name)
+        for file in exhibit(spec, Exhibit(*asked), machine, show_for(quiet).note)
+    ]
 
     def show() -> None:
         for file in files:

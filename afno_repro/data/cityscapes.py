@@ -8,21 +8,53 @@ from afno_repro.data.transforms import IGNORED
 from afno_repro.errors import DataError, require
 
 LAYOUT = (
-    "cityscapes/leftImg8bit/{train,val}/CITY/*_leftImg8bit.png\n  and cityscapes/gtFine/{train,val}/CITY/*_gtFine_labelIds.png (or *_gtFine_labelTrainIds.png)"
+    "cityscapes/leftImg8bit/{train,val}/CITY/*_leftImg8bit.png\n"
+    "  and cityscapes/gtFine/{train,val}/CITY/*_gtFine_labelIds.png (or *_gtFine_labelTrainIds.png)"
 )
 SOURCE = "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip come from cityscapes-dataset.com, after registration"
 CLASS_NAMES = (
-    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain"),
+    *(
+        "road",
+        "sidewalk",
+        "building",
+        "wall",
+        "fence",
+        "pole",
+        "traffic light",
+        "traffic sign",
+        "vegetation",
+        "terrain",
+    ),
     *("sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
 )
-EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # of the 34 label ids; their order is the train id
+EVALUATED = (
+    7,
+    8,
+    11,
+    12,
+    13,
+    17,
+    19,
+    20,
+    21,
+    22,
+    23,
+    24,
+    25,
+    26,
+    27,
+    28,
+    31,
+    32,
+    33,
+)  # of the 34 label ids; their order is the train id
 LABEL_IDS = labels(len(CLASS_NAMES), {raw: EVALUATED.index(raw) if raw in EVALUATED else IGNORED for raw in range(34)})
 TRAIN_IDS = labels(len(CLASS_NAMES), {one: one for one in range(len(CLASS_NAMES))})
 FRAME, LABEL_IDS_END, TRAIN_IDS_END = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
 
 
 def cityscapes(image_size: int, fraction: float, seed: int, root: Path) -> tuple[Pairs, Pairs]:
-    """Training and validation frames, all of them whole: an augmentation crops the training's, the task windows the others."""
+    """Whole training and validation frames: an augmentation crops those for training, the task windows the others."""
     require((0 < fraction <= 1, "fraction", f"cityscapes: must lie in (0, 1], is {fraction}"))
     found = splits(root)
     hint = f"expected below the data root: {LAYOUT}\n  {SOURCE}"

@@ -36,7 +36,11 @@ class Digits:
 def digits(image_size: int, fraction: float, seed: int, root: Path, train_images: int) -> tuple[Digits, Digits]:
     """`train_images` digits, chosen by `seed`, to train on, and all others to test on; enlarged bilinearly."""
     require(
-        (0 < train_images < COUNT, "train_images", f"digits: must lie in [1, {COUNT - 1}], so that some of the {COUNT} are left, is {train_images}"),
+        (
+            0 < train_images < COUNT,
+            "train_images",
+            f"digits: must lie in [1, {COUNT - 1}], so that some of the {COUNT} are left, is {train_images}",
+        ),
         (fraction == 1, "fraction", f"digits: only 1 is possible, is {fraction}"),
     )
     from sklearn.datasets import load_digits  # slow to import

@@ -1,7 +1,8 @@
 """Few-shot segmentation (Section 5.2, A.4): a folder of plain pairs, or the annotations that DatasetGAN published.
 
-DatasetGAN (Zhang et al., CVPR 2021) annotated a few dozen faces, cars and cats; Table 3 trains on them. Images and masks are
-resized whole. In training masks, a class with fewer pixels than `min_pixels` is an annotation's slip and becomes background.
+DatasetGAN (Zhang et al., CVPR 2021) annotated a few dozen faces, cars and cats; Table 3 trains on them. Images and
+masks are resized whole. In training masks, a class with fewer pixels than `min_pixels` is an annotation's slip and
+becomes background.
 """
 
 import re
@@ -17,7 +18,8 @@ LAYOUT = "FOLDER/{train,test}/NAME.jpg with NAME.png or NAME.npy beside it: one 
 SOURCE = "Any images with masks will do, for example FASSEG's frontal faces"
 GAN_LAYOUT = (
     "datasetgan/annotation/training_data/{face,car,cat}_processed/image_N.jpg with image_maskN.npy\n"
-    "  and datasetgan/annotation/testing_data/{face_34_class,car_20_class,cat_16_class}/ with images and .npy masks in one order"
+    "  and datasetgan/annotation/testing_data/{face_34_class,car_20_class,cat_16_class}/"
+    " with images and .npy masks in one order"
 )
 GAN_SOURCE = "The annotations come with nv-tlabs/datasetGAN_release on GitHub, for research"
 Part = Literal["face", "car", "cat"]
@@ -25,7 +27,9 @@ TESTED = {"face": "face_34_class", "car": "car_20_class", "cat": "cat_16_class"}
 PARTS: tuple[Part, ...] = ("face", "car", "cat")
 
 
-def fewshot(image_size: int, fraction: float, seed: int, root: Path, folder: str, num_classes: int, min_pixels: int) -> tuple[Pairs, Pairs]:
+def fewshot(
+    image_size: int, fraction: float, seed: int, root: Path, folder: str, num_classes: int, min_pixels: int
+) -> tuple[Pairs, Pairs]:
     """Training and test pairs of `train/` and `test/` in a folder below the data root."""
     relative = Path(folder)
     inside = bool(relative.parts) and not relative.is_absolute() and ".." not in relative.parts
@@ -38,15 +42,19 @@ def fewshot(image_size: int, fraction: float, seed: int, root: Path, folder: str
     return load_pairs("fewshot", splits["train"], splits["test"], hint, root, image_size, fraction, seed, strict=True)
 
 
-def datasetgan(image_size: int, fraction: float, seed: int, root: Path, part: Part, num_classes: int, min_pixels: int) -> tuple[Pairs, Pairs]:
-    """Training and test pairs of DatasetGAN's annotations; images and masks may differ in size, as its own code allows."""
+def datasetgan(
+    image_size: int, fraction: float, seed: int, root: Path, part: Part, num_classes: int, min_pixels: int
+) -> tuple[Pairs, Pairs]:
+    """Training and test pairs of DatasetGAN's annotations; images and masks may differ in size, as in its own code."""
     require(
         (part in PARTS, "part", f"datasetgan: must be one of {', '.join(PARTS)}, is {part!r}"),
         *_checks("datasetgan", fraction, num_classes, min_pixels),
     )
     splits = gan_splits(root, part, num_classes, min_pixels)
     hint = f"expected below the data root: {GAN_LAYOUT}\n  {GAN_SOURCE}"
-    return load_pairs("datasetgan", splits["train"], splits["test"], hint, root, image_size, fraction, seed, strict=False)
+    return load_pairs(
+        "datasetgan", splits["train"], splits["test"], hint, root, image_size, fraction, seed, strict=False
+    )
 
 
 def _checks(name: str, fraction: float, num_classes: int, min_pixels: int) -> list[tuple[bool, str, str]]:
@@ -81,7 +89,10 @@ def gan_splits(root: Path, part: Part, num_classes: int, min_pixels: int) -> dic
     images, masks = (sorted(paths, key=lambda path: (numbers(path), path.name)) for paths in _gan_files(test))
     order = {path: place for paths in (images, masks) for place, path in enumerate(paths)}
     tested, untested = match(images, masks, key=lambda path: order[path], where=test)
-    return {"train": Split(train, pairs, unmatched, meaning, False, min_pixels), "test": Split(test, tested, untested, meaning, False, 0)}
+    return {
+        "train": Split(train, pairs, unmatched, meaning, False, min_pixels),
+        "test": Split(test, tested, untested, meaning, False, 0),
+    }
 
 
 def _gan_files(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -94,7 +105,7 @@ def numbers(path: Path) -> tuple[int, ...]:
 
 
 def files_in(folder: Path, suffixes: Iterable[str]) -> list[Path]:
-    """The files of a folder with one of some suffixes, sorted by name, less hidden ones; none where there is no folder."""
+    """A folder's files with one of some suffixes, sorted by name, less hidden ones; none where there is no folder."""
     try:
         found = sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
@@ -102,8 +113,10 @@ def files_in(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     return [path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".")]
 
 
-def match(images: Iterable[Path], masks: Iterable[Path], key: Callable[[Path], Any], where: Path) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
-    """Images and masks with equal keys, in the keys' order, and what could not be paired; `where` the masks should be."""
+def match(
+    images: Iterable[Path], masks: Iterable[Path], key: Callable[[Path], Any], where: Path
+) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+    """Images and masks with equal keys, in the keys' order, and what has no partner; `where` the masks should be."""
     groups: dict[Any, tuple[list[Path], list[Path]]] = defaultdict(lambda: ([], []))
     for kind, paths in enumerate((images, masks)):
         for path in paths:
@@ -114,7 +127,11 @@ def match(images: Iterable[Path], masks: Iterable[Path], key: Callable[[Path], A
             pairs.append((found[0], labelled[0]))
         elif found and labelled:
             several = found if len(found) > 1 else labelled
-            unmatched.append(f"{several[1]}: {several[0].name} has the same name, so it is unclear which of them is meant")
+            unmatched.append(
+                f"{several[1]}: {several[0].name} has the same name, so it is unclear which of them is meant"
+            )
         else:
-            unmatched += [f"{path}: has no mask in {where}" for path in found] + [f"{path}: has no image" for path in labelled]
+            unmatched += [f"{path}: has no mask in {where}" for path in found] + [
+                f"{path}: has no image" for path in labelled
+            ]
     return tuple(pairs), tuple(unmatched)

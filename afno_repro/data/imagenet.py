@@ -22,8 +22,28 @@ SOURCE = "ImageNet-1k comes from image-net.org, after registration"
 PLACE = "name its parent folder with --data or AFNO_DATA"
 SHOWN = 5  # names in a message
 SUFFIXES = {".jpeg", ".jpg", ".png"}
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # whatever the name ends in; Pillow's other readers run programs or fail in other ways
-BROKEN = (OSError, ValueError, TypeError, SyntaxError, EOFError, struct.error, zlib.error, TokenError, OverflowError, MemoryError, Image.DecompressionBombError)
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "BMP",
+    "GIF",
+    "TIFF",
+    "WEBP",
+    "PPM",
+)  # whatever the name ends in; Pillow's other readers run programs or fail in other ways
+BROKEN = (
+    OSError,
+    ValueError,
+    TypeError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    TokenError,
+    OverflowError,
+    MemoryError,
+    Image.DecompressionBombError,
+)
 END_OF_JPEG = b"\xff\xd9"
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of more than 8 bits, which Pillow would clip
 
@@ -35,7 +55,9 @@ class Folder:
     Where validation has classes that training lacks there are no labels, and `num_classes` is None.
     """
 
-    def __init__(self, files: list[Path], root: Path, image_size: int, crop_fraction: float | None, classes: list[str] | None):
+    def __init__(
+        self, files: list[Path], root: Path, image_size: int, crop_fraction: float | None, classes: list[str] | None
+    ):
         self.files, self.image_size, self.crop_fraction = files, image_size, crop_fraction
         self.labels = None if classes is None else {name: label for label, name in enumerate(classes)}
         self.num_classes = None if classes is None else len(classes)
@@ -52,17 +74,23 @@ class Folder:
             image = read_image(file)
         except DataError as error:
             name = file.relative_to(file.parents[2])
-            hint = f"\n  to train without it, add {name} to the data's skip in the spec" if name.parts[0] == "train" else ""
+            hint = (
+                f"\n  to train without it, add {name} to the data's skip in the spec"
+                if name.parts[0] == "train"
+                else ""
+            )
             raise DataError(f"imagenet: image {index}: {error}{hint}") from error
         label = None if self.labels is None else torch.tensor(self.labels[file.parent.name])
         return image if self.crop_fraction is None else center_square(image, self.image_size, self.crop_fraction), label
 
 
-def imagenet(image_size: int, fraction: float, seed: int, root: Path, crop_fraction: float, skip: list[str]) -> tuple[Folder, Folder]:
+def imagenet(
+    image_size: int, fraction: float, seed: int, root: Path, crop_fraction: float, skip: list[str]
+) -> tuple[Folder, Folder]:
     """Training and validation images; `fraction` of each class (chosen by `seed`) is trained on.
 
-    `crop_fraction` is the share of the short side that the validation's central square takes. `skip` names broken training images,
-    like train/CLASS/NAME.JPEG, to train without; what is evaluated is never left out.
+    `crop_fraction` is the share of the short side that the validation's central square takes. `skip` names broken
+    training images, like train/CLASS/NAME.JPEG, to train without; what is evaluated is never left out.
     """
     require(
         (0 < fraction <= 1, "fraction", f"imagenet: must lie in (0, 1], is {fraction}"),
@@ -74,7 +102,9 @@ def imagenet(image_size: int, fraction: float, seed: int, root: Path, crop_fract
     names, evaluated = ([files[0].parent.name for files in split] for split in (train, val))
     classes = names if set(evaluated) <= set(names) else None
     rng = np.random.default_rng(seed)
-    kept = [files[i] for files in train for i in sorted(rng.permutation(len(files))[: max(1, round(fraction * len(files)))])]
+    kept = [
+        files[i] for files in train for i in sorted(rng.permutation(len(files))[: max(1, round(fraction * len(files)))])
+    ]
     validation = Folder([f for files in val for f in files], folder, image_size, crop_fraction, classes)
     return Folder(kept, folder, image_size, None, classes), validation
 
@@ -83,7 +113,10 @@ def _without(files: list[list[Path]], skip: list[str], folder: Path) -> list[lis
     """The training files less those to skip. Raises ConfigError for a name that is none of them."""
     found = {str(file.relative_to(folder)) for each in files for file in each} if skip else set()
     strange = sorted(set(skip) - found)
-    hint = f"imagenet: {', '.join(strange[:SHOWN])}: no such training image; a name is like {min(found, default='train/CLASS/NAME.JPEG')}"
+    hint = (
+        f"imagenet: {', '.join(strange[:SHOWN])}: no such training image; "
+        f"a name is like {min(found, default='train/CLASS/NAME.JPEG')}"
+    )
     require((not strange, "skip", hint))
     kept = [[file for file in each if str(file.relative_to(folder)) not in skip] for each in files] if skip else files
     return [each for each in kept if each]
@@ -99,17 +132,21 @@ def class_files(folder: Path) -> list[list[Path]]:
     files = [found for found in files if found]
     if not files:
         found = "no such folder" if not folder.is_dir() else f"{len(classes)} class folders without images"
-        raise DataError(f"imagenet: no images in {folder} ({found})\n  expected below the data root: {LAYOUT}\n  {SOURCE}; {PLACE}")
+        raise DataError(
+            f"imagenet: no images in {folder} ({found})\n  expected below the data root: {LAYOUT}\n  {SOURCE}; {PLACE}"
+        )
     return files
 
 
 def read_image(path: Path) -> Tensor:
-    """A file as uint8 (3, height, width); grey and CMYK images become RGB, alpha is dropped. Raises DataError for a broken one."""
+    """A file as uint8 (3, height, width): grey and CMYK become RGB, alpha is dropped. Raises DataError if broken."""
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header alone
             if image.mode in DEEP:
-                raise DataError(f"{path}: not a readable image (more than 8 bits a channel, mode {image.mode}: convert it to 8)")
+                raise DataError(
+                    f"{path}: not a readable image (more than 8 bits a channel, mode {image.mode}: convert it to 8)"
+                )
             if image.format == "JPEG" and image.mode in ("L", "RGB") and data.endswith(END_OF_JPEG):
                 return _decoded(data)
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
@@ -118,7 +155,7 @@ def read_image(path: Path) -> Tensor:
 
 
 def _decoded(data: bytes) -> Tensor:
-    """A whole JPEG file as uint8 (3, height, width), in half the time of Pillow and with the same pixels. Raises OSError for a broken one."""
+    """A JPEG as uint8 (3, height, width), with Pillow's pixels in half its time. Raises OSError for a broken one."""
     from torchvision.io import ImageReadMode, decode_jpeg  # not above: most data do without
 
     try:

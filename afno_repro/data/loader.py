@@ -16,24 +16,38 @@ from torch.utils.data import DataLoader
 from afno_repro.data.samples import Key, Samples, TrainingBatches
 from afno_repro.errors import DataError, LoadingError
 
-LONGEST_TEMPORARY = 107 - len("/pymp-12345678/listener-12345678")  # of a socket's path on Linux, less what multiprocessing adds
+LONGEST_TEMPORARY = 107 - len(
+    "/pymp-12345678/listener-12345678"
+)  # of a socket's path on Linux, less what multiprocessing adds
 TRIES, LIFE_S = 3, 10.0  # to start a process, and for it to come to life
 
 
-def loader(samples: Samples, batches: TrainingBatches | list[list[Key]], num_workers: int, pin_memory: bool) -> Iterator[Any]:
+def loader(
+    samples: Samples, batches: TrainingBatches | list[list[Key]], num_workers: int, pin_memory: bool
+) -> Iterator[Any]:
     """Batches of samples, prepared by `num_workers` other processes (0: by this one).
 
-    Raises DataError where the folder of temporary files is too deep for them (their tensors would never arrive), LoadingError when one ended.
+    Raises DataError where the path of the folder of temporary files is too long for the processes' tensors to arrive,
+    LoadingError when a process ended.
     """
     if num_workers and len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
         hint = f"name a folder of at most {LONGEST_TEMPORARY} characters with TMPDIR, or use --workers 0"
         raise DataError(f"{tempfile.gettempdir()}: too long a path for the sockets of data-loading processes\n  {hint}")
     context, generator = Living() if num_workers else None, Generator().manual_seed(0)
-    loading = DataLoader(samples, batch_sampler=batches, num_workers=num_workers, generator=generator, pin_memory=pin_memory, multiprocessing_context=context)
+    loading = DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        generator=generator,
+        pin_memory=pin_memory,
+        multiprocessing_context=context,
+    )
     try:
         prepared = iter(loading)
         if num_workers:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises wherever this process is; the next batch tells as well
+            signal.signal(
+                signal.SIGCHLD, signal.SIG_DFL
+            )  # torch's handler raises wherever this process is; the next batch tells as well
         yield from prepared
     except (ConnectionError, EOFError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
@@ -44,8 +58,9 @@ def loader(samples: Samples, batches: TrainingBatches | list[list[Key]], num_wor
 class LoadingProcess(ForkProcess):
     """A fork of this process that is started anew until it lives. Raises DataError when it never does.
 
-    A fork beside other threads may not: a lock that one of them held at that moment stays taken in it, and its parent would wait for
-    data for ever. CPython 3.11 has such a lock on its list of threads, which the threads of a process group take at any time.
+    A fork beside other threads may not live: a lock that one of them held at that moment stays taken in it, and its
+    parent would wait for data for ever. CPython 3.11 has such a lock on its list of threads, which the threads of a
+    process group take at any time.
     """
 
     alive = -1  # where it says so
@@ -69,7 +84,10 @@ class LoadingProcess(ForkProcess):
                 return started
             started.kill()
             started.wait()
-        raise DataError(f"{TRIES} data-loading processes in a row did not come to life within {LIFE_S:.0f} s each\n  use --workers 0")
+        raise DataError(
+            f"{TRIES} data-loading processes in a row did not come to life within {LIFE_S:.0f} s each\n"
+            "  use --workers 0"
+        )
 
 
 class Living(ForkContext):

@@ -1,7 +1,7 @@
 """Images with masks of class ids: which files belong together, what the ids mean, and what is wrong with them.
 
-What would stop or spoil a training is looked for before it: pairs and sizes always, and the ids of all masks in sets that
-hold no more of them than LOOKED_INTO. A class is a number below num_classes; IGNORED pixels belong to none.
+What would stop or spoil a training is looked for before it: pairs and sizes always, and the ids of all masks in sets
+that hold no more of them than LOOKED_INTO. A class is a number below num_classes; IGNORED pixels belong to none.
 """
 
 import hashlib
@@ -49,14 +49,18 @@ class Labels:
 
 def labels(num_classes: int, mapping: Mapping[int, int]) -> Labels:
     """Labels of a mapping from consecutive raw ids to classes; 255 is always ignored."""
-    return Labels(num_classes, bytes([*(mapping.get(raw, ILLEGAL) for raw in range(255)), IGNORED]), f"{min(mapping)}..{max(mapping)} or {IGNORED} (ignored)")
+    return Labels(
+        num_classes,
+        bytes([*(mapping.get(raw, ILLEGAL) for raw in range(255)), IGNORED]),
+        f"{min(mapping)}..{max(mapping)} or {IGNORED} (ignored)",
+    )
 
 
 @dataclass(frozen=True)
 class Split:
     """The pairs of one split, and what could not be paired.
 
-    `same_size`: image and mask must be of one size. `min_pixels`: classes with fewer pixels in a mask are background there.
+    `same_size`: image and mask must be of one size. `min_pixels`: a mask's classes with fewer pixels are background.
     """
 
     folder: Path
@@ -95,7 +99,9 @@ class Split:
     def classes_in(self, mask: Path) -> frozenset[int]:
         """The classes of a mask, less the ignored; raises DataError for an unreadable mask or an id out of range."""
         counts, pixels = facts(mask)[0], Counter[int]()
-        for one, (_, count) in zip(self.labels.classes(np.array([raw for raw, _ in counts]), mask).tolist(), counts, strict=True):
+        for one, (_, count) in zip(
+            self.labels.classes(np.array([raw for raw, _ in counts]), mask).tolist(), counts, strict=True
+        ):
             pixels[one] += count
         return frozenset(0 if count < self.min_pixels else one for one, count in pixels.items() if one != IGNORED)
 
@@ -115,7 +121,15 @@ class Pairs:
     `unseen` are the classes that only the validation's masks hold; None where there are too many masks to look.
     """
 
-    def __init__(self, name: str, split: Split, pairs: list[Pair], root: Path, image_size: int | None, unseen: tuple[int, ...] | None):
+    def __init__(
+        self,
+        name: str,
+        split: Split,
+        pairs: list[Pair],
+        root: Path,
+        image_size: int | None,
+        unseen: tuple[int, ...] | None,
+    ):
         self.name, self.split, self.pairs, self.image_size, self.unseen = name, split, pairs, image_size, unseen
         self.num_classes: int | None = split.labels.num_classes
         lines = [f"{path.relative_to(root)} {path.stat().st_size}" for pair in pairs for path in pair]
@@ -134,11 +148,23 @@ class Pairs:
             raise DataError(f"{self.name}: example {index}: {error}") from error
         if self.split.same_size and image.shape[1:] != mask.shape:
             raise DataError(f"{self.name}: example {index}: {mask_file}: not as large as its image {file.name}")
-        return (image, mask) if self.image_size is None else resize_example((image, mask), self.image_size, self.image_size)
+        return (
+            (image, mask)
+            if self.image_size is None
+            else resize_example((image, mask), self.image_size, self.image_size)
+        )
 
 
 def load_pairs(
-    name: str, train: Split, val: Split, hint: str, root: Path, image_size: int | None, fraction: float, seed: int, strict: bool
+    name: str,
+    train: Split,
+    val: Split,
+    hint: str,
+    root: Path,
+    image_size: int | None,
+    fraction: float,
+    seed: int,
+    strict: bool,
 ) -> tuple[Pairs, Pairs]:
     """Both splits, looked at before any training; `strict`: validation may hold no class that training lacks.
 
@@ -153,16 +179,22 @@ def load_pairs(
     if len(train.pairs) + len(val.pairs) <= LOOKED_INTO:
         refuse(f"{name}: its masks cannot be used", [*train.out_of_range(), *val.out_of_range()], hint)
         unseen = compare_classes(name, train, val, hint, strict)
-    chosen = sorted(np.random.default_rng(seed).permutation(len(train.pairs))[: max(1, round(fraction * len(train.pairs)))])
+    chosen = sorted(
+        np.random.default_rng(seed).permutation(len(train.pairs))[: max(1, round(fraction * len(train.pairs)))]
+    )
     trained = Pairs(name, train, [train.pairs[i] for i in chosen], root, image_size, unseen)
     return trained, Pairs(name, val, list(val.pairs), root, image_size, unseen)
 
 
 def compare_classes(name: str, train: Split, val: Split, hint: str, strict: bool) -> tuple[int, ...]:
-    """The classes that only validation masks hold, refused where `strict`; training masks must hold two classes at least."""
+    """The classes that only validation masks hold, refused where `strict`; training masks must hold at least two."""
     trained = frozenset[int]().union(*(train.classes_in(mask) for _, mask in train.pairs))
     if len(trained) < 2:
-        refuse(f"{name}: the training masks hold fewer than two classes", [f"{m}: classes {sorted(train.classes_in(m))}" for _, m in train.pairs], hint)
+        refuse(
+            f"{name}: the training masks hold fewer than two classes",
+            [f"{m}: classes {sorted(train.classes_in(m))}" for _, m in train.pairs],
+            hint,
+        )
     new = {mask: sorted(val.classes_in(mask) - trained) for _, mask in val.pairs}
     unseen = tuple(sorted({one for found in new.values() for one in found}))
     if strict:
@@ -190,9 +222,13 @@ def read_mask(path: Path) -> Array:
                     raise ValueError(f"mode {mode}, but a mask holds one class id a pixel")
     except BROKEN as error:
         raise DataError(f"{path}: not a readable mask ({error})") from error
-    whole = ids.dtype.kind in "biu" or (ids.dtype.kind == "f" and bool((np.isfinite(ids) & (ids == np.trunc(ids))).all()))
+    whole = ids.dtype.kind in "biu" or (
+        ids.dtype.kind == "f" and bool((np.isfinite(ids) & (ids == np.trunc(ids))).all())
+    )
     if ids.ndim != 2 or not ids.size or not whole:
-        raise DataError(f"{path}: not a mask: whole numbers in two dimensions are needed, this is {ids.dtype} of shape {ids.shape}")
+        raise DataError(
+            f"{path}: not a mask: whole numbers in two dimensions are needed, this is {ids.dtype} of shape {ids.shape}"
+        )
     return ids if ids.dtype == np.uint8 else ids.astype(np.int64)
 
 

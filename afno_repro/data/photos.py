@@ -44,7 +44,7 @@ PHOTOS = {
 
 
 class Crops:
-    """`count` random square crops of some photographs, at image_size pixels a side; a crop depends on its generator alone."""
+    """`count` random square crops of some photographs, image_size pixels a side; a crop depends on its rng alone."""
 
     num_classes = None
 
@@ -63,18 +63,34 @@ class Crops:
 
 
 def photos(
-    image_size: int, fraction: float, seed: int, root: Path, train: list[str], test: list[str], train_crops: int, test_crops: int, side: list[float]
+    image_size: int,
+    fraction: float,
+    seed: int,
+    root: Path,
+    train: list[str],
+    test: list[str],
+    train_crops: int,
+    test_crops: int,
+    side: list[float],
 ) -> tuple[Crops, Crops]:
-    """Training and test crops; `train` and `test` name the photographs, `side` is the range of the crops' sides in pixels."""
+    """Training and test crops; `train` and `test` name photographs, `side` is the range of the crops' sides."""
     unknown = sorted({*train, *test} - set(PHOTOS))
     shared = sorted(set(train) & set(test))
     require(
-        (not unknown, "train" if set(unknown) & set(train) else "test", f"photos: there is no {', '.join(unknown)}; there are {', '.join(PHOTOS)}"),
+        (
+            not unknown,
+            "train" if set(unknown) & set(train) else "test",
+            f"photos: there is no {', '.join(unknown)}; there are {', '.join(PHOTOS)}",
+        ),
         (bool(train) and bool(test), "train" if not train else "test", "photos: at least one photograph is needed"),
         (not shared, "test", f"photos: {', '.join(shared)} must not be both trained and tested on"),
         (train_crops > 0, "train_crops", f"photos: must be at least 1, is {train_crops}"),
         (test_crops > 0, "test_crops", f"photos: must be at least 1, is {test_crops}"),
-        (len(side) == 2 and 1 <= side[0] <= side[1], "side", f"photos: must be two ascending numbers of pixels, is {side}"),
+        (
+            len(side) == 2 and 1 <= side[0] <= side[1],
+            "side",
+            f"photos: must be two ascending numbers of pixels, is {side}",
+        ),
         (fraction == 1, "fraction", f"photos: only 1 is possible, is {fraction}"),
     )
     return Crops(train, train_crops, side, image_size), Crops(test, test_crops, side, image_size)
@@ -85,8 +101,14 @@ def photograph(name: str) -> Tensor:
     """One photograph: uint8 (3, height, width), grey ones repeated to three channels."""
     package, file = PHOTOS[name]
     spec = find_spec(package)
-    path = Path(spec.submodule_search_locations[0]) / file if spec and spec.submodule_search_locations else Path(package) / file
+    path = (
+        Path(spec.submodule_search_locations[0]) / file
+        if spec and spec.submodule_search_locations
+        else Path(package) / file
+    )
     if not path.is_file():
-        raise DataError(f"the photograph {name!r} should be inside the installed package {package} at {file}, but is not there")
+        raise DataError(
+            f"the photograph {name!r} should be inside the installed package {package} at {file}, but is not there"
+        )
     with Image.open(path) as image:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()

@@ -16,7 +16,7 @@ Key = tuple[int, int]  # epoch, index
 
 
 class Images(Protocol):
-    """A set of images with their labels; `fingerprint` names its content, `num_classes` is None where there are no labels."""
+    """Images with their labels; `fingerprint` names their content, `num_classes` is None where there are no labels."""
 
     fingerprint: str
     num_classes: int | None

@@ -1,8 +1,9 @@
 """Texture mosaics: segmentation data of any resolution with exact labels, made from photographs inside scikit-image.
 
-A mosaic is a set of warped Voronoi regions, each filled with one homogeneous texture (Randen & Husoy, "Filtering for texture
-classification", TPAMI 1999; Haindl & Mikes, "Texture segmentation benchmark", ICPR 2008). Training mosaics are cut from one half of
-each photograph, test mosaics from the other. Each half has every grey level equally often, so that a pixel's grey tells nothing.
+A mosaic is a set of warped Voronoi regions, each filled with one homogeneous texture (Randen & Husoy, "Filtering for
+texture classification", TPAMI 1999; Haindl & Mikes, "Texture segmentation benchmark", ICPR 2008). Training mosaics are
+cut from one half of each photograph, test mosaics from the other. Each half has every grey level equally often, so that
+a pixel's grey tells nothing.
 """
 
 import hashlib
@@ -30,19 +31,31 @@ Array = np.ndarray[Any, Any]
 class Mosaics:
     """`count` mosaics; each follows from (seed, split, index), is made when first asked for, and is kept."""
 
-    def __init__(self, split: int, count: int, side: int, seed: int, textures: list[str], regions: int, shrink: float, border: int):
+    def __init__(
+        self,
+        split: int,
+        count: int,
+        side: int,
+        seed: int,
+        textures: list[str],
+        regions: int,
+        shrink: float,
+        border: int,
+    ):
         self.split, self.count, self.side, self.seed = split, count, side, seed
         self.textures, self.regions, self.shrink, self.border = textures, regions, shrink, border
         self.num_classes: int | None = len(textures)
         self.made: dict[int, tuple[Array, Array]] = {}
         options = repr((split, count, side, seed, textures, regions, shrink, border))
-        self.fingerprint = hashlib.sha256(b"".join([options.encode(), *(photograph(name).numpy().tobytes() for name in textures)])).hexdigest()
+        self.fingerprint = hashlib.sha256(
+            b"".join([options.encode(), *(photograph(name).numpy().tobytes() for name in textures)])
+        ).hexdigest()
 
     def __len__(self) -> int:
         return self.count
 
     def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
-        """The mosaic of this index, uint8 (3, side, side), and its classes, uint8 (side, side); 255 near another region."""
+        """The mosaic of this index, uint8 (3, side, side), and its classes, uint8 (side, side), 255 near others."""
         if index not in self.made:
             self.made[index] = self.mosaic(np.random.default_rng([self.seed, self.split, index]))
         grey, labels = self.made[index]
@@ -78,23 +91,34 @@ def textures(
 ) -> tuple[Mosaics, Mosaics]:
     """Training and test mosaics of `side` x `side` pixels and `regions` regions; a class is an index in `textures`.
 
-    A side above the image size leaves it to an augmentation to cut the training mosaics. Photographs are shrunk by the factor
-    `zoom`; pixels with another region at most `border` pixels away are ignored.
+    A side above the image size leaves it to an augmentation to cut the training mosaics. Photographs are shrunk by the
+    factor `zoom`; pixels with another region at most `border` pixels away are ignored.
     """
     unknown = [name for name in textures if name not in TEXTURES]
     most_regions, widest = max(1, (side // 8) ** 2), side // 8
     require(
         (not unknown, "textures", f"textures: there is no {', '.join(unknown)}; there are {', '.join(TEXTURES)}"),
-        (len(set(textures)) == len(textures) >= 2, "textures", f"textures: at least two different ones are needed, is {textures}"),
+        (
+            len(set(textures)) == len(textures) >= 2,
+            "textures",
+            f"textures: at least two different ones are needed, is {textures}",
+        ),
         (side >= image_size, "side", f"textures: must be at least the image size {image_size}, is {side}"),
         (train_images > 0, "train_images", f"textures: must be at least 1, is {train_images}"),
         (test_images > 0, "test_images", f"textures: must be at least 1, is {test_images}"),
-        (1 <= regions <= most_regions, "regions", f"textures: must lie in [1, {most_regions}] at {side} pixels, is {regions}"),
+        (
+            1 <= regions <= most_regions,
+            "regions",
+            f"textures: must lie in [1, {most_regions}] at {side} pixels, is {regions}",
+        ),
         (0.1 <= zoom <= 1, "zoom", f"textures: must lie in [0.1, 1], is {zoom}"),
         (0 <= border <= widest, "border", f"textures: must lie in [0, {widest}] at {side} pixels, is {border}"),
         (fraction == 1, "fraction", f"textures: only 1 is possible, is {fraction}"),
     )
-    train, test = (Mosaics(split, n, side, seed, textures, regions, zoom, border) for split, n in ((TRAIN, train_images), (TEST, test_images)))
+    train, test = (
+        Mosaics(split, n, side, seed, textures, regions, zoom, border)
+        for split, n in ((TRAIN, train_images), (TEST, test_images))
+    )
     return train, test
 
 
@@ -116,7 +140,7 @@ def voronoi(regions: int, size: int, rng: np.random.Generator) -> Array:
 
 
 def patch(half: Array, height: int, width: int, rng: np.random.Generator) -> Array:
-    """A random rectangle of a half, which is continued by mirroring where it is too small; mirrored with probability 1/2."""
+    """A random rectangle of a half, continued by mirroring where it is too small; mirrored with probability 1/2."""
     missing = [max(0, need - have) for need, have in zip((height, width), half.shape, strict=True)]
     whole = np.pad(half, [(0, m) for m in missing], mode="symmetric")
     top, left = rng.integers(whole.shape[0] - height + 1), rng.integers(whole.shape[1] - width + 1)
@@ -136,7 +160,10 @@ def halves(name: str, shrink: float) -> tuple[Array, Array]:
 
 
 def equalised(grey: Array) -> Array:
-    """Every one of 256 levels equally often; ties are ordered by their surroundings (Coltuc et al., "Exact histogram specification", TIP 2006)."""
+    """Every one of 256 levels equally often; ties are ordered by their surroundings.
+
+    Coltuc et al., "Exact histogram specification", TIP 2006.
+    """
     order = np.lexsort([gaussian_filter(grey, 2).ravel(), gaussian_filter(grey, 1).ravel(), grey.ravel()])
     levels = np.empty(grey.size, dtype=np.uint8)
     levels[order] = np.arange(grey.size) * 256 // grey.size

@@ -1,7 +1,7 @@
 """From an example of any size to a square one: crops, resizing, and the augmentations that a spec names.
 
-An example is a uint8 image (3, height, width) and its label: a class, a map of classes (height, width), or None. What moves
-pixels moves a map with them. Every random choice comes from the generator handed in.
+An example is a uint8 image (3, height, width) and its label: a class, a map of classes (height, width), or None. What
+moves pixels moves a map with them. Every random choice comes from the generator handed in.
 """
 
 from collections.abc import Callable
@@ -74,7 +74,7 @@ def random_crop(example: Example, size: int, rng: np.random.Generator, side: lis
 
 
 def scale_crop(example: Example, size: int, rng: np.random.Generator, scale: list[float], photometric: bool) -> Example:
-    """A size x size piece of the image at a scale between two, mirrored with probability 1/2 (Cityscapes' usual recipe, A.3).
+    """A size x size piece of the image at a random scale, mirrored half the time (Cityscapes' usual recipe, A.3).
 
     Where the scaled image is smaller than the piece, the rest is black and its label ignored. `photometric` also
     changes brightness, contrast, saturation and hue.
@@ -94,11 +94,15 @@ def scale_crop(example: Example, size: int, rng: np.random.Generator, scale: lis
     return image, label
 
 
-def rand_augment(example: Example, size: int, rng: np.random.Generator, area: list[float], operations: int, magnitude: int) -> Example:
-    """A random resized crop of a share of the area, mirrored half the time, then RandAugment (Cubuk et al. 2020; A.5)."""
+def rand_augment(
+    example: Example, size: int, rng: np.random.Generator, area: list[float], operations: int, magnitude: int
+) -> Example:
+    """A random resized crop of a share of the area, mirrored half the time, then RandAugment (Cubuk et al. 2020)."""
     from torchvision.transforms import v2
 
-    crop = v2.RandomResizedCrop(size, scale=(area[0], area[1]), interpolation=v2.InterpolationMode.BICUBIC, antialias=True)
+    crop = v2.RandomResizedCrop(
+        size, scale=(area[0], area[1]), interpolation=v2.InterpolationMode.BICUBIC, antialias=True
+    )
     steps = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.RandAugment(operations, magnitude)])
     image, label = example
     return drawn_from(rng, steps, image), label

@@ -1,4 +1,4 @@
-"""Token mixers: (B, H, W, C) -> (B, H, W, C). One mixer, one file, one equation; a spec names them by their key here."""
+"""Token mixers: (B, H, W, C) -> (B, H, W, C). One mixer, one file, one equation; a spec names them by key."""
 
 from torch import nn
 

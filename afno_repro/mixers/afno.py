@@ -4,7 +4,8 @@
 
 One block-diagonal MLP serves every mode, so the weights do not depend on the grid. ReLU and the shrinkage
 S_lambda(v) = sign(v) max(|v| - lambda, 0) act on real and imaginary parts.
-Shapes: B batch, H W token grid, R M kept modes along H and W (all: H, W // 2 + 1), N = R M, C channels, K blocks, D = C // K.
+Shapes: B batch, H W token grid, R M kept modes along H and W (all: H, W // 2 + 1), N = R M, C channels, K blocks,
+D = C // K.
 """
 
 from typing import Literal
@@ -17,7 +18,16 @@ from afno_repro.mixers.forms.planes import PlanarAFNO
 from afno_repro.mixers.forms.products import dft, inverse_dft, real_layer
 from afno_repro.mixers.forms.rule import prefers_planes, prefers_products
 from afno_repro.mixers.forms.transforms import LeanAFNO
-from afno_repro.mixers.spectral import Grid, Modes, Shrinkage, add_bias, bias_layer, complex_parameter, float32_region, kept_modes
+from afno_repro.mixers.spectral import (
+    Grid,
+    Modes,
+    Shrinkage,
+    add_bias,
+    bias_layer,
+    complex_parameter,
+    float32_region,
+    kept_modes,
+)
 
 
 class AFNO(nn.Module):
@@ -30,11 +40,22 @@ class AFNO(nn.Module):
     """
 
     def __init__(
-        self, dim: int, grid: Grid, num_blocks: int, sparsity_threshold: float, keep: float, bias: Literal["none", "identity", "conv"], init_std: float
+        self,
+        dim: int,
+        grid: Grid,
+        num_blocks: int,
+        sparsity_threshold: float,
+        keep: float,
+        bias: Literal["none", "identity", "conv"],
+        init_std: float,
     ):
         super().__init__()
         require(
-            (num_blocks > 0 and dim % num_blocks == 0, "num_blocks", f"afno: must divide the width {dim}, is {num_blocks}"),
+            (
+                num_blocks > 0 and dim % num_blocks == 0,
+                "num_blocks",
+                f"afno: must divide the width {dim}, is {num_blocks}",
+            ),
             (sparsity_threshold >= 0, "sparsity_threshold", f"afno: must be at least 0, is {sparsity_threshold}"),
             (0 < keep <= 1, "keep", f"afno: must lie in (0, 1], is {keep}"),
             (bias in ("none", "identity", "conv"), "bias", f"afno: must be one of none, identity, conv, is {bias}"),
@@ -42,8 +63,14 @@ class AFNO(nn.Module):
         )
         width = dim // num_blocks
         self.num_blocks, self.keep = num_blocks, keep
-        self.w1, self.b1 = complex_parameter(num_blocks, width, width, std=init_std), complex_parameter(num_blocks, width, 1, std=init_std)
-        self.w2, self.b2 = complex_parameter(num_blocks, width, width, std=init_std), complex_parameter(num_blocks, width, 1, std=init_std)
+        self.w1, self.b1 = (
+            complex_parameter(num_blocks, width, width, std=init_std),
+            complex_parameter(num_blocks, width, 1, std=init_std),
+        )
+        self.w2, self.b2 = (
+            complex_parameter(num_blocks, width, width, std=init_std),
+            complex_parameter(num_blocks, width, 1, std=init_std),
+        )
         self.shrink = Shrinkage(sparsity_threshold)
         self.bias = bias_layer(bias, dim)
 

@@ -1,4 +1,4 @@
-"""AFNO without adaptive weights: one block-diagonal matrix per kept mode (Equations 5 and 8; Table 6's non-adaptive row).
+"""AFNO with static weights: one block-diagonal matrix per kept mode (Equations 5 and 8; Table 6's non-adaptive row).
 
     z = FFT2(x),   z~_mn = S_lambda(W_mn z_mn),   y = IFFT2(z~) + bias(x)
 
@@ -44,14 +44,28 @@ class AFNOStatic(nn.Module):
     ):
         super().__init__()
         require(
-            (num_blocks > 0 and dim % num_blocks == 0, "num_blocks", f"afno_static: must divide the width {dim}, is {num_blocks}"),
-            (sparsity_threshold >= 0, "sparsity_threshold", f"afno_static: must be at least 0, is {sparsity_threshold}"),
-            (len(modes) == 2 and min(modes) > 0, "modes", f"afno_static: must be two whole numbers above 0, is {modes}"),
+            (
+                num_blocks > 0 and dim % num_blocks == 0,
+                "num_blocks",
+                f"afno_static: must divide the width {dim}, is {num_blocks}",
+            ),
+            (
+                sparsity_threshold >= 0,
+                "sparsity_threshold",
+                f"afno_static: must be at least 0, is {sparsity_threshold}",
+            ),
+            (
+                len(modes) == 2 and min(modes) > 0,
+                "modes",
+                f"afno_static: must be two whole numbers above 0, is {modes}",
+            ),
             (init_std > 0, "init_std", f"afno_static: must be above 0, is {init_std}"),
         )
         width = dim // num_blocks
         self.num_blocks, self.modes = num_blocks, modes
-        self.weight = complex_parameter(2 * modes[0], modes[1], num_blocks, width, width, std=init_std)  # rows 0 .. m - 1, -m .. -1
+        self.weight = complex_parameter(
+            2 * modes[0], modes[1], num_blocks, width, width, std=init_std
+        )  # rows 0 .. m - 1, -m .. -1
         self.shrink = Shrinkage(sparsity_threshold)
         self.bias = bias_layer(bias, dim)
 

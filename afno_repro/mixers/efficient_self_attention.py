@@ -22,13 +22,20 @@ class EfficientSelfAttention(nn.Module):
     def __init__(self, dim: int, grid: Grid, num_heads: int, reduction: int):
         super().__init__()
         require(
-            (num_heads > 0 and dim % num_heads == 0, "num_heads", f"efficient_self_attention: must divide the width {dim}, is {num_heads}"),
+            (
+                num_heads > 0 and dim % num_heads == 0,
+                "num_heads",
+                f"efficient_self_attention: must divide the width {dim}, is {num_heads}",
+            ),
             (reduction > 0, "reduction", f"efficient_self_attention: must be at least 1, is {reduction}"),
         )
         self.num_heads, self.reduction = num_heads, reduction
         self.q, self.kv, self.project = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
         if reduction > 1:
-            self.reduce, self.norm = nn.Conv2d(dim, dim, kernel_size=reduction, stride=reduction), nn.LayerNorm(dim, eps=1e-5)
+            self.reduce, self.norm = (
+                nn.Conv2d(dim, dim, kernel_size=reduction, stride=reduction),
+                nn.LayerNorm(dim, eps=1e-5),
+            )
 
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         q = self.q(x).flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # B heads N D

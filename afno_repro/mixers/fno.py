@@ -9,11 +9,22 @@ Shapes: B batch, H W token grid, R M kept modes along H and W, C channels.
 from torch import Tensor, nn
 
 from afno_repro.errors import require
-from afno_repro.mixers.spectral import Grid, box, channels_first, channels_last, complex_parameter, float32_region, irfft2, mode_matmul, rfft2, rows_of
+from afno_repro.mixers.spectral import (
+    Grid,
+    box,
+    channels_first,
+    channels_last,
+    complex_parameter,
+    float32_region,
+    irfft2,
+    mode_matmul,
+    rfft2,
+    rows_of,
+)
 
 
 class FNO(nn.Module):
-    """Token mixer (B, H, W, C) -> (B, H, W, C) for any grid; `modes` is [m, n], at most what the grid it is made for has.
+    """Token mixer (B, H, W, C) -> (B, H, W, C) for any grid; `modes` is [m, n], at most what `grid` has.
 
     `init_std` is the standard deviation of the initial matrices' real and imaginary parts.
     """

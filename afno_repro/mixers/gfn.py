@@ -2,8 +2,8 @@
 
     y = IFFT2(K * FFT2(x)),   one complex filter value per mode and channel
 
-The filter belongs to one grid; on another it is resized bilinearly in the forward pass (A.3). No product runs over channels, so
-that the transforms stay where the tokens are, along H and W of B H W C.
+The filter belongs to one grid; on another it is resized bilinearly in the forward pass (A.3). No product runs over
+channels, so that the transforms stay where the tokens are, along H and W of B H W C.
 Shapes: B batch, H W token grid, M = W // 2 + 1 modes along W, C channels.
 """
 
@@ -33,13 +33,17 @@ class GFN(nn.Module):
         if self.filter.shape[:2] == (height, modes):
             return self.filter
         kernel = self.filter.permute(2, 3, 0, 1)  # C 2 H M
-        return interpolate(kernel, size=(height, modes), mode="bilinear", align_corners=True).permute(2, 3, 0, 1).contiguous()
+        return (
+            interpolate(kernel, size=(height, modes), mode="bilinear", align_corners=True)
+            .permute(2, 3, 0, 1)
+            .contiguous()
+        )
 
 
 class Filtered(torch.autograd.Function):
     """x (B H W C), filter (H M C 2) -> B H W C; the spectrum is kept where it `is_needed` for the filter's gradient.
 
-    x's gradient is the output's, filtered by the conjugate; autograd's own would go through a complex transform of all modes.
+    x's gradient is the output's, filtered by the conjugate; autograd's would take a complex transform of all modes.
     """
 
     @staticmethod

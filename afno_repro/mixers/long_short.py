@@ -22,7 +22,11 @@ class LongShort(nn.Module):
     def __init__(self, dim: int, grid: Grid, num_heads: int, window: int, rank: int):
         super().__init__()
         require(
-            (num_heads > 0 and dim % num_heads == 0, "num_heads", f"long_short: must divide the width {dim}, is {num_heads}"),
+            (
+                num_heads > 0 and dim % num_heads == 0,
+                "num_heads",
+                f"long_short: must divide the width {dim}, is {num_heads}",
+            ),
             (window > 0, "window", f"long_short: must be at least 1, is {window}"),
             (rank > 0, "rank", f"long_short: must be at least 1, is {rank}"),
         )

@@ -17,7 +17,13 @@ class SelfAttention(nn.Module):
 
     def __init__(self, dim: int, grid: Grid, num_heads: int):
         super().__init__()
-        require((num_heads > 0 and dim % num_heads == 0, "num_heads", f"self_attention: must divide the width {dim}, is {num_heads}"))
+        require(
+            (
+                num_heads > 0 and dim % num_heads == 0,
+                "num_heads",
+                f"self_attention: must divide the width {dim}, is {num_heads}",
+            )
+        )
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.project = nn.Linear(dim, dim)

@@ -16,7 +16,7 @@ Mixer = TypeVar("Mixer", bound=nn.Module)
 
 
 class Modes(NamedTuple):
-    """A box of low frequencies: rows 0 .. low - 1 and -high .. -1 of the full axis, columns 0 .. columns - 1 of the half axis."""
+    """A box of low frequencies: rows 0 .. low - 1 and -high .. -1, columns 0 .. columns - 1 of the half axis."""
 
     low: int
     high: int
@@ -71,7 +71,10 @@ def irfft2(z: Tensor, modes: Modes, grid: Grid) -> Tensor:
 
 
 def stood_for(columns: int, grid: Grid, like: Tensor) -> Tensor:
-    """How many columns of the whole spectrum each of the first `columns` of the half one stands for: itself, and its conjugate unless that is it."""
+    """How many columns of the whole spectrum each of the first `columns` of the half one stands for.
+
+    They are itself and, unless that is the same column, its conjugate.
+    """
     column = torch.arange(columns, device=like.device)
     return torch.where((column == 0) | (2 * column == grid[1]), 1.0, 2.0).to(like.real.dtype)
 
@@ -87,7 +90,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 class Transposed(torch.autograd.Function):
-    """B m n -> B n m, contiguous: image by image, since PyTorch transposes matrices several times as fast as their batches on a CPU."""
+    """B m n -> B n m, contiguous: image by image, since on a CPU PyTorch transposes a batch far more slowly."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -104,12 +107,15 @@ class Transposed(torch.autograd.Function):
 
 
 def complex_parameter(*shape: int, std: float) -> nn.Parameter:
-    """Complex normal values stored as a real tensor with a trailing 2 (complex parameters trouble DDP and optimisers)."""
+    """Complex normal values as a real tensor with a trailing 2 (complex parameters trouble DDP and optimisers)."""
     return nn.Parameter(torch.randn(*shape, 2) * std)
 
 
 def block_matmul(z: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor:
-    """One matrix per block, the same for every mode: z (B K D N), weight (K D D', real view) -> B K D' N, in `out`'s memory where that is given."""
+    """One matrix per block, the same for every mode: z (B K D N), weight (K D D', real view) -> B K D' N.
+
+    The result lies in `out`'s memory where that is given.
+    """
     return torch.matmul(torch.view_as_complex(weight).transpose(-1, -2), z, out=out)
 
 
@@ -127,7 +133,7 @@ class Shrinkage(nn.Softshrink):
 
 
 def bias_layer(bias: str, dim: int) -> nn.Module | None:
-    """What is added to the mixed tokens (B C N): nothing, the tokens themselves (Figure 3) or a 1x1 convolution of them (A.2)."""
+    """What is added to the mixed tokens (B C N): nothing, the tokens (Figure 3) or a 1x1 convolution of them (A.2)."""
     if bias == "conv":
         return nn.Conv1d(dim, dim, kernel_size=1)
     return nn.Identity() if bias == "identity" else None
@@ -144,7 +150,7 @@ def on_parts(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 
 
 def float32_region(forward: Callable[[Mixer, Tensor], Tensor]) -> Callable[[Mixer, Tensor], Tensor]:
-    """Run a forward pass in at least float32 whatever autocast says: half-precision FFTs do not exist on every device."""
+    """Run a forward pass in at least float32 whatever autocast says: not every device has half-precision FFTs."""
 
     @functools.wraps(forward)
     def run(self: Mixer, x: Tensor) -> Tensor:

@@ -30,7 +30,9 @@ class Latency:
 def latencies_s(model: nn.Module, image_size: int, how: Latency, device: torch.device) -> list[float]:
     """Seconds of each forward pass."""
     model = model.to(device).eval()
-    images = torch.randn(how.batch_size, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)
+    images = torch.randn(how.batch_size, 3, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(
+        device
+    )
     times = []
     with torch.inference_mode():
         for _ in range(how.warmup + how.repeats):
@@ -60,7 +62,9 @@ class Measurement:
     peak_memory_mib: float | None
 
 
-def measure(model: nn.Module, images: torch.Tensor, backward: bool, precision: str, budget_s: float, most: int) -> Measurement:
+def measure(
+    model: nn.Module, images: torch.Tensor, backward: bool, precision: str, budget_s: float, most: int
+) -> Measurement:
     """Run as many passes as fit into budget_s, at most `most`; the first warms up, unless it is the only one."""
     device = images.device
     model = model.to(device).train(backward)
@@ -77,7 +81,9 @@ def measure(model: nn.Module, images: torch.Tensor, backward: bool, precision: s
         _wait(device)
         times.append(time.perf_counter() - start)
     kept = times[1:] or times
-    return Measurement(statistics.median(kept), statistics.stdev(kept) if len(kept) > 1 else None, _peak_memory_mib(device, before))
+    return Measurement(
+        statistics.median(kept), statistics.stdev(kept) if len(kept) > 1 else None, _peak_memory_mib(device, before)
+    )
 
 
 def available_bytes(device: torch.device) -> int | None:

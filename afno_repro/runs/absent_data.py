@@ -7,7 +7,7 @@ from afno_repro.spec.plan import Run
 
 
 def absent_data(runs: list[Run], machine: Machine) -> dict[str, str]:
-    """By digest, what was looked for and not found, also for runs that start from such a one; equal data are looked at once.
+    """By digest, what data are not found, also for runs that start from such a run; equal data are looked at once.
 
     Parents come before the runs that start from them.
     """

@@ -42,13 +42,17 @@ def config_problems(config: RunConfig) -> list[Problem]:
     """Names, options and sizes of one run that cannot be used, keyed from the stage."""
     problems: list[Problem] = []
     if config.model is not None:
-        problems += _size_problems(config.model, config.data.image_size) or _model_problems(config.model, config.data.image_size)
+        problems += _size_problems(config.model, config.data.image_size) or _model_problems(
+            config.model, config.data.image_size
+        )
     if config.kind == "profile":
         return problems + _part_problems(config.task, PROFILES, (), "task", construct=True)
     shows = config.kind == "visualize"
     options = {key: value for key, value in config.task.options.items() if key != ("images" if shows else "fill")}
     task = Part(config.task.name, options)
-    problems += _part_problems(task, VISUALS if shows else TASKS, ("image_size",), "task", construct=True, image_size=config.data.image_size)
+    problems += _part_problems(
+        task, VISUALS if shows else TASKS, ("image_size",), "task", construct=True, image_size=config.data.image_size
+    )
     images = config.task.options.get("images")
     if shows and (not isinstance(images, int) or images < 1):
         problems.append(Problem(f"must be a number of images of at least 1, is {images!r}", ("task", "images")))
@@ -59,11 +63,18 @@ def config_problems(config: RunConfig) -> list[Problem]:
     problems += _part_problems(Part(config.data.name, config.data.options), DATASETS, DATA_GIVEN, "data")
     classes, head = options.get("num_classes"), config.model.head.options if config.model else {}
     if classes is not None and head.get("num_classes") != classes:
-        problems.append(Problem(f"must be the {classes} classes of the task, is {head.get('num_classes')!r}", ("model", "head", "num_classes")))
+        problems.append(
+            Problem(
+                f"must be the {classes} classes of the task, is {head.get('num_classes')!r}",
+                ("model", "head", "num_classes"),
+            )
+        )
     if config.train is not None:
         augment = {key: value for key, value in config.train.augment.items() if key != "name"}
         part = Part(config.train.augment["name"], augment)
-        problems += ConfigError(*_part_problems(part, AUGMENTS, ("example", "size", "rng"), "augment")).within("train").problems
+        problems += (
+            ConfigError(*_part_problems(part, AUGMENTS, ("example", "size", "rng"), "augment")).within("train").problems
+        )
     return _unshowable(config, task) if shows and not problems else problems
 
 
@@ -92,7 +103,9 @@ def _model_problems(model: ModelConfig, image_size: int) -> list[Problem]:
 def _size_problems(model: ModelConfig, image_size: int) -> list[Problem]:
     """Sizes beyond any network's, with which looking at the model would not end."""
     parts = {"backbone": model.backbone, "mixer": model.mixer, "head": model.head}
-    sizes: dict[tuple[str, ...], Any] = {("model", kind, key): value for kind, part in parts.items() if part for key, value in part.options.items()}
+    sizes: dict[tuple[str, ...], Any] = {
+        ("model", kind, key): value for kind, part in parts.items() if part for key, value in part.options.items()
+    }
     problems = []
     for key, value in {**sizes, ("data", "image_size"): image_size}.items():
         largest = MAX_LAYERS if key[-1] in ("depth", "depths") else MAX_SIZE
@@ -101,8 +114,10 @@ def _size_problems(model: ModelConfig, image_size: int) -> list[Problem]:
     return problems
 
 
-def _part_problems(part: Part, table: Any, given: tuple[str, ...], key: str, construct: bool = False, **arguments: Any) -> list[Problem]:
-    """A part's name and options held to a table of constructors; `construct` also calls the constructor, which checks ranges."""
+def _part_problems(
+    part: Part, table: Any, given: tuple[str, ...], key: str, construct: bool = False, **arguments: Any
+) -> list[Problem]:
+    """Hold a part's name and options to a table of constructors; `construct` also calls one, which checks ranges."""
     if part.name not in table:
         return [Problem(f"there is no {key} {part.name!r}", (key, "name"), suggest(part.name, table, "names"))]
     problems = option_problems(part.name, part.options, table[part.name], given)

@@ -20,9 +20,9 @@ from afno_repro.training import engine
 def run_one(run: Run, machine: Machine, report: Report) -> Record | None:
     """Do one run, or return its record when it is finished; its outcome may be `diverged` or `out_of_memory`.
 
-    Where several processes train together, the first keeps the run's directory and the others only help it to train: they return
-    None. Raises LockedError when another process holds it, Interrupted after a checkpoint, and whatever the user can mend;
-    any other error is written to error.txt and raised again.
+    Where several processes train together, the first keeps the run's directory; the others only help it to train and
+    return None. Raises LockedError when another process holds it, Interrupted after a checkpoint, and whatever the user
+    can mend; any other error is written to error.txt and raised again.
     """
     together = run.config.kind in TRAINED
     if engine.rank() > 0:

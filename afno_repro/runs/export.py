@@ -1,6 +1,7 @@
 """`afno export RUN`: a finished run's network as an ONNX file, which onnxruntime has run before it is written.
 
-The batch is free; the image size is the run's. What PyTorch's exporter notes about its own work is left out: it names folders of this machine.
+The batch is free; the image size is the run's. What PyTorch's exporter notes about its own work is left out: it
+names folders of this machine.
 """
 
 import os
@@ -26,11 +27,18 @@ from afno_repro.spec.resolve import TRAINED
 from afno_repro.tasks.inputs import IMAGENET_MEAN, IMAGENET_STD
 from afno_repro.weights.load import load_weights, read_state_dict
 
-EXPORTED = ("self_attention", "efficient_self_attention", "long_short", "gfn", "afno")  # mixers whose operations the exporter knows
+EXPORTED = (
+    "self_attention",
+    "efficient_self_attention",
+    "long_short",
+    "gfn",
+    "afno",
+)  # mixers whose operations the exporter knows
 TOLERANCE = 1e-4  # of the largest value that the network gives
 IMAGES, PREDICTION = "images", "prediction"
 PREPARED = {  # how an image enters the network, by the task's `input`, or by the task where it has none
-    "inpainting": "RGB in [0, 1] less the mean colour of its visible pixels, hidden pixels 0; that mean is added to the prediction",
+    "inpainting": "RGB in [0, 1] less the mean colour of its visible pixels, hidden pixels 0; that mean is added to "
+    "the prediction",
     "image_mean": "RGB in [0, 1] less its own mean colour",
     "imagenet": f"RGB in [0, 1] less {IMAGENET_MEAN}, then divided by {IMAGENET_STD}",
 }
@@ -38,7 +46,7 @@ PREPARED = {  # how an image enters the network, by the task's `input`, or by th
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: `difference` is the largest from the network itself, as a share of the network's largest value."""
+    """What was written; `difference` is the largest from the network, as a share of the network's largest value."""
 
     run: str
     out: str
@@ -53,8 +61,9 @@ class Exported:
 def export_run(named: str, out: Path, store: Store) -> Exported:
     """Write the network of the run that a folder, an id or a digest names.
 
-    Raises ConfigError (no .onnx file, a network that the exporter does not take), DataError (no such finished run), StorageError
-    (weights that are not those of the record, a file that cannot be written) or AfnoError (onnxruntime finds other numbers).
+    Raises ConfigError (no .onnx file, a network that the exporter does not take), DataError (no such finished run),
+    StorageError (weights that are not those of the record, a file that cannot be written) or AfnoError (onnxruntime
+    finds other numbers).
     """
     if out.suffix != ".onnx":
         raise ConfigError(f"--out {out}: must end in .onnx")
@@ -64,16 +73,35 @@ def export_run(named: str, out: Path, store: Store) -> Exported:
     data: bytes = model.SerializeToString()
     difference, session = compared(net, data, record.config.data.image_size)
     if not difference <= TOLERANCE:  # nor is NaN
-        message = f"{record.run_id}: onnxruntime's numbers differ from the network's by {difference:.2g} of its largest value, above {TOLERANCE:g}"
-        raise AfnoError(f"{message}\n  nothing was written; other versions of torch, onnx, onnxscript and onnxruntime may agree")
+        message = (
+            f"{record.run_id}: onnxruntime's numbers differ from the network's by {difference:.2g} of its largest "
+            f"value, above {TOLERANCE:g}"
+        )
+        raise AfnoError(
+            f"{message}\n  nothing was written; other versions of torch, onnx, onnxscript and onnxruntime may agree"
+        )
     write_atomic(out, data)
     opset = next(each.version for each in model.opset_import if each.domain == "")
-    inputs, outputs = ({each.name: each.shape for each in found} for found in (session.get_inputs(), session.get_outputs()))
-    return Exported(record.run_id, str(out), len(data), opset, inputs, outputs, difference, {each.key: each.value for each in model.metadata_props})
+    inputs, outputs = (
+        {each.name: each.shape for each in found} for found in (session.get_inputs(), session.get_outputs())
+    )
+    return Exported(
+        record.run_id,
+        str(out),
+        len(data),
+        opset,
+        inputs,
+        outputs,
+        difference,
+        {each.key: each.value for each in model.metadata_props},
+    )
 
 
 def find_run(named: str, store: Store) -> tuple[Path, Record]:
-    """The folder and the record of a finished training. Raises DataError where there is none, ConfigError for a run without a network."""
+    """The folder and the record of a finished training.
+
+    Raises DataError where there is none, ConfigError for a run without a network.
+    """
     ending = re.search(r"(?:^|-)([0-9a-f]{12})$", named)
     directory = Path(named) if os.path.isdir(named) else store.find(ending[1]) if ending else None
     if directory is None:
@@ -83,11 +111,22 @@ def find_run(named: str, store: Store) -> tuple[Path, Record]:
         record = Record.from_json((directory / "record.json").read_text())
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{directory}: holds no finished run (record.json: {why})\n  the command that began it finishes it") from error
+        raise DataError(
+            f"{directory}: holds no finished run (record.json: {why})\n  the command that began it finishes it"
+        ) from error
     if record.config.kind not in TRAINED:
-        raise ConfigError(Problem(f"a {record.config.kind} run has no network", (), f"runs that have one: {', '.join(TRAINED)}", str(directory)))
+        raise ConfigError(
+            Problem(
+                f"a {record.config.kind} run has no network",
+                (),
+                f"runs that have one: {', '.join(TRAINED)}",
+                str(directory),
+            )
+        )
     if record.outcome != "ok":
-        raise DataError(f"{directory}: has no weights: its outcome is {record.outcome}\n  docs/troubleshooting.md says what to do")
+        raise DataError(
+            f"{directory}: has no weights: its outcome is {record.outcome}\n  docs/troubleshooting.md says what to do"
+        )
     return directory, record
 
 
@@ -96,14 +135,20 @@ def network(directory: Path, record: Record) -> nn.Module:
     config = record.config
     assert config.model is not None
     if (checksum := record.provenance.get("weights")) not in (None, weights_checksum(directory)):
-        raise StorageError(f"{directory / WEIGHTS}: not the weights that were written ({checksum})\n  remove {directory} to train this run again")
+        raise StorageError(
+            f"{directory / WEIGHTS}: not the weights that were written ({checksum})\n"
+            f"  remove {directory} to train this run again"
+        )
     net = build_model(config.model, config.data.image_size)
     load_weights(net, read_state_dict(directory / WEIGHTS))
     return net.eval()
 
 
 def translated(net: nn.Module, record: Record) -> onnx.ModelProto:
-    """The network in ONNX's operations, any number of images at a time. Raises ConfigError where the exporter does not know them."""
+    """The network in ONNX's operations, for any number of images at a time.
+
+    Raises ConfigError where the exporter does not know them.
+    """
     size = record.config.data.image_size
     try:
         program = torch.onnx.export(
@@ -118,8 +163,13 @@ def translated(net: nn.Module, record: Record) -> onnx.ModelProto:
     except torch.onnx.OnnxExporterError as error:
         assert record.config.model is not None
         part = record.config.model.mixer or record.config.model.backbone
-        hint = f"mixers that can be exported: {', '.join(EXPORTED)}; without ONNX the network is the {WEIGHTS} in the run's folder"
-        raise ConfigError(Problem(f"{part.name} cannot be exported ({reason(error)})", (), hint, record.run_id)) from error
+        hint = (
+            f"mixers that can be exported: {', '.join(EXPORTED)}; without ONNX the network is the {WEIGHTS} in the "
+            "run's folder"
+        )
+        raise ConfigError(
+            Problem(f"{part.name} cannot be exported ({reason(error)})", (), hint, record.run_id)
+        ) from error
     assert program is not None
     model = program.model_proto
     graph = model.graph
@@ -132,11 +182,18 @@ def translated(net: nn.Module, record: Record) -> onnx.ModelProto:
 def reason(error: Exception) -> str:
     """What an exporter's error says in one line: the operation of the step that failed, where it names one."""
     text = plain(str(error.__cause__ or error))
-    return f"PyTorch's ONNX exporter stops at {found[1]}" if (found := re.search(r"target=torch\.ops\.([\w.]+)", text)) else text[:200]
+    return (
+        f"PyTorch's ONNX exporter stops at {found[1]}"
+        if (found := re.search(r"target=torch\.ops\.([\w.]+)", text))
+        else text[:200]
+    )
 
 
 def metadata(record: Record) -> dict[str, str]:
-    """What the file says of itself: which run it is, and how images are prepared for it; `config` is the text whose SHA-256 begins with the digest."""
+    """What the file says of itself: which run it is, and how images are prepared for it.
+
+    `config` is the text whose SHA-256 begins with the digest.
+    """
     config = record.config
     assert config.model is not None
     return {
@@ -152,9 +209,10 @@ def metadata(record: Record) -> dict[str, str]:
 
 
 def compared(net: nn.Module, data: bytes, image_size: int) -> tuple[float, Any]:
-    """The largest difference of the file's predictions from the network's, as a share of the largest value, and onnxruntime's session.
+    """How far the file's predictions are from the network's, and onnxruntime's session.
 
-    Seen on random images of `image_size` pixels a side, one and two at a time; NaN where one of them is not finite.
+    The first is the largest difference as a share of the largest value,
+    on random images of `image_size` pixels a side, one and two at a time; NaN where one of them is not finite.
     Raises AfnoError when onnxruntime cannot run the file.
     """
     rng = torch.Generator().manual_seed(0)
@@ -166,6 +224,8 @@ def compared(net: nn.Module, data: bytes, image_size: int) -> tuple[float, Any]:
         found = [torch.from_numpy(session.run([PREDICTION], {IMAGES: each.numpy()})[0]) for each in images]
     except Exception as error:  # onnxruntime's own have no class in common
         hint = "nothing was written; a newer one may run it: pip install --upgrade onnxruntime"
-        raise AfnoError(f"onnxruntime {onnxruntime.__version__} cannot run the file ({plain(str(error))[:300]})\n  {hint}") from error
+        raise AfnoError(
+            f"onnxruntime {onnxruntime.__version__} cannot run the file ({plain(str(error))[:300]})\n  {hint}"
+        ) from error
     largest = [((ours - theirs).abs().max(), ours.abs().max()) for ours, theirs in zip(expected, found, strict=True)]
     return torch.stack([off / of if off != 0 else off for off, of in largest]).max().item(), session  # NaN stays NaN

@@ -1,8 +1,9 @@
-"""Several processes for one command, one a device: started by `launch` on one machine, by torchrun or SLURM's srun on several.
+"""Several processes for one command, one a device.
 
-Every process runs the whole command; they walk its plan together, and the first one alone writes and speaks. `launch` does not
-import torch. It is not torchrun's agent: that one signals process groups, data-loading workers among them, leaves its processes
-behind when it is killed, and logs every exit code.
+`launch` starts them on one machine, torchrun or SLURM's srun on several. Every process runs the whole command; they
+walk its plan together, and the first one alone writes and speaks. `launch` does not import torch. It is not
+torchrun's agent: that one signals process groups, data-loading workers among them, leaves its processes behind when
+it is killed, and logs every exit code.
 """
 
 import math
@@ -42,7 +43,10 @@ def take_place(machine: Machine, nodes: int, environment: Mapping[str, str]) -> 
             if int(ranks) == machine.devices == 1:
                 return False
             if int(ranks) != machine.devices:
-                raise ConfigError(f"--devices and --nodes ask for {machine.devices} processes, {ranks} were started\n  both must say the same")
+                raise ConfigError(
+                    f"--devices and --nodes ask for {machine.devices} processes, {ranks} were started\n"
+                    "  both must say the same"
+                )
             from afno_repro.training.engine import Place, join
 
             parent = int(environment[LAUNCHER]) if LAUNCHER in environment else os.getppid()
@@ -50,22 +54,28 @@ def take_place(machine: Machine, nodes: int, environment: Mapping[str, str]) -> 
             return True
     if nodes > 1:
         raise ConfigError(
-            f"--nodes {nodes}: start the command on every node, by torchrun --nnodes {nodes} --nproc-per-node {machine.devices // nodes} -m afno_repro ...,\n"
+            f"--nodes {nodes}: start the command on every node, by torchrun --nnodes {nodes} --nproc-per-node "
+            f"{machine.devices // nodes} -m afno_repro ...,\n"
             "  or by srun with MASTER_ADDR and MASTER_PORT in the environment"
         )
     return False
 
 
 def left_alone(error: BaseException) -> AfnoError | None:
-    """What to tell of an error outside of a run that says that another process ended, or does not come; None of any other."""
+    """What to tell of an error outside a run: that another process ended or does not come; None of any other."""
     engine = sys.modules.get("afno_repro.training.engine")
-    return AfnoError(f"{engine.why_deserted(error)}so the command stopped; the same command continues") if engine and engine.deserted(error) else None
+    return (
+        AfnoError(f"{engine.why_deserted(error)}so the command stopped; the same command continues")
+        if engine and engine.deserted(error)
+        else None
+    )
 
 
 def launch(arguments: Sequence[str], devices: int, environment: Mapping[str, str]) -> int:
     """Run this command once for each device of this machine, and pass signals on; returns its exit code.
 
-    What the first process says is seen at once; what another one says, only when that one went wrong and the first did not say so.
+    What the first process says is seen at once; what another one says, only when that one went wrong and the first
+    did not say so.
     """
     with ExitStack() as stack:
         said = [None, *(stack.enter_context(TemporaryFile()) for _ in range(1, devices))]
@@ -79,23 +89,32 @@ def launch(arguments: Sequence[str], devices: int, environment: Mapping[str, str
             return Interrupted(passed[0]).exit_code
         code = processes[failed].returncode
         for rank, (process, words) in enumerate(zip(processes, said, strict=True)):
-            if words is not None and (asked or process.returncode == 1 or process.returncode == code != processes[0].returncode):
+            if words is not None and (
+                asked or process.returncode == 1 or process.returncode == code != processes[0].returncode
+            ):
                 if asked:
                     print(f"process {rank} of 0 to {devices - 1}:", file=sys.stderr)
                 words.seek(0)
                 print(words.read().decode(errors="replace"), end="", file=sys.stderr)
         if code < 0:
-            print(f"process {failed} of 0 to {devices - 1} was killed by signal {-code}; the same command continues", file=sys.stderr)
+            print(
+                f"process {failed} of 0 to {devices - 1} was killed by signal {-code}; the same command continues",
+                file=sys.stderr,
+            )
         return code if code > 0 else 1
 
 
-def _start(arguments: Sequence[str], rank: int, ranks: int, meeting: Path, said: IO[bytes] | None, outer: Mapping[str, str]) -> "Popen[bytes]":
+def _start(
+    arguments: Sequence[str], rank: int, ranks: int, meeting: Path, said: IO[bytes] | None, outer: Mapping[str, str]
+) -> "Popen[bytes]":
     """One of the processes, in a group of its own: the terminal's signals reach it through this one alone, and once."""
     values = (str(rank), str(ranks), str(rank), "127.0.0.1", "0")
     here = {LAUNCHER: str(os.getpid()), MEETING: str(meeting), "GLOO_SOCKET_IFNAME": "lo"}
     environment = {**outer, **dict(zip(TORCHRUN, values, strict=True)), **here}
     command = [sys.executable, *COMMAND, *arguments]
-    return Popen(command, env=environment, stdin=DEVNULL, stdout=DEVNULL if rank else None, stderr=said, process_group=0)
+    return Popen(
+        command, env=environment, stdin=DEVNULL, stdout=DEVNULL if rank else None, stderr=said, process_group=0
+    )
 
 
 @contextmanager
@@ -119,8 +138,8 @@ def _passing_on(processes: Sequence["Popen[bytes]"]) -> Iterator[list[int]]:
 def _wait(processes: Sequence["Popen[bytes]"]) -> tuple[int | None, bool]:
     """Wait for all; returns the first that failed, and whether others were asked where they are.
 
-    They have a while to notice, then are asked if the first told no mistake, then stopped, then killed. An exit code above 128 is no
-    failure that others must notice: all were asked to stop, and the first may still be writing.
+    They have a while to notice, then are asked if the first told no mistake, then stopped, then killed. An exit code
+    above 128 is no failure that others must notice: all were asked to stop, and the first may still be writing.
     """
     failed: int | None = None
     asked = False

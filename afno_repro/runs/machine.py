@@ -29,9 +29,10 @@ class Asked:
 
 
 def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
-    """Runs side by side default to the CPU's cores, to one on a GPU or on several devices, and share the cores out as threads.
+    """What runs are done with; `jobs` defaults to the CPU's cores, or to one on a GPU or several devices.
 
-    Raises ConfigError for what no machine has, DataError for a CUDA device that is not there.
+    Runs side by side share the cores out as threads. Raises ConfigError for what no machine has, DataError for a CUDA
+    device that is not there.
     """
     if asked.device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {asked.device}: must be auto, cpu or cuda")
@@ -40,11 +41,16 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
         raise ConfigError(f"--jobs {asked.jobs}: must be 1 where {together} devices share every run")
     chosen = "cuda" if asked.device != "cpu" and cuda_exists() else "cpu"
     if asked.device == "cuda" and chosen == "cpu":
-        raise DataError("--device cuda: there is no CUDA device that torch can use here\n  --device cpu runs without one")
+        raise DataError(
+            "--device cuda: there is no CUDA device that torch can use here\n  --device cpu runs without one"
+        )
     if chosen == "cuda" and asked.devices > cuda_count():
         raise DataError(f"--devices {asked.devices}: this machine has {cuda_count()} CUDA devices")
     if asked.compile and not any(map(shutil.which, COMPILERS)):
-        raise DataError(f"--compile: needs a C++ compiler, {' or '.join(COMPILERS)}, and none is installed here\n  the same command without it needs none")
+        raise DataError(
+            f"--compile: needs a C++ compiler, {' or '.join(COMPILERS)}, and none is installed here\n"
+            "  the same command without it needs none"
+        )
     jobs = asked.jobs or (cores() if chosen == "cpu" and together == 1 else 1)
     return Machine(
         device=chosen,

@@ -10,11 +10,21 @@ from typing import Any
 
 from afno_repro.config import Machine
 
-PACKAGES = ("afno_repro", "torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "matplotlib", "pillow")
+PACKAGES = (
+    "afno_repro",
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "scikit-learn",
+    "matplotlib",
+    "pillow",
+)
 
 
 def provenance(device: str, machine: Machine, seconds: float, data: str | None) -> dict[str, Any]:
-    """What a number was made with: code, packages, device and how many of it, threads, time and a fingerprint of the data."""
+    """What a number was made with: code, packages, device, its share of it, threads, time, the data's fingerprint."""
     return {
         **code_version(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -33,7 +43,7 @@ def provenance(device: str, machine: Machine, seconds: float, data: str | None) 
 
 @cache
 def code_version() -> dict[str, Any]:
-    """The commit of this package's own checkout, and whether package or specs differ from it; None outside a checkout."""
+    """The commit of this package's checkout, and whether package or specs differ from it; None outside a checkout."""
 
     def git(*arguments: str) -> str | None:
         here = Path(__file__).resolve().parents[2]

@@ -42,9 +42,9 @@ class Record:
 
     @classmethod
     def from_json(cls, text: str) -> "Record":
-        """Read record.json; raises ValueError when it is not one, when its digest is not its config's or its checksum not that of the rest.
+        """Read record.json; raises ValueError when it is not one, or its digest or checksum is not right.
 
-        The first records had no checksum.
+        The digest is its config's, the checksum that of the rest. The first records had no checksum.
         """
         try:
             tree = json.loads(text)
@@ -69,13 +69,25 @@ def _hints() -> dict[str, Any]:
 
 def _wrong(record: Record) -> dict[str, Any]:
     """Fields of another type than they should have, by name; some errors say that there are such."""
-    wrong = {key: getattr(record, key) for key, hint in _hints().items() if key != "config" and not fits(getattr(record, key), hint)}
+    wrong = {
+        key: getattr(record, key)
+        for key, hint in _hints().items()
+        if key != "config" and not fits(getattr(record, key), hint)
+    }
     provenance = {"devices": 1, **record.provenance}  # the first records did not say how many
-    wrong |= {f"provenance.{key}": provenance[key] for key, hint in PROVENANCE.items() if not fits(provenance[key], hint)}
+    wrong |= {
+        f"provenance.{key}": provenance[key] for key, hint in PROVENANCE.items() if not fits(provenance[key], hint)
+    }
     wrong |= {f"repeats.{key}": values for key, values in record.repeats.items() if not values}
-    wrong |= {} if {"torch", "numpy", "scikit-image"} <= {*provenance["packages"]} else {"provenance.packages": provenance["packages"]}
+    wrong |= (
+        {}
+        if {"torch", "numpy", "scikit-image"} <= {*provenance["packages"]}
+        else {"provenance.packages": provenance["packages"]}
+    )
     wrong |= {"outcome": record.outcome} if record.outcome not in OUTCOMES else {}
-    float(sum(map(abs, [provenance["seconds"], *record.metrics.values(), *chain(*record.repeats.values())])))  # no number is too large
+    float(
+        sum(map(abs, [provenance["seconds"], *record.metrics.values(), *chain(*record.repeats.values())]))
+    )  # no number is too large
     return wrong
 
 

@@ -28,7 +28,7 @@ WAIT_FOR_HELD_S = 10.0
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that left no record, and why; `exit_code` is the one of the error, `trace` where a fault of the program came from."""
+    """A run that left no record, and why; `exit_code` is its error's, `trace` shows where the program is at fault."""
 
     run: Run
     message: str
@@ -46,10 +46,18 @@ def execute(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
     others = [run for run in runs if run.config.kind not in SEEDED and not is_latency(run)]
     alone = replace(machine, threads=cores())
     failures = [*_one_by_one(others, machine, show)]
-    failures += _side_by_side(trained, machine, show) if machine.jobs > 1 and len(trained) > 1 else _one_by_one(trained, machine, show)
+    failures += (
+        _side_by_side(trained, machine, show)
+        if machine.jobs > 1 and len(trained) > 1
+        else _one_by_one(trained, machine, show)
+    )
     failures += _one_by_one(timed, alone, show)
     deadline = time.monotonic() + WAIT_FOR_HELD_S
-    while (held := [f for f in failures if f.exit_code == LockedError.exit_code]) and time.monotonic() < deadline and engine.ranks() == 1:
+    while (
+        (held := [f for f in failures if f.exit_code == LockedError.exit_code])
+        and time.monotonic() < deadline
+        and engine.ranks() == 1
+    ):
         time.sleep(0.5)
         failures = [f for f in failures if f not in held]
         for failure in held:
@@ -91,7 +99,9 @@ def _attempt(run: Run, machine: Machine, report: Callable[[Progress], None]) -> 
         return Failure(run, str(error), error.exit_code), None
     except Exception as error:  # the other runs go on; error.txt holds the traceback
         if engine.deserted(error):
-            raise AfnoError(f"{engine.why_deserted(error)}so {title(run)} stopped; the same command continues") from error
+            raise AfnoError(
+                f"{engine.why_deserted(error)}so {title(run)} stopped; the same command continues"
+            ) from error
         if engine.ranks() > 1:
             raise
         return Failure(run, f"{type(error).__name__}: {error}", 1, traceback.format_exc()), None
@@ -101,22 +111,28 @@ def _tell(show: Show, run: Run, seconds: float, failure: Failure | None, record:
     if failure:
         if failure.trace:
             print(visible(failure.trace), file=sys.stderr)
-        show.finished(run, "held" if failure.exit_code == LockedError.exit_code else "failed", failure.message, seconds, {})
+        show.finished(
+            run, "held" if failure.exit_code == LockedError.exit_code else "failed", failure.message, seconds, {}
+        )
     elif record:
         show.finished(run, record.outcome, _too_much(record), seconds, record.metrics)
 
 
 def _too_much(record: Record) -> str:
-    """How much memory a run held that ran out of it, and what needs less: half of the images that a device had at a time."""
+    """How much memory a run held when it ran out, and what needs less: half the images that a device had at a time."""
     peak, recipe, made_with = record.metrics.get("peak_memory_mib"), record.config.train, record.provenance
     if peak is None:
         return ""
-    at_a_time = min(recipe.batch_size // made_with["devices"], made_with["micro_batch"] or recipe.batch_size) if recipe else 0
-    return f"peak {peak:.0f} MiB" + (f"; --micro-batch {at_a_time // 2} or --checkpoint-activations needs less" if at_a_time > 1 else "")
+    at_a_time = (
+        min(recipe.batch_size // made_with["devices"], made_with["micro_batch"] or recipe.batch_size) if recipe else 0
+    )
+    return f"peak {peak:.0f} MiB" + (
+        f"; --micro-batch {at_a_time // 2} or --checkpoint-activations needs less" if at_a_time > 1 else ""
+    )
 
 
 def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
-    """Do runs in processes of their own, as many at once as the machine has jobs; a process that is done with one takes the next."""
+    """Do runs in processes of their own, as many at once as the machine has jobs; each takes run after run."""
     waiting, workers, failures = list(runs), list[Worker](), list[Failure]()
     with stop_flag() as stop:
         while stop.signal is None and (waiting or any(worker.run for worker in workers)):
@@ -133,7 +149,10 @@ def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure
                 if isinstance(message, Progress):
                     show.progressed(run, message)
                     continue
-                failure, record = message or (Failure(run, f"its process ended with exit code {worker.process.exitcode}", 1), None)
+                failure, record = message or (
+                    Failure(run, f"its process ended with exit code {worker.process.exitcode}", 1),
+                    None,
+                )
                 worker.run = None
                 _tell(show, run, time.monotonic() - worker.started, failure, record)
                 failures += [failure] if failure else []

@@ -6,7 +6,16 @@ from typing import NamedTuple, Protocol
 from afno_repro.spec.plan import Run
 from afno_repro.spec.resolve import SEEDED
 
-TOLD = ("psnr_masked", "psnr", "ssim", "miou", "top1", "gflops", "params_m", "latency_s")  # metrics of a finished run that a line has room for
+TOLD = (
+    "psnr_masked",
+    "psnr",
+    "ssim",
+    "miou",
+    "top1",
+    "gflops",
+    "params_m",
+    "latency_s",
+)  # metrics of a finished run that a line has room for
 
 
 class Step(Protocol):
@@ -50,7 +59,7 @@ class Show:
         """A sentence for the user."""
 
     def plan(self, places: Sequence[Place]) -> None:
-        """The runs of this command, before the first of them; a run has a place for every row and stage that needs it."""
+        """The runs of this command, before the first; a run has a place for every row and stage that needs it."""
 
     def started(self, run: Run) -> None:
         """A run begins or continues."""
@@ -70,4 +79,7 @@ def title(run: Run) -> str:
 def ending(run: Run, outcome: str, reason: str, seconds: float, metrics: Mapping[str, float]) -> str:
     """A finished run in one line, with a few of its metrics."""
     told = [f"  {key} {metrics[key]:.4g}" for key in TOLD if key in metrics]
-    return f"{title(run)}: {outcome.replace('_', ' ')}{f' ({reason})' if reason else ''} after {seconds:.1f} s{''.join(told[:3])}"
+    return (
+        f"{title(run)}: {outcome.replace('_', ' ')}{f' ({reason})' if reason else ''} after {seconds:.1f} "
+        f"s{''.join(told[:3])}"
+    )

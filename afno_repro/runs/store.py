@@ -62,7 +62,8 @@ class Store:
     def finished(self, run: Run, machine: Machine) -> Record | None:
         """The run's record if it need not run again.
 
-        A latency is measured anew on another device or thread count; what ran out of memory is tried anew with other means.
+        A latency is measured anew on another device or thread count; what ran out of memory is tried anew with other
+        means.
         """
         record = self.record(run.digest)
         if record is None or not (is_latency(run) or record.outcome == "out_of_memory"):
@@ -76,21 +77,32 @@ class Store:
 
     @contextmanager
     def lock(self, run: Run) -> Iterator[Path]:
-        """Hold the run's directory, swept of what a killed process left; raises LockedError, naming the holder, when another process does."""
+        """Hold the run's directory, swept of what a killed process left.
+
+        Raises LockedError, naming the holder, when another process holds it.
+        """
         directory = self.directory(run)
         if directory.is_symlink() and directory.resolve().parent != self.root.resolve():
-            raise StorageError(f"{directory}: refused: links out of {self.root}\n  remove the link, or name the folder that it leads to with --runs")
+            raise StorageError(
+                f"{directory}: refused: links out of {self.root}\n"
+                "  remove the link, or name the folder that it leads to with --runs"
+            )
         with storage_errors(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            file = os.fdopen(os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "rb+", buffering=0)
+            file = os.fdopen(
+                os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "rb+", buffering=0
+            )
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise LockedError(f"{run.id} is held by {file.read().decode(errors='replace').strip() or 'another process'}") from None
+                raise LockedError(
+                    f"{run.id} is held by {file.read().decode(errors='replace').strip() or 'another process'}"
+                ) from None
             with storage_errors(directory):
                 file.truncate(0)
-                file.write(f"process {os.getpid()} on {platform.node()} since {datetime.now().astimezone().isoformat(' ', 'seconds')}\n".encode())
+                since = datetime.now().astimezone().isoformat(" ", "seconds")
+                file.write(f"process {os.getpid()} on {platform.node()} since {since}\n".encode())
                 sweep(directory)
             fault("run: locked")
             yield directory
@@ -100,7 +112,10 @@ class Store:
         write_atomic(directory / "config.json", json.dumps(asdict(run.config), indent=1, sort_keys=True) + "\n")
 
     def finish(self, record: Record, arrays: Mapping[str, "NDArray[Any]"], directory: Path) -> None:
-        """Write artifacts.npz if there is something to draw, and record.json, last of all files; checkpoints are not needed any more."""
+        """Write artifacts.npz if there is something to draw, and record.json, last of all files.
+
+        Then checkpoints are not needed any more.
+        """
         if arrays:
             write_arrays(directory / ARTIFACTS, arrays)
         write_atomic(directory / "record.json", record.to_json())
@@ -133,7 +148,10 @@ def is_latency(run: Run) -> bool:
 
 
 def committed_name(row: str, stage: str, seed: int) -> str:
-    """The file of a committed record, below results/<scale>/records/<spec>/; what a picture is drawn from ends in .npz, its log in .csv."""
+    """The file of a committed record, below results/<scale>/records/<spec>/.
+
+    What a picture is drawn from ends in .npz, its log in .csv.
+    """
     return f"{row}.{stage}.{seed}.json"
 
 
@@ -167,7 +185,19 @@ def read_arrays(path: Path) -> dict[str, "NDArray[Any]"]:
     """The arrays of an .npz file, no object among them. Raises ValueError when it is none."""
     import numpy as np
 
-    broken = (OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, RuntimeError, OverflowError, MemoryError, struct.error, TokenError)
+    broken = (
+        OSError,
+        ValueError,
+        EOFError,
+        SyntaxError,
+        TypeError,
+        KeyError,
+        RuntimeError,
+        OverflowError,
+        MemoryError,
+        struct.error,
+        TokenError,
+    )
     try:
         with np.load(path, allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}

@@ -69,7 +69,10 @@ def wait_for(workers: list[Worker]) -> list[Worker]:
 
 
 def _serve(work: Work, machine: Machine, pipe: Connection, parent: int, faults: dict[str, str]) -> None:
-    """Do runs until there are no more; ends with its parent, but not by the terminal's own signals, which the parent passes on."""
+    """Do runs until there are no more.
+
+    A worker ends with its parent, not by the terminal's own signals, which the parent passes on.
+    """
     os.setpgrp()
     end_with(parent)
     arm(faults)

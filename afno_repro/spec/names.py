@@ -1,7 +1,7 @@
 """Names that become parts of paths: what a spec may call its rows, stages, columns and figures, and itself.
 
-A record lies at records/<spec>/<row>.<stage>.<seed>.json and a run at <kind>-<row>-<digest>, so no name may be able to leave
-its folder, to match other files as a pattern, or to have two meanings: dots stand in rows alone, inside.
+A record lies at records/<spec>/<row>.<stage>.<seed>.json and a run at <kind>-<row>-<digest>, so no name may be able
+to leave its folder, to match other files as a pattern, or to have two meanings: dots stand in rows alone, inside.
 """
 
 import re
@@ -48,4 +48,8 @@ def wrong_file_name(stem: str) -> str:
     """What is wrong with a spec's file name less its ending, the name of its table; empty where nothing is."""
     if stem in TAKEN:
         return f"a spec cannot be called {stem!r}: that is a file of every results folder"
-    return "" if len(stem) <= LONGEST and NAME.fullmatch(stem) else f"a spec's file must have a name, then .yaml, is {stem[:LONGEST]!r}: {WORDS}"
+    return (
+        ""
+        if len(stem) <= LONGEST and NAME.fullmatch(stem)
+        else f"a spec's file must have a name, then .yaml, is {stem[:LONGEST]!r}: {WORDS}"
+    )

@@ -40,7 +40,11 @@ class Places:
         path = Path(name) if name.endswith((".yaml", ".yml")) else self.experiments / f"{name}.yaml"
         if not os.path.isfile(path):  # unlike Path.is_file false for a name that no file can have
             names = self.spec_names()
-            hint = suggest(name, [*names, "all"], "specs") if names else f"there is no folder {self.experiments} with specs; run in a checkout or give --root"
+            hint = (
+                suggest(name, [*names, "all"], "specs")
+                if names
+                else f"there is no folder {self.experiments} with specs; run in a checkout or give --root"
+            )
             raise ConfigError(Problem(f"there is no spec {name!r}", (), hint))
         return path
 
@@ -49,7 +53,9 @@ def load_specs(places: Places, name: str) -> list[tuple[Spec | None, list[Proble
     """The specs of a name, a path, a group or `all`, each with its mistakes."""
     names = places.spec_names() if name == "all" else places.group(name) or [name]
     if not names:
-        raise ConfigError(Problem(f"there are no specs in {places.experiments}", (), "run in a checkout or give --root"))
+        raise ConfigError(
+            Problem(f"there are no specs in {places.experiments}", (), "run in a checkout or give --root")
+        )
     return [read_spec(path := places.spec_path(each), _label(path, places)) for each in names]
 
 

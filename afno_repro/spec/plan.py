@@ -15,7 +15,10 @@ Need = tuple[str, str, int]  # row, stage, seed
 
 @dataclass(frozen=True)
 class Run:
-    """One computation: its config, the digest that names it, the row and stage that it was first planned for, and the run it starts from."""
+    """One computation: its config, the digest that names it, and the run it starts from.
+
+    Row and stage are those that it is first planned for.
+    """
 
     digest: str
     config: RunConfig
@@ -31,7 +34,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs of a spec at a scale; `needs` says which run each (row, stage, seed) wants, parents first. Equal configs are one run."""
+    """All runs of a spec at a scale, equal configs once, parents first; `needs` maps (row, stage, seed) to its run."""
 
     spec: Spec
     scale: str
@@ -60,7 +63,7 @@ EVERYTHING = Choice()
 
 
 def plan_runs(spec: Spec, scale: str, choice: Choice = EVERYTHING) -> Plan:
-    """Resolve every run of the asked rows, seeds and kinds; raises one ConfigError with every mistake found on the way."""
+    """Resolve every run of the asked rows, seeds and kinds; one ConfigError tells every mistake found on the way."""
     plan, problems = resolve_runs(spec, scale, choice)
     if problems:
         raise ConfigError(*problems)
@@ -71,14 +74,30 @@ def resolve_runs(spec: Spec, scale: str, choice: Choice = EVERYTHING) -> tuple[P
     """The plan of whatever can be resolved, and the mistakes that keep the rest out of it."""
     scales = spec.structure.scales
     if scale not in scales:
-        raise ConfigError(Problem(f"there is no scale {scale!r}", (), suggest(scale, list(scales), "scales"), spec.tree.place))
+        raise ConfigError(
+            Problem(f"there is no scale {scale!r}", (), suggest(scale, list(scales), "scales"), spec.tree.place)
+        )
     rows = [row.key for row in spec.rows]
-    unknown = [Problem(f"there is no row {key!r}", (), suggest(key, rows, "rows"), spec.tree.place) for key in choice.rows or () if key not in rows]
+    unknown = [
+        Problem(f"there is no row {key!r}", (), suggest(key, rows, "rows"), spec.tree.place)
+        for key in choice.rows or ()
+        if key not in rows
+    ]
     seeds = scales[scale].seeds
     strange = sorted(set(choice.seeds or ()) - set(seeds))
     if strange:
-        hint = f"its seeds: {', '.join(map(str, seeds))}; a table is the mean over them, so another one belongs into the spec"
-        unknown.append(Problem(f"scale {scale} has no seed {', '.join(map(str, strange))}", (), hint, spec.tree.locate(("scales", scale, "seeds"))))
+        hint = (
+            f"its seeds: {', '.join(map(str, seeds))}; a table is the mean over them, so another one belongs into the "
+            "spec"
+        )
+        unknown.append(
+            Problem(
+                f"scale {scale} has no seed {', '.join(map(str, strange))}",
+                (),
+                hint,
+                spec.tree.locate(("scales", scale, "seeds")),
+            )
+        )
     if unknown:
         raise ConfigError(*unknown)
     changes = [_change(text, spec) for text in choice.changes]
@@ -96,7 +115,9 @@ def resolve_runs(spec: Spec, scale: str, choice: Choice = EVERYTHING) -> tuple[P
     return Plan(spec, scale, needs), list(problems.values())
 
 
-def _stage_runs(spec: Spec, scale: str, row: str, stage: str, choice: Choice, changes: list[Tree], made: dict[tuple[str, str], Run]) -> list[tuple[Need, Run]]:
+def _stage_runs(
+    spec: Spec, scale: str, row: str, stage: str, choice: Choice, changes: list[Tree], made: dict[tuple[str, str], Run]
+) -> list[tuple[Need, Run]]:
     """The asked runs of a stage, each behind those that it starts from."""
     tree = _tree(spec, scale, row, stage, changes)
     if tree is None:
@@ -133,7 +154,16 @@ def _tree(spec: Spec, scale: str, row: str, stage: str, changes: list[Tree]) -> 
     return tree
 
 
-def _run(spec: Spec, scale: str, row: str, stage: str, tree: Tree, seed: int, changes: list[Tree], made: dict[tuple[str, str], Run]) -> Run:
+def _run(
+    spec: Spec,
+    scale: str,
+    row: str,
+    stage: str,
+    tree: Tree,
+    seed: int,
+    changes: list[Tree],
+    made: dict[tuple[str, str], Run],
+) -> Run:
     """The run of a stage's tree, with the run that it starts from: of the same row and seed, of an earlier stage.
 
     Runs that were `made`, all of one seed, are not made again.
@@ -142,7 +172,9 @@ def _run(spec: Spec, scale: str, row: str, stage: str, tree: Tree, seed: int, ch
     earlier = spec.stages[: spec.stages.index(stage)]
     try:
         if init is not None and init not in earlier:
-            raise ConfigError(Problem(f"there is no earlier stage {init!r}", ("init",), suggest(str(init), earlier, "earlier stages")))
+            raise ConfigError(
+                Problem(f"there is no earlier stage {init!r}", ("init",), suggest(str(init), earlier, "earlier stages"))
+            )
         if init is not None and (row, init) not in made:
             before = _tree(spec, scale, row, init, changes)
             if before is None:
@@ -167,7 +199,12 @@ def _reseeded(run: Run, seed: int) -> Run:
 
 def located(error: ConfigError, tree: Tree, row: str, stage: str) -> ConfigError:
     """A stage's mistakes with their places in the spec's file."""
-    return ConfigError(*(p if p.place else replace(p, key=("rows", row, stage, *p.key), place=tree.locate(p.key)) for p in error.problems))
+    return ConfigError(
+        *(
+            p if p.place else replace(p, key=("rows", row, stage, *p.key), place=tree.locate(p.key))
+            for p in error.problems
+        )
+    )
 
 
 def stage_scale(spec: Spec, scale: str, stage: str) -> str:
@@ -177,7 +214,7 @@ def stage_scale(spec: Spec, scale: str, stage: str) -> str:
 
 
 def stage_tree(spec: Spec, scale: str, row: str, stage: str, changes: list[Tree]) -> Tree | None:
-    """Spec, then row, then scale, then the scale's own row, then the command line; None where row or scale leave the stage out."""
+    """Spec, row, scale, the scale's own row, command line, in this order; None where row or scale omit the stage."""
     if stage in spec.structure.scales[scale].unavailable:  # type: ignore[index]
         return None
     scale_tree = spec.tree.value["scales"].value[scale]
@@ -220,7 +257,13 @@ def _change(text: str, spec: Spec) -> Tree:
         raise ConfigError(f"--set {text}: a key has at most {MAX_DEPTH} parts, this one has {key.count('.') + 1}")
     allowed = ["model", *spec.stages]
     if key.split(".")[0] not in allowed:
-        raise ConfigError(Problem(f"--set {text}: {spec.name} has no stage {key.split('.')[0]!r}", (), suggest(key.split(".")[0], allowed, "keys")))
+        raise ConfigError(
+            Problem(
+                f"--set {text}: {spec.name} has no stage {key.split('.')[0]!r}",
+                (),
+                suggest(key.split(".")[0], allowed, "keys"),
+            )
+        )
     tree = parse_value(value, f"--set {text}")
     for name in reversed(key.split(".")):
         tree = from_plain({}, tree.place) if tree is None else Tree({name: tree}, tree.place)

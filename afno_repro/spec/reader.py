@@ -46,16 +46,29 @@ def _structure_problems(tree: Tree, error: ValidationError) -> list[tuple[tuple[
     """pydantic's errors as problems, with the keys of the part to leave out; list items last first."""
     found: list[tuple[tuple[str | int, ...], Problem]] = []
     for item in error.errors():
-        loc = item["loc"][:-1] if item["loc"][-1] == "[key]" and item["type"] in ("literal_error", "name") else item["loc"]
+        loc = (
+            item["loc"][:-1]
+            if item["loc"][-1] == "[key]" and item["type"] in ("literal_error", "name")
+            else item["loc"]
+        )
         keys = loc[:2] + loc[3:] if loc[0] == "claims" else loc  # less the name of the claim's form
         path = tuple(map(str, keys))
         if item["type"] == "extra_forbidden":
-            problem = Problem(f"unknown key {path[-1]!r}", path, _suggestion(item["loc"]), tree.locate(keys), unknown=True)
+            problem = Problem(
+                f"unknown key {path[-1]!r}", path, _suggestion(item["loc"]), tree.locate(keys), unknown=True
+            )
         elif item["type"] == "missing":
-            hint = "a claim has better, worse and by; or peak and over; or better and above" if path[0] == "claims" else ""
+            hint = (
+                "a claim has better, worse and by; or peak and over; or better and above" if path[0] == "claims" else ""
+            )
             problem = Problem(f"the key {path[-1]!r} is missing", path[:-1], hint, tree.locate(keys))
         else:
-            problem = Problem(f"{item['msg'][0].lower()}{item['msg'][1:]}, is {repr(item['input'])[:SHOWN]}", path, "", tree.locate(keys))
+            problem = Problem(
+                f"{item['msg'][0].lower()}{item['msg'][1:]}, is {repr(item['input'])[:SHOWN]}",
+                path,
+                "",
+                tree.locate(keys),
+            )
         found.append((keys, problem))
     return sorted(found, key=lambda pair: [str(key).zfill(9) for key in pair[0]], reverse=True)
 
@@ -65,4 +78,8 @@ def _suggestion(location: tuple[str | int, ...]) -> str:
     parts: dict[str | int, type[BaseModel]] = {"columns": Column, "rows": Row, "assumptions": Assumption}
     parts |= {"ordering claim": Ordering, "peak claim": Peak, "bound claim": Bound}
     part = next((key for key in location[:-1] if key in parts), "")
-    return suggest(str(location[-1]), list(parts.get(part, Structure).model_fields), f"the {part}'s keys" if location[0] == "claims" else "its keys")
+    return suggest(
+        str(location[-1]),
+        list(parts.get(part, Structure).model_fields),
+        f"the {part}'s keys" if location[0] == "claims" else "its keys",
+    )

@@ -18,8 +18,8 @@ DATA_KEYS = ("name", "image_size", "fraction", "seed")
 def run_config(tree: Tree, seed: int, init: str | None = None) -> RunConfig:
     """The config of a stage; raises one ConfigError with every mistake, keyed from the stage.
 
-    `init` is the digest of the run that the stage starts from. A profile and a baseline draw nothing from the run's seed:
-    theirs is always 0.
+    `init` is the digest of the run that the stage starts from. A profile and a baseline draw nothing from the run's
+    seed: theirs is always 0.
     """
     stage, problems = tree.plain(), []
     problems += _unknown(stage, STAGE_KEYS, ())
@@ -36,11 +36,17 @@ def run_config(tree: Tree, seed: int, init: str | None = None) -> RunConfig:
         problems.append(Problem(f"a {kind} stage starts from no other", ("init",)))
     if problems:
         raise ConfigError(*problems)
-    return RunConfig(kind=kind, task=task, model=model, data=data, train=train, seed=seed if kind in SEEDED else 0, init=init)
+    return RunConfig(
+        kind=kind, task=task, model=model, data=data, train=train, seed=seed if kind in SEEDED else 0, init=init
+    )
 
 
 def _unknown(value: dict[str, Any], known: tuple[str, ...], keys: tuple[str, ...]) -> list[Problem]:
-    return [Problem(f"unknown key {key!r}", (*keys, key), suggest(key, known, "its keys"), unknown=True) for key in value if key not in known]
+    return [
+        Problem(f"unknown key {key!r}", (*keys, key), suggest(key, known, "its keys"), unknown=True)
+        for key in value
+        if key not in known
+    ]
 
 
 def _part(value: Any, keys: tuple[str, ...], problems: list[Problem]) -> Part:
@@ -60,7 +66,11 @@ def _model(value: Any, kind: Any, problems: list[Problem]) -> ModelConfig | None
         return None
     problems += _unknown(value, MODEL_KEYS, ("model",))
     mixer = None if value.get("mixer") is None else _part(value["mixer"], ("model", "mixer"), problems)
-    return ModelConfig(_part(value.get("backbone"), ("model", "backbone"), problems), mixer, _part(value.get("head"), ("model", "head"), problems))
+    return ModelConfig(
+        _part(value.get("backbone"), ("model", "backbone"), problems),
+        mixer,
+        _part(value.get("head"), ("model", "head"), problems),
+    )
 
 
 def _data(value: Any, kind: Any, problems: list[Problem]) -> DataConfig:
@@ -101,7 +111,12 @@ def _ranges(train: TrainConfig) -> list[Problem]:
     """Values that no training could use."""
     positive = {"epochs": train.epochs, "batch_size": train.batch_size, "lr": train.lr, "eval_every": train.eval_every}
     problems = [Problem(f"must be above 0, is {value}", (key,)) for key, value in positive.items() if value <= 0]
-    not_negative = {"min_lr": train.min_lr, "weight_decay": train.weight_decay, "head_lr_factor": train.head_lr_factor, "clip_norm": train.clip_norm or 0}
+    not_negative = {
+        "min_lr": train.min_lr,
+        "weight_decay": train.weight_decay,
+        "head_lr_factor": train.head_lr_factor,
+        "clip_norm": train.clip_norm or 0,
+    }
     problems += [Problem(f"must be at least 0, is {value}", (key,)) for key, value in not_negative.items() if value < 0]
     if min(train.warmup.values(), default=-1) < 0:
         problems.append(Problem("must give epochs or steps of at least 0", ("warmup",)))

@@ -1,4 +1,4 @@
-"""A spec mirrors its table: title, columns and rows in the paper's order, the paper's value of every cell, open choices.
+"""A spec mirrors its table: title, columns and rows in the paper's order, the paper's cell values, open choices.
 
 pydantic lives here: it checks the structure of what `reader.py` reads.
 """
@@ -14,7 +14,9 @@ from afno_repro.spec.tree import Tree
 
 SCALES = ("smoke", "tiny", "small", "paper")
 
-ListOfNames = Annotated[list[str], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+ListOfNames = Annotated[
+    list[str], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+]
 
 
 class Column(BaseModel):
@@ -51,7 +53,9 @@ class Scale(BaseModel):
     model: dict[str, Any] = {}
     rows: dict[str, dict[str, Any]] = {}
     columns: dict[str, dict[str, Any]] = {}
-    unavailable: dict[str, str] = {}  # stages that nobody can run at this scale, with the reason: their cells are missing
+    unavailable: dict[
+        str, str
+    ] = {}  # stages that nobody can run at this scale, with the reason: their cells are missing
 
 
 class _Claim(BaseModel):
@@ -63,7 +67,7 @@ class _Claim(BaseModel):
 
 
 class Ordering(_Claim):
-    """A sentence of the paper as an ordering: `better` beats `worse` in the column's own sense, at paper scale by at least `by`."""
+    """A sentence as an ordering: `better` beats `worse` in the column's own sense, at paper scale by at least `by`."""
 
     better: ListOfNames
     worse: ListOfNames
@@ -90,7 +94,12 @@ def _form(claim: Any) -> str:
     return "peak claim" if "peak" in keys or "over" in keys else "bound claim" if "above" in keys else "ordering claim"
 
 
-Claim = Annotated[Annotated[Ordering, Tag("ordering claim")] | Annotated[Peak, Tag("peak claim")] | Annotated[Bound, Tag("bound claim")], Discriminator(_form)]
+Claim = Annotated[
+    Annotated[Ordering, Tag("ordering claim")]
+    | Annotated[Peak, Tag("peak claim")]
+    | Annotated[Bound, Tag("bound claim")],
+    Discriminator(_form),
+]
 
 
 class Assumption(BaseModel):
@@ -164,4 +173,6 @@ def _changed(column: Column, changes: dict[str, Any]) -> tuple[Column, list[str]
     try:
         return Column.model_validate({**column.model_dump(), **changes}), []
     except ValidationError as error:
-        return column, [f"{'.'.join(map(str, item['loc']))}: {item['msg'][0].lower()}{item['msg'][1:]}" for item in error.errors()]
+        return column, [
+            f"{'.'.join(map(str, item['loc']))}: {item['msg'][0].lower()}{item['msg'][1:]}" for item in error.errors()
+        ]

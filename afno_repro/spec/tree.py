@@ -46,7 +46,13 @@ class Tree:
         """The place of the deepest part that the keys reach."""
         tree = self
         for key in keys:
-            children = tree.value if isinstance(tree.value, dict) else dict(enumerate(tree.value)) if isinstance(tree.value, list) else {}
+            children = (
+                tree.value
+                if isinstance(tree.value, dict)
+                else dict(enumerate(tree.value))
+                if isinstance(tree.value, list)
+                else {}
+            )
             if key not in children:
                 break
             tree = children[key]
@@ -84,7 +90,7 @@ def renamed(base: Tree, over: Tree) -> bool:
 
 
 def read_tree(path: Path, label: str) -> tuple[Tree, list[Problem]]:
-    """Parse a YAML file; returns its tree and the mistakes that do not hide the rest (duplicate keys, the last one kept).
+    """Parse a YAML file; returns its tree and mistakes that do not hide the rest (duplicate keys, the last one kept).
 
     `label` is the file's name in messages. Raises ConfigError when the file cannot be read as a limited YAML mapping.
     """
@@ -163,7 +169,9 @@ class _Reader:
         if self.nodes > MAX_NODES:
             raise ConfigError(Problem(f"more than {MAX_NODES} values after expanding aliases", place=self.place(node)))
         if depth > MAX_DEPTH:
-            message = f"nested deeper than {MAX_DEPTH} levels after expanding aliases, as where an alias contains itself"
+            message = (
+                f"nested deeper than {MAX_DEPTH} levels after expanding aliases, as where an alias contains itself"
+            )
             raise ConfigError(Problem(message, place=self.place(node)))
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, depth)
@@ -171,7 +179,12 @@ class _Reader:
             return Tree([self.tree(child, depth + 1) for child in node.value], self.place(node))
         value = scalar(node.value) if not node.style else node.value
         if value in (inf, -inf):
-            raise ConfigError(Problem(f"a number is at most {sys.float_info.max:.0e} in size, is {node.value[:50]}", place=self.place(node)))
+            raise ConfigError(
+                Problem(
+                    f"a number is at most {sys.float_info.max:.0e} in size, is {node.value[:50]}",
+                    place=self.place(node),
+                )
+            )
         return Tree(value, self.place(node))
 
     def mapping(self, node: yaml.MappingNode, depth: int) -> Tree:

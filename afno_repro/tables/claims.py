@@ -1,4 +1,4 @@
-"""The paper's claims, tested on a table: orderings of cells, peaks along an axis and bounds, each as good as its worst case."""
+"""The paper's claims, tested on a table: orderings, peaks along an axis and bounds, each as good as its worst case."""
 
 import statistics
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ COUNTED = ("cost/", "pretrained_cost/")  # sources that are counts, without any 
 
 @dataclass(frozen=True)
 class Finding:
-    """One case of a claim: its margin in the column's unit, the margin's standard error (None: not known) and what it comes to."""
+    """One case of a claim: its margin in the column's unit, the margin's standard error or None, its outcome."""
 
     margin: float
     standard_error: float | None
@@ -36,16 +36,18 @@ def claim_verdicts(table: Table) -> list[Verdict]:
     """All claims of a table's spec, each as its worst case: the worst outcome, among these the smallest margin.
 
     The cases of an ordering are its pairs of rows in each column; the margin is the mean over seeds of the paired
-    difference, in the column's own sense, less the claim's `by` at paper scale; elsewhere only the sign of `by` matters:
-    above zero, a tie is not enough. The cases of a bound are its cells, the margin is value less bound, those of a peak
-    are its columns (see `_peak`). A case is undecided when its margin lies within twice its standard error or with one
-    seed, a claim when a number is missing. Counted columns have no error.
+    difference, in the column's own sense, less the claim's `by` at paper scale; elsewhere only the sign of `by`
+    matters: above zero, a tie is not enough. The cases of a bound are its cells, the margin is value less bound, those
+    of a peak are its columns (see `_peak`). A case is undecided when its margin lies within twice its standard error or
+    with one seed, a claim when a number is missing. Counted columns have no error.
     """
     return [_test(table, claim) for claim in table.spec.structure.claims]
 
 
 def _test(table: Table, claim: Claim) -> Verdict:
-    rows = claim.over if isinstance(claim, Peak) else claim.better + (claim.worse if isinstance(claim, Ordering) else [])
+    rows = (
+        claim.over if isinstance(claim, Peak) else claim.better + (claim.worse if isinstance(claim, Ordering) else [])
+    )
     if any(table.cells[row, key].state != "measured" for row, key in product(rows, claim.column)):
         return Verdict(claim, None, None, "undecided")
     worst = min(_cases(table, claim), key=lambda case: (OUTCOMES.index(case.outcome), case.margin))
@@ -92,13 +94,15 @@ def _peak(cells: dict[str, Cell], claim: Peak, column: Column) -> Finding:
 
 
 def _difference(better: Cell, worse: Cell, column: Column) -> tuple[float, float | None]:
-    """Difference in the column's own sense and its standard error, paired by seed or by image; repeated timings are not pairs."""
+    """Difference in the column's own sense and its error, paired by seed or image; repeated timings are no pairs."""
     assert better.value is not None
     assert worse.value is not None
     sign = 1 if column.higher_is_better else -1
     difference = sign * (better.value - worse.value)
     if len(better.samples) == len(worse.samples) > 1 and not column.source.startswith(TIMED):
-        return difference, _standard_error(tuple(b - w for b, w in zip(better.samples, worse.samples, strict=True)), column)
+        return difference, _standard_error(
+            tuple(b - w for b, w in zip(better.samples, worse.samples, strict=True)), column
+        )
     errors = [_standard_error(cell.samples, column) for cell in (better, worse)]
     known = [error for error in errors if error is not None]
     return difference, sum(error**2 for error in known) ** 0.5 if len(known) == len(errors) else None

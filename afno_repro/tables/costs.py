@@ -10,10 +10,11 @@ from afno_repro.tables.results import percent
 from afno_repro.tables.table import Cell, Table
 
 COUNTERS = (
-    "fvcore and PyTorch's FlopCounterMode ignore FFTs and all elementwise work and count a complex einsum as a quarter of its four real products. "
-    "fvcore misses scaled_dot_product_attention on a CPU, and so does FlopCounterMode in torch 2.11, not in 2.15. fvcore cannot trace these networks on "
-    "the meta device and rounds an einsum to four digits. On convolutions and linear layers both agree with the counter used here, which watches "
-    "operators on the meta device, where a network of any size takes no memory."
+    "fvcore and PyTorch's FlopCounterMode ignore FFTs and all elementwise work and count a complex einsum as a quarter "
+    "of its four real products. fvcore misses scaled_dot_product_attention on a CPU, and so does FlopCounterMode in "
+    "torch 2.11, not in 2.15. fvcore cannot trace these networks on the meta device and rounds an einsum to four "
+    "digits. On convolutions and linear layers both agree with the counter used here, which watches operators on the "
+    "meta device, where a network of any size takes no memory."
 )
 
 
@@ -47,10 +48,11 @@ def costs_markdown(tables: Sequence[Table]) -> str:
     totals = Counter(item.cell.verdict for item in cells)
     parts = [
         "# The paper's cost cells, counted",
-        f"Of {len(cells)} distinct cost cells, {totals['stated']} round to the printed value from the stated configuration, {totals['assumed']} do "
-        f"after a choice that the paper leaves open, and {totals['differs']} do not. Units are the paper's: parameters in millions, "
-        "multiply-accumulates in 1e9 (which it calls GFLOPs). Each spec names its counting rule and its choices. Table 1's formulas are orders of "
-        "growth and are compared in its own table.",
+        f"Of {len(cells)} distinct cost cells, {totals['stated']} round to the printed value from the stated "
+        f"configuration, {totals['assumed']} do after a choice that the paper leaves open, and {totals['differs']} do "
+        "not. Units are the paper's: parameters in millions, multiply-accumulates in 1e9 (which it calls GFLOPs). Each "
+        "spec names its counting rule and its choices. Table 1's formulas are orders of growth and are compared in its "
+        "own table.",
         _grid(cells),
         "## What does not add up",
     ]
@@ -63,13 +65,26 @@ def costs_markdown(tables: Sequence[Table]) -> str:
 
 
 def _grid(cells: Sequence[CostCell]) -> str:
-    lines = [["table", "row", "column", "ours", "paper", "difference", "verdict"], ["---", "---", "---", "---:", "---:", "---:", "---"]]
+    lines = [
+        ["table", "row", "column", "ours", "paper", "difference", "verdict"],
+        ["---", "---", "---", "---:", "---:", "---:", "---"],
+    ]
     for item in cells:
         cell, column = item.cell, item.column
         assert cell.value is not None
         assert cell.paper is not None
         ours, paper = f"{cell.value:.{max(column.digits + 2, 2)}f}", f"{cell.paper:.{column.digits}f}"
-        lines.append([item.table.spec.name, md(item.row.title[-1]), md(column.title), ours, paper, percent(cell.difference or 0.0), cell.verdict])
+        lines.append(
+            [
+                item.table.spec.name,
+                md(item.row.title[-1]),
+                md(column.title),
+                ours,
+                paper,
+                percent(cell.difference or 0.0),
+                cell.verdict,
+            ]
+        )
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
@@ -79,5 +94,8 @@ def _unprinted(table: Table, row: Row) -> str:
     for column in table.columns:
         cell = table.cell(row, column)
         if cell.value is not None:
-            values.append(f"{column.title} {cell.value:.{max(column.digits + 1, 2)}f}" + (f" {column.unit}" if column.unit else ""))
+            values.append(
+                f"{column.title} {cell.value:.{max(column.digits + 1, 2)}f}"
+                + (f" {column.unit}" if column.unit else "")
+            )
     return f"- {table.spec.name}, {md(' '.join(row.title))}: {', '.join(map(md, values))}" if values else ""

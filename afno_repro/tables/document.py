@@ -1,4 +1,4 @@
-"""A document's parts, and its Markdown: paragraphs, lists, tables and figures in sections, written the same in every form."""
+"""A document's parts, and its Markdown: paragraphs, lists, tables, figures in sections, the same in every form."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from afno_repro.escape import md, md_code, md_start, plain
 
 @dataclass(frozen=True)
 class Span:
-    """Words of one kind: code, em, strong, or one of TONES; or a link to an anchor of the document or a file beside it."""
+    """Words of one kind: code, em, strong, or one of TONES; or a link to an anchor or to a file beside the document."""
 
     text: str
     kind: str = ""
@@ -94,7 +94,12 @@ def spans(text: Text) -> tuple[Span, ...]:
 def markdown(document: Document) -> str:
     """The document as Markdown; pictures are linked, folded sections are sections."""
     contents = [f"- [{_words(section.label)}](#{section.anchor})" for section in document.sections if section.label]
-    parts = [f"# {_words(document.title)}", *_blocks(document.lead, 2), *(["\n".join(contents)] if contents else []), *_blocks(document.sections, 2)]
+    parts = [
+        f"# {_words(document.title)}",
+        *_blocks(document.lead, 2),
+        *(["\n".join(contents)] if contents else []),
+        *_blocks(document.sections, 2),
+    ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,4 +1,7 @@
-"""The figures of a spec, drawn from its table and from the arrays beside its records; nothing is computed, torch is not needed."""
+"""The figures of a spec, drawn from its table and from the arrays beside its records.
+
+Nothing is computed, torch is not needed.
+"""
 
 import csv
 from collections.abc import Callable, Mapping
@@ -73,7 +76,10 @@ def ablation(table: Table, records: Path, options: Mapping[str, Any], paths: lis
     curves = {}
     for column in table.columns:
         if column.key in options["columns"]:
-            cells = [(float((row.model or {})["mixer"][options["option"]]), table.cell(row, column)) for row in table.spec.rows]
+            cells = [
+                (float((row.model or {})["mixer"][options["option"]]), table.cell(row, column))
+                for row in table.spec.rows
+            ]
             points = [(x, cell.value, cell.spread) for x, cell in cells if cell.value is not None]
             if points:
                 curves[drawable(f"{column.title} ({column.unit})")] = points
@@ -106,7 +112,10 @@ def read_log(path: Path) -> dict[str, list[float]]:
 
 
 def arrays(table: Table, records: Path, stage: str) -> dict[str, dict[str, Any]]:
-    """What the pictures of a stage are drawn from, by the row's title; rows without any are left out. Raises DataError for a broken file."""
+    """What the pictures of a stage are drawn from, by the row's title; rows without any are left out.
+
+    Raises DataError for a broken file.
+    """
     found = {}
     for row in table.spec.rows:
         files = sorted(records.glob(committed_name(row.key, stage, 0).replace(".0.json", ".*.npz")))
@@ -119,7 +128,10 @@ def arrays(table: Table, records: Path, stage: str) -> dict[str, dict[str, Any]]
 
 
 def radius_csv(spectra: Mapping[str, Mapping[str, Any]]) -> str:
-    """The fraction of values set to zero by frequency radius, in cycles a token: a line for each row, layer and bin that holds a mode."""
+    """The fraction of values set to zero by frequency radius, in cycles a token.
+
+    A line for each row, layer and bin that holds a mode.
+    """
     lines = [["row", "layer", "radius_from", "radius_to", "zeroed"]]
     for title, found in spectra.items():
         limits = [f"{limit:.6g}" for limit in found["radius"]]

@@ -17,20 +17,25 @@ TONES = {
 STYLE = """
 :root {
   color-scheme: light dark;
-  --page: #ffffff; --card: #f6f8fa; --text: #1c2128; --soft: #57606a; --line: #d4dae1; --link: #0a58ca; --shade: rgba(20, 30, 40, .13);
-  --good: #0b5a2b; --good-page: #d9f3e1; --open: #684700; --open-page: #fdefc8; --bad: #8d1a12; --bad-page: #fde1df; --none: #454e59; --none-page: #e6eaef;
+  --page: #ffffff; --card: #f6f8fa; --text: #1c2128; --soft: #57606a; --line: #d4dae1; \
+--link: #0a58ca; --shade: rgba(20, 30, 40, .13);
+  --good: #0b5a2b; --good-page: #d9f3e1; --open: #684700; --open-page: #fdefc8; \
+--bad: #8d1a12; --bad-page: #fde1df; --none: #454e59; --none-page: #e6eaef;
 }
 @media (prefers-color-scheme: dark) {
   :root {
-    --page: #11151b; --card: #1a2028; --text: #e3e8ee; --soft: #a3aebb; --line: #333d49; --link: #84b8ff; --shade: rgba(0, 0, 0, .65);
-    --good: #86e0ab; --good-page: #12351f; --open: #f0cd6c; --open-page: #3a2d08; --bad: #ffb0a8; --bad-page: #481a18; --none: #bac4cf; --none-page: #2b333d;
+    --page: #11151b; --card: #1a2028; --text: #e3e8ee; --soft: #a3aebb; --line: #333d49; \
+--link: #84b8ff; --shade: rgba(0, 0, 0, .65);
+    --good: #86e0ab; --good-page: #12351f; --open: #f0cd6c; --open-page: #3a2d08; \
+--bad: #ffb0a8; --bad-page: #481a18; --none: #bac4cf; --none-page: #2b333d;
   }
 }
 * { box-sizing: border-box; }
 html { scroll-padding-top: 1rem; -webkit-text-size-adjust: 100%; }
 body {
   margin: 0 auto; padding: 1.25rem clamp(1rem, 3vw, 2.5rem) 4rem; max-width: 90rem;
-  background: var(--page); color: var(--text); font: 1rem/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+  background: var(--page); color: var(--text); \
+font: 1rem/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
 }
 h1 { font-size: clamp(1.5rem, 5vw, 2.1rem); line-height: 1.2; margin: .5rem 0; }
 h2 { font-size: 1.35rem; line-height: 1.25; margin: 0 0 .75rem; }
@@ -44,7 +49,8 @@ a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: 2px sol
 code { font: .875em/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; }
 nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .4rem; margin: 1rem 0; padding: 0; }
 nav li { margin: 0; }
-nav a { display: block; padding: .3rem .7rem; border: 1px solid var(--line); border-radius: 999px; background: var(--card); text-decoration: none; }
+nav a { display: block; padding: .3rem .7rem; border: 1px solid var(--line); border-radius: 999px; \
+background: var(--card); text-decoration: none; }
 nav a:hover { border-color: var(--link); }
 main > section { border-top: 1px solid var(--line); margin-top: 2.25rem; padding-top: 1.75rem; }
 .scroll {
@@ -56,7 +62,8 @@ main > section { border-top: 1px solid var(--line); margin-top: 2.25rem; padding
 }
 table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .875rem; line-height: 1.4; }
 caption { text-align: left; color: var(--soft); background: var(--card); border-bottom: 1px solid var(--line); }
-caption span { position: sticky; left: 0; display: inline-block; max-width: min(75ch, 100vw - 2.2rem); padding: .5rem .6rem; }
+caption span { position: sticky; left: 0; display: inline-block; \
+max-width: min(75ch, 100vw - 2.2rem); padding: .5rem .6rem; }
 th, td { padding: .4rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; }
 tbody th { font-weight: 500; }
@@ -72,7 +79,8 @@ th.w { min-width: 10rem; }
 table code { font-size: .95em; }
 .stays { position: sticky; left: 0; z-index: 1; box-shadow: 1px 0 0 var(--line); }
 tbody .stays { background: var(--page); }
-.tone { display: inline-block; padding: 0 .5em; border-radius: 999px; font-size: .92em; font-weight: 600; white-space: nowrap; }
+.tone { display: inline-block; padding: 0 .5em; border-radius: 999px; font-size: .92em; \
+font-weight: 600; white-space: nowrap; }
 .good { color: var(--good); background: var(--good-page); }
 .open { color: var(--open); background: var(--open-page); }
 .bad { color: var(--bad); background: var(--bad-page); }
@@ -80,7 +88,8 @@ tbody .stays { background: var(--page); }
 details { margin: .75rem 0; border: 1px solid var(--line); border-radius: .5rem; padding: 0 .9rem; }
 summary { cursor: pointer; padding: .55rem 0; font-weight: 600; }
 figure { margin: 1rem 0; }
-figure img { display: block; max-width: 100%; height: auto; padding: .5rem; background: #ffffff; border: 1px solid var(--line); border-radius: .5rem; }
+figure img { display: block; max-width: 100%; height: auto; padding: .5rem; \
+background: #ffffff; border: 1px solid var(--line); border-radius: .5rem; }
 figcaption { color: var(--soft); font-size: .9rem; margin-top: .35rem; }
 @media (min-width: 70rem) {
   body { display: grid; grid-template: auto 1fr / 9rem minmax(0, 1fr); column-gap: 2rem; }
@@ -113,7 +122,9 @@ def html_page(document: Document) -> str:
         if (size := 4 * (len(figure.data) // 3 + 1)) <= left:
             left, embedded = left - size, [*embedded, figure]
     title = _words(document.title)
-    contents = "\n".join(f'<li><a href="#{_words(s.anchor)}">{_words(s.label)}</a></li>' for s in document.sections if s.label)
+    contents = "\n".join(
+        f'<li><a href="#{_words(s.anchor)}">{_words(s.label)}</a></li>' for s in document.sections if s.label
+    )
     lead = "\n".join(_block(block, 2, embedded) for block in document.lead)
     body = "\n".join(_block(section, 2, embedded) for section in document.sections)
     return f"""<!DOCTYPE html>
@@ -194,7 +205,11 @@ def _table(grid: Grid) -> str:
     names = [[spans(cell) for cell in line] for line in grid.lines]
     stays = max(range(grid.titles), key=lambda i: len({line[i] for line in names}))
     deep = any(head.parts for head in grid.heads)
-    classes = [" ".join(filter(None, ("n" * head.number, "g" * (deep and i == 0)))) for head in grid.heads for i in range(len(head.parts) or 1)]
+    classes = [
+        " ".join(filter(None, ("n" * head.number, "g" * (deep and i == 0))))
+        for head in grid.heads
+        for i in range(len(head.parts) or 1)
+    ]
     classes[stays] = f"{classes[stays]} stays".strip()
     for i in range(len(classes)):
         if any(sum(len(span.text) for span in line[i]) > 30 for line in names):
@@ -228,9 +243,15 @@ def _heads(grid: Grid, classes: Sequence[str]) -> str:
     for head in grid.heads:
         if head.parts:
             above.append(f'<th scope="colgroup" colspan="{len(head.parts)}" class="g">{_words(head.title)}</th>')
-            below += [f'<th scope="col"{_class(name)}>{_words(part)}</th>' for part, name in zip(head.parts, classes[at:], strict=False)]
+            below += [
+                f'<th scope="col"{_class(name)}>{_words(part)}</th>'
+                for part, name in zip(head.parts, classes[at:], strict=False)
+            ]
         else:
-            above.append(f'<th scope="col"{" rowspan=" + chr(34) + "2" + chr(34) if deep else ""}{_class(classes[at])}>{_words(head.title)}</th>')
+            above.append(
+                f'<th scope="col"{" rowspan=" + chr(34) + "2" + chr(34) if deep else ""}'
+                f"{_class(classes[at])}>{_words(head.title)}</th>"
+            )
         at += len(head.parts) or 1
     return "\n".join(f"<tr>{''.join(line)}</tr>" for line in (above, below) if line)
 

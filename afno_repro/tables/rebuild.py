@@ -15,10 +15,13 @@ from afno_repro.tables.results import records_folder, write_results
 from afno_repro.tables.table import Table, build_table
 
 
-def rebuild(places: Places, scale: str, choice: Choice, asked: Sequence[Spec] = (), publish: Callable[[], None] = lambda: None) -> list[Table]:
+def rebuild(
+    places: Places, scale: str, choice: Choice, asked: Sequence[Spec] = (), publish: Callable[[], None] = lambda: None
+) -> list[Table]:
     """Write the tables of a scale from records alone: of every spec that has some, and of those asked for.
 
-    One process at a time: what `publish` puts among the records first cannot be missing from tables that another one writes later.
+    One process at a time: what `publish` puts among the records first cannot be missing from tables that another one
+    writes later.
     """
     folder = places.results(scale, bool(choice.changes))
     with alone_in(folder, *folder.glob("records/*")):
@@ -39,7 +42,12 @@ def _rebuild(places: Places, folder: Path, scale: str, choice: Choice, asked: Se
     changes = choice.changes
     tables = [build_table(names[name], scale, records_folder(folder, name), changes) for name in sorted(names)]
     write_results(folder, tables)
-    figures = {table.spec.name: draw_figures(folder, table, redraw=not asked or table.spec.name in {spec.name for spec in asked}) for table in tables}
+    figures = {
+        table.spec.name: draw_figures(
+            folder, table, redraw=not asked or table.spec.name in {spec.name for spec in asked}
+        )
+        for table in tables
+    }
     if not choice.changes:
         for path, text in report_files(folder, tables, figures).items():
             write_atomic(path, text)
@@ -47,12 +55,17 @@ def _rebuild(places: Places, folder: Path, scale: str, choice: Choice, asked: Se
 
 
 def write_overview(places: Places, built: dict[str, list[Table]]) -> None:
-    """results/costs.md, from the first scale that has records, since costs are those of the paper's own models at every scale; and results/README.md."""
+    """Write results/costs.md and results/README.md.
+
+    Costs are those of the paper's own models at every scale: they come from the first scale that has records.
+    """
     scales: dict[str, list[Table]] = {}
     for scale in [each for each in scales_with_records(places) if each != "smoke"]:
         folder = places.results(scale)
         names = [name for name in places.spec_names() if records_folder(folder, name).is_dir()]
-        scales[scale] = built.get(scale) or [build_table(sound_specs(places, name)[0], scale, records_folder(folder, name)) for name in names]
+        scales[scale] = built.get(scale) or [
+            build_table(sound_specs(places, name)[0], scale, records_folder(folder, name)) for name in names
+        ]
     if scales:
         write_atomic(places.root / "results" / "costs.md", costs_markdown(next(iter(scales.values()))))
         write_atomic(places.root / "results" / "README.md", readme(scales))

@@ -8,7 +8,19 @@ from pathlib import Path
 from afno_repro.runs.record import Record
 from afno_repro.spec.spec import Row
 from afno_repro.tables.claims import claim_verdicts
-from afno_repro.tables.document import Block, Document, Figure, Grid, Head, Listing, Paragraph, Section, Span, Text, markdown
+from afno_repro.tables.document import (
+    Block,
+    Document,
+    Figure,
+    Grid,
+    Head,
+    Listing,
+    Paragraph,
+    Section,
+    Span,
+    Text,
+    markdown,
+)
 from afno_repro.tables.page import html_page
 from afno_repro.tables.results import SCALE_NOTE, SPREAD_NOTE, commit
 from afno_repro.tables.table import Cell, Table
@@ -36,27 +48,47 @@ MEANING = {
 
 
 def report_files(folder: Path, tables: Sequence[Table], figures: Mapping[str, Sequence[Path]]) -> dict[Path, str]:
-    """The texts of report.md and report.html from tables of one scale and PNG files by table name: the same content twice."""
+    """The same content twice, as report.md and report.html: tables of one scale, PNG files by table name."""
     tables = _ordered(tables)
     pictures = {name: [_figure(folder, path) for path in paths] for name, paths in figures.items()}
     others = [name for name in pictures if name not in {table.spec.name for table in tables}]
     scale = f": {tables[0].scale} scale" if tables else ""
     sections = [_summary(tables), *(table_section(table, pictures.get(table.spec.name, [])) for table in tables)]
     sections += [Section(label(name), pictures[name], label(name), anchor(name)) for name in others]
-    lead = "The tables and figures of Adaptive Fourier Neural Operators (Guibas et al. 2021) as their reproduction's records show them."
-    document = Document(f"AFNO reproduction{scale}", [Paragraph(lead)], [*sections, _missing(tables), _provenance(tables)])
+    lead = (
+        "The tables and figures of Adaptive Fourier Neural Operators (Guibas et al. 2021) as their reproduction's "
+        "records show them."
+    )
+    document = Document(
+        f"AFNO reproduction{scale}", [Paragraph(lead)], [*sections, _missing(tables), _provenance(tables)]
+    )
     return {folder / "report.md": markdown(document), folder / "report.html": html_page(document)}
 
 
 def readme(scales: Mapping[str, Sequence[Table]]) -> str:
     """results/README.md: each scale's counts with links to its report and tables."""
-    lead = Paragraph(("Rebuilt by ", Span("afno report", "code"), " from records. All counted costs of the paper: ", Span("costs.md", link="costs.md"), "."))
+    lead = Paragraph(
+        (
+            "Rebuilt by ",
+            Span("afno report", "code"),
+            " from records. All counted costs of the paper: ",
+            Span("costs.md", link="costs.md"),
+            ".",
+        )
+    )
     sections = []
     for scale, built in scales.items():
         tables = _ordered(built)
-        files = {"the whole report": "report.html", "as Markdown": "report.md", "every cell": "cells.csv", "every claim": "claims.csv"}
+        files = {
+            "the whole report": "report.html",
+            "as Markdown": "report.md",
+            "every cell": "cells.csv",
+            "every claim": "claims.csv",
+        }
         links = [(f"{what}: ", Span(file, link=f"{scale}/{file}")) for what, file in files.items()]
-        overview = _overview(tables, {table.spec.name: f"{scale}/{table.spec.name}.md" for table in tables}, titled=True)
+        overview = _overview(
+            tables, {table.spec.name: f"{scale}/{table.spec.name}.md" for table in tables}, titled=True
+        )
         blocks: list[Block] = [Paragraph(SCALE_NOTE.get(scale, "")), Listing(links), overview]
         sections.append(Section(f"{scale.capitalize()} scale", blocks))
     return markdown(Document("Results", [lead], sections))
@@ -78,12 +110,21 @@ def _summary(tables: Sequence[Table]) -> Section:
     for group, words in MEANING.items():
         total = sum((count[group] for count in counts), Counter[str]())
         shown = [word for word in [*words, *sorted(set(total) - set(words))] if total[word] or group != "cells"]
-        items: list[Text] = [(Span(str(total[word]), "strong"), " ", tone(word), f": {words.get(word, 'see the records')}") for word in shown]
+        items: list[Text] = [
+            (Span(str(total[word]), "strong"), " ", tone(word), f": {words.get(word, 'see the records')}")
+            for word in shown
+        ]
         blocks.append(Section(group.capitalize(), [Listing(items), *(_decided(tables) if group == "claims" else [])]))
     notes = [SCALE_NOTE[table.scale] for table in tables[:1]]
-    notes += [SPREAD_NOTE, "Counted costs are those of the paper's own models at every scale.", "Rows in italics are not in the paper."]
+    notes += [
+        SPREAD_NOTE,
+        "Counted costs are those of the paper's own models at every scale.",
+        "Rows in italics are not in the paper.",
+    ]
     blocks.append(Section("How to read the numbers", [Listing(notes)]))
-    blocks.append(Section("By table", [_overview(tables, {table.spec.name: f"#{anchor(table.spec.name)}" for table in tables})]))
+    blocks.append(
+        Section("By table", [_overview(tables, {table.spec.name: f"#{anchor(table.spec.name)}" for table in tables})])
+    )
     return Section("Summary", blocks, "Summary", "summary")
 
 
@@ -101,8 +142,18 @@ def _counts(table: Table) -> dict[str, Counter[str]]:
 def _overview(tables: Sequence[Table], links: Mapping[str, str], titled: bool = False) -> Grid:
     """A line of counts for each table; what two tables share counts in both."""
     counts = [_counts(table) for table in tables]
-    groups = {group: [word for word in words if group != "cells" or any(count[group][word] for count in counts)] for group, words in MEANING.items()}
-    heads = [Head("Table"), *(Head(group, tuple(word.replace("_", " ") for word in words), number=True) for group, words in groups.items() if words)]
+    groups = {
+        group: [word for word in words if group != "cells" or any(count[group][word] for count in counts)]
+        for group, words in MEANING.items()
+    }
+    heads = [
+        Head("Table"),
+        *(
+            Head(group, tuple(word.replace("_", " ") for word in words), number=True)
+            for group, words in groups.items()
+            if words
+        ),
+    ]
     lines: list[list[Text]] = []
     for table, count in zip(tables, counts, strict=True):
         numbers = [str(count[group][word]) for group, words in groups.items() for word in words]
@@ -127,7 +178,7 @@ def _decided(tables: Sequence[Table]) -> list[Block]:
 
 
 def _missing(tables: Sequence[Table]) -> Section:
-    """Cells without a number or with fewer seeds than the scale has: the command that fills them, or the reason why none does."""
+    """Cells without a number or with too few seeds: the command that fills them, or the reason why none does."""
     lines: list[list[Text]] = []
     for table in tables:
         gaps: dict[tuple[str, str, Span], list[str]] = {}
@@ -138,7 +189,15 @@ def _missing(tables: Sequence[Table]) -> Section:
                 if gap is not None:
                     gaps.setdefault((row.key, *gap), []).append(column.title)
         for (key, state, remedy), titles in gaps.items():
-            lines.append([label(table.spec.name), Span(key, "code"), ", ".join(titles), Span(state.replace("_", " "), state), remedy])
+            lines.append(
+                [
+                    label(table.spec.name),
+                    Span(key, "code"),
+                    ", ".join(titles),
+                    Span(state.replace("_", " "), state),
+                    remedy,
+                ]
+            )
     heads = [Head("Table"), Head("Row"), Head("Columns"), Head("State"), Head("Command that fills it, or reason")]
     blocks: list[Block] = [Grid("Cells to fill", heads, lines, titles=2)] if lines else [Paragraph("No cell is.")]
     stale = [f"{label(table.spec.name)}: {text}" for table in tables for text in table.stale]
@@ -166,12 +225,24 @@ def _provenance(tables: Sequence[Table]) -> Section:
         found = Counter(what(record) for record in records)
         mixed += [f"{title.lower().removesuffix('s')}s"] if len(found) > 1 else []
         lines += [[title, text, str(count)] for text, count in sorted(found.items())]
-    total = f"{len(records)} runs, {_hours(records):.3g} device-hours in all; a run that several tables share counts once."
+    total = (
+        f"{len(records)} runs, {_hours(records):.3g} device-hours in all; a run that several tables share counts once."
+    )
     mixture = (" ", Span(f"The records mix {' and '.join(mixed)}.", "strong")) if mixed else ()
     blocks: list[Block] = [Paragraph((total, *mixture))]
-    blocks.append(Grid("What the records were made with", [Head("What"), Head("Made with"), Head("Runs", number=True)], lines))
-    times: list[list[Text]] = [[label(table.spec.name), str(len(table.records)), f"{_hours(table.records):.3g}"] for table in tables]
-    blocks.append(Grid("Device-hours by table", [Head("Table"), Head("Runs", number=True), Head("Device-hours", number=True)], times))
+    blocks.append(
+        Grid("What the records were made with", [Head("What"), Head("Made with"), Head("Runs", number=True)], lines)
+    )
+    times: list[list[Text]] = [
+        [label(table.spec.name), str(len(table.records)), f"{_hours(table.records):.3g}"] for table in tables
+    ]
+    blocks.append(
+        Grid(
+            "Device-hours by table",
+            [Head("Table"), Head("Runs", number=True), Head("Device-hours", number=True)],
+            times,
+        )
+    )
     return Section("Provenance", blocks, "Provenance", "provenance")
 
 
@@ -187,4 +258,7 @@ def _packages(record: Record) -> str:
 
 
 def _hours(records: Iterable[Record]) -> float:
-    return sum((float(record.provenance["seconds"] * record.provenance.get("devices", 1)) for record in records), 0.0) / 3600
+    return (
+        sum((float(record.provenance["seconds"] * record.provenance.get("devices", 1)) for record in records), 0.0)
+        / 3600
+    )

@@ -1,4 +1,4 @@
-"""Tables as files: CSV and Markdown that mirror the paper, the ledger of all cells, the claims. Names what lies in results/."""
+"""Tables as files: CSV and Markdown like the paper's, the ledger of cells, the claims. Names what is in results/."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,14 +10,30 @@ from afno_repro.spec.spec import Bound, Claim, Column, Ordering, Peak
 from afno_repro.tables.claims import Verdict, claim_verdicts
 from afno_repro.tables.table import Cell, Table
 
-CELL_HEADER = ["table", "row", "column", "unit", "value", "spread", "seeds", "paper", "difference", "verdict", "state", "runs"]
+CELL_HEADER = [
+    "table",
+    "row",
+    "column",
+    "unit",
+    "value",
+    "spread",
+    "seeds",
+    "paper",
+    "difference",
+    "verdict",
+    "state",
+    "runs",
+]
 CLAIM_HEADER = ["table", "claim", "better", "worse", "column", "margin", "standard_error", "verdict", "doubt"]
 BRIEF = {"stated": "=", "assumed": "~", "differs": "!"}
-SPREAD_NOTE = "± is the sample standard deviation over seeds; for latency, over repeated forward passes (their median is shown)."
+SPREAD_NOTE = (
+    "± is the sample standard deviation over seeds; for latency, over repeated forward passes (their median is shown)."
+)
 SCALE_NOTE = {
     "smoke": "Smoke scale: a few steps on tiny images, to see that everything runs. Its qualities mean nothing.",
-    "tiny": "Tiny scale: small models on photographs, texture mosaics and digits from inside the installed packages. Its qualities are not the paper's "
-    "and are not comparable with them; what can be compared is which mixer is better, and a claim that fails here says nothing about paper scale.",
+    "tiny": "Tiny scale: small models on photographs, texture mosaics and digits from inside the installed packages. "
+    "Its qualities are not the paper's and are not comparable with them; what can be compared is which mixer is "
+    "better, and a claim that fails here says nothing about paper scale.",
     "small": "Small scale: open data on one GPU. Its qualities are not the paper's and are not comparable with them; "
     "what can be compared is which mixer is better.",
     "paper": "Paper scale: the paper's data, models and epochs.",
@@ -36,7 +52,9 @@ def write_results(folder: Path, tables: Sequence[Table]) -> list[Path]:
         files[folder / f"{table.spec.name}.csv"] = table_csv(table)
         files[folder / f"{table.spec.name}.md"] = table_markdown(table)
     files[folder / "cells.csv"] = csv_lines([CELL_HEADER, *(line for table in tables for line in _ledger(table))])
-    files[folder / "claims.csv"] = csv_lines([CLAIM_HEADER, *(_claim_line(table, v) for table in tables for v in claim_verdicts(table))])
+    files[folder / "claims.csv"] = csv_lines(
+        [CLAIM_HEADER, *(_claim_line(table, v) for table in tables for v in claim_verdicts(table))]
+    )
     for path, text in files.items():
         write_atomic(path, text)
     return list(files)
@@ -46,7 +64,11 @@ def table_csv(table: Table) -> str:
     """The table as the paper has it: printed columns, then rows in order, values rounded as the paper prints them."""
     columns = [column for column in table.columns if column.printed]
     names = [part.lower().replace(" ", "_") for part in table.spec.structure.row_title]
-    header = ["row", *names, *(f"{column.key}{end}" for column in columns for end in ("", "_spread", "_paper", "_verdict"))]
+    header = [
+        "row",
+        *names,
+        *(f"{column.key}{end}" for column in columns for end in ("", "_spread", "_paper", "_verdict")),
+    ]
     lines = []
     for row in table.spec.rows:
         line = [row.key, *row.title]
@@ -62,14 +84,32 @@ def _ledger(table: Table) -> Iterable[list[str]]:
         for column in table.columns:
             cell = table.cell(row, column)
             numbers = [_six(cell.value), _six(cell.spread), str(cell.seeds), _six(cell.paper), _six(cell.difference)]
-            yield [table.spec.name, row.key, column.key, column.unit, *numbers, cell.verdict, cell.state, ";".join(cell.runs)]
+            yield [
+                table.spec.name,
+                row.key,
+                column.key,
+                column.unit,
+                *numbers,
+                cell.verdict,
+                cell.state,
+                ";".join(cell.runs),
+            ]
 
 
 def _claim_line(table: Table, verdict: Verdict) -> list[str]:
     claim = verdict.claim
     better, worse = _sides(claim)
     numbers = [_six(verdict.margin), _six(verdict.standard_error)]
-    return [table.spec.name, claim.claim, ";".join(better), ";".join(worse), ";".join(claim.column), *numbers, verdict.outcome, claim.doubt]
+    return [
+        table.spec.name,
+        claim.claim,
+        ";".join(better),
+        ";".join(worse),
+        ";".join(claim.column),
+        *numbers,
+        verdict.outcome,
+        claim.doubt,
+    ]
 
 
 def _sides(claim: Claim) -> tuple[list[str], list[str]]:
@@ -94,7 +134,11 @@ def table_markdown(table: Table) -> str:
     if spec.claims:
         parts += ["## The paper's claims, tested here", _claims(table)]
     if spec.assumptions:
-        parts += ["## Assumptions", "Where the paper is silent or contradicts itself, the spec chooses:", _assumptions(table)]
+        parts += [
+            "## Assumptions",
+            "Where the paper is silent or contradicts itself, the spec chooses:",
+            _assumptions(table),
+        ]
     if spec.remarks:
         parts += ["## What does not add up", "\n\n".join(md_start(md(remark)) for remark in spec.remarks)]
     parts += ["## Provenance", _provenance(table)]
@@ -116,16 +160,24 @@ def grid(table: Table, columns: list[Column], brief: bool = False) -> tuple[list
 
     `brief` shows verdicts as BRIEF's signs.
     """
-    with_paper = [column for column in columns if any(table.cell(row, column).paper is not None for row in table.spec.rows)]
+    with_paper = [
+        column for column in columns if any(table.cell(row, column).paper is not None for row in table.spec.rows)
+    ]
     header = list(table.spec.structure.row_title)
     for column in columns:
-        header += [column.title + (f" ({column.unit})" if column.unit else ""), *(["paper"] if column in with_paper else [])]
+        header += [
+            column.title + (f" ({column.unit})" if column.unit else ""),
+            *(["paper"] if column in with_paper else []),
+        ]
     lines = []
     for row in table.spec.rows:
         line = list(row.title)
         for column in columns:
             cell = table.cell(row, column)
-            line += [ours(cell, column), *([_papers(cell, column, brief) if column.key in row.paper else "–"] if column in with_paper else [])]
+            line += [
+                ours(cell, column),
+                *([_papers(cell, column, brief) if column.key in row.paper else "–"] if column in with_paper else []),
+            ]
         lines.append(line)
     return header, lines
 
@@ -153,12 +205,13 @@ def _legend(table: Table) -> str:
     lines = [SPREAD_NOTE]
     if any(cell.verdict for cell in table.cells.values()):
         lines.append(
-            "Costs are those of the paper's own models. *Stated*: the count rounds to the printed value from the stated configuration; "
+            "Costs are those of the paper's own models. "
+            "*Stated*: the count rounds to the printed value from the stated configuration; "
             "*assumed*: it does after a choice listed below; *differs*: it does not, by the percentage given."
         )
     if any(not row.printed for row in table.spec.rows):
         lines.append("Rows in italics are not in the paper.")
-    noted = [f"{row}/{column}: {cell.state}" + (f" ({cell.note})" if cell.note else "") for (row, column), cell in table.cells.items() if cell.note]
+    noted = [f"{row}/{column}: {cell.state} ({cell.note})" for (row, column), cell in table.cells.items() if cell.note]
     lines += [f"- {md_start(md(text))}" for text in noted]
     lines += [f"- stale record, not used: {md(text)}" for text in table.stale]
     return "\n".join(lines)
@@ -177,14 +230,16 @@ def _claims(table: Table) -> str:
 
 def claims_legend(claims: Sequence[Claim]) -> str:
     """How to read margins, as far as the claims at hand need it."""
-    text = "The margin is the paired difference over seeds in the column's own sense, of the worst pair; undecided: within twice its standard error."
+    text = "The margin is the paired difference over seeds in the column's own sense, of the worst pair; "
+    text += "undecided: within twice its standard error."
     if any(isinstance(claim, Peak) for claim in claims):
-        text += (
-            " A peak's margin is the difference to the closer of its neighbours; it fails when another row of its axis is better by twice the standard error."
-        )
+        text += " A peak's margin is the difference to the closer of its neighbours; "
+        text += "it fails when another row of its axis is better by twice the standard error."
     if any(isinstance(claim, Bound) for claim in claims):
         text += " A bound's margin is the value less the bound, of the worst cell."
-    return text + (" In doubt: numbers of the paper that contradict its own sentence." if any(claim.doubt for claim in claims) else "")
+    if any(claim.doubt for claim in claims):
+        text += " In doubt: numbers of the paper that contradict its own sentence."
+    return text
 
 
 def _assumptions(table: Table) -> str:
@@ -200,7 +255,11 @@ def _provenance(table: Table) -> str:
     if not table.records:
         return "No records."
     lines = []
-    for title, what in (("Commit", commit), ("Device", lambda record: str(record.provenance["device"])), ("Packages", _packages)):
+    for title, what in (
+        ("Commit", commit),
+        ("Device", lambda record: str(record.provenance["device"])),
+        ("Packages", _packages),
+    ):
         found = sorted({what(record) for record in table.records})
         mixed = " **The records mix them.**" if len(found) > 1 and title != "Packages" else ""
         lines.append(f"- {title}: {md('; '.join(found))}{mixed}")
@@ -212,12 +271,14 @@ def _provenance(table: Table) -> str:
 def commit(record: Record) -> str:
     """What a record's code was, in words."""
     commit = record.provenance["commit"]
-    return f"{commit[:12]}{' with local changes' if record.provenance['dirty'] else ''}" if commit else "unknown (not run from a checkout)"
+    if not commit:
+        return "unknown (not run from a checkout)"
+    return f"{commit[:12]}{' with local changes' if record.provenance['dirty'] else ''}"
 
 
 def _packages(record: Record) -> str:
-    packages = record.provenance["packages"]
-    return f"Python {record.provenance['python']}, torch {packages['torch']}, numpy {packages['numpy']}, scikit-image {packages['scikit-image']}"
+    versions = record.provenance["packages"] | {"Python": record.provenance["python"]}
+    return ", ".join(f"{name} {versions[name]}" for name in ("Python", "torch", "numpy", "scikit-image"))
 
 
 def percent(value: float) -> str:

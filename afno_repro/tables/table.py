@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Cell:
     """One number: mean and sample standard deviation over `samples` (a seed's or a repeat's value each).
 
-    `state` is measured, quoted, out_of_memory, diverged, missing or not_applicable; `paper` is None where the scale makes the
-    paper's value incomparable; `verdict` is stated, assumed or differs, for counted costs alone.
+    `state` is measured, quoted, out_of_memory, diverged, missing or not_applicable; `paper` is None where the scale
+    makes the paper's value incomparable; `verdict` is stated, assumed or differs, for counted costs alone.
     """
 
     state: str
@@ -94,13 +94,20 @@ def _aggregate(columns: list[Column], found: Mapping[tuple[str, str, int], Recor
             source, metric = column.source.split("/")
             if source == stage and metric in record.metrics:
                 samples = record.repeats.get(metric, [record.metrics[metric]])
-                rows += [{"row": row, "column": column.key, "seed": seed, "center": record.metrics[metric], "sample": s} for s in samples]
+                rows += [
+                    {"row": row, "column": column.key, "seed": seed, "center": record.metrics[metric], "sample": s}
+                    for s in samples
+                ]
     frame = pd.DataFrame(rows, columns=["row", "column", "seed", "center", "sample"])
     grouped = frame.sort_values(["row", "column", "seed"], kind="stable").groupby(["row", "column"])
-    return grouped.agg(value=("center", "mean"), spread=("sample", "std"), samples=("sample", tuple), seeds=("seed", "nunique"))
+    return grouped.agg(
+        value=("center", "mean"), spread=("sample", "std"), samples=("sample", tuple), seeds=("seed", "nunique")
+    )
 
 
-def _cell(plan: Plan, row: Row, column: Column, found: Mapping[tuple[str, str, int], Record], values: "pd.DataFrame") -> Cell:
+def _cell(
+    plan: Plan, row: Row, column: Column, found: Mapping[tuple[str, str, int], Record], values: "pd.DataFrame"
+) -> Cell:
     stage = column.source.split("/")[0]
     wanted = [need for need in plan.needs if need[:2] == (row.key, stage)]
     at_paper = stage_scale(plan.spec, plan.scale, stage) == "paper"
@@ -123,7 +130,17 @@ def _cell(plan: Plan, row: Row, column: Column, found: Mapping[tuple[str, str, i
     verdict = _verdict(plan.spec, row, column, value, paper) if counted and paper is not None else ""
     note = f"{len(records)} of {len(wanted)} seeds" if len(records) < len(wanted) else ""
     state = failed[0] if failed else "measured"
-    return Cell(state, value, None if spread != spread else spread, tuple(entry["samples"]), int(entry["seeds"]), paper, verdict, ids, note)
+    return Cell(
+        state,
+        value,
+        None if spread != spread else spread,
+        tuple(entry["samples"]),
+        int(entry["seeds"]),
+        paper,
+        verdict,
+        ids,
+        note,
+    )
 
 
 def _verdict(spec: Spec, row: Row, column: Column, value: float, paper: float) -> str:

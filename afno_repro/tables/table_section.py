@@ -14,7 +14,9 @@ def label(name: str) -> str:
     """Table 2 for table2, and Figure 4, sparsity for fig4_sparsity."""
     parts = re.fullmatch(r"(table|fig)(\d+)(_.+)?", name)
     kind, place, rest = parts.groups("") if parts else ("", name, "")
-    return f"{ {'table': 'Table ', 'fig': 'Figure '}.get(kind, '') }{place}{rest.replace('_', ', ', 1).replace('_', ' ')}"
+    return (
+        f"{ {'table': 'Table ', 'fig': 'Figure '}.get(kind, '') }{place}{rest.replace('_', ', ', 1).replace('_', ' ')}"
+    )
 
 
 def anchor(name: str) -> str:
@@ -32,20 +34,38 @@ def table_section(table: Table, figures: Sequence[Figure]) -> Section:
     spec = table.spec.structure
     name = label(table.spec.name)
     printed, extra = ([column for column in table.columns if column.printed is wanted] for wanted in (True, False))
-    blocks: list[Block] = [_mirror(table, printed, f"{name} as the paper has it; a column without the paper's value is of the {table.scale} scale alone")]
+    blocks: list[Block] = [
+        _mirror(
+            table,
+            printed,
+            f"{name} as the paper has it; a column without the paper's value is of the {table.scale} scale alone",
+        )
+    ]
     if extra:
-        blocks.append(Section("Also measured, not printed in the paper", [_mirror(table, extra, f"{name}, further columns")], folded=True))
+        blocks.append(
+            Section(
+                "Also measured, not printed in the paper",
+                [_mirror(table, extra, f"{name}, further columns")],
+                folded=True,
+            )
+        )
     blocks.append(Section("Runs, seeds and spec lines", [_runs(table)], folded=True))
     blocks += [Section("The paper's claims, tested here", _claims(table))] if spec.claims else []
     blocks += [Section("Figures", figures)] if figures else []
     blocks += [Section("What does not add up in the paper", [Listing(tuple(spec.remarks))])] if spec.remarks else []
-    blocks += [Section(f"Assumptions ({len(spec.assumptions)})", _assumptions(table), folded=True)] if spec.assumptions else []
+    blocks += (
+        [Section(f"Assumptions ({len(spec.assumptions)})", _assumptions(table), folded=True)]
+        if spec.assumptions
+        else []
+    )
     return Section(f"{name}: {spec.title}", blocks, name, anchor(table.spec.name))
 
 
 def _mirror(table: Table, columns: Sequence[Column], caption: str) -> Grid:
     """The table's rows with paper, ours and difference, where the scale lets the paper's value stand beside ours."""
-    compared = {column.key for column in columns if any(table.cell(row, column).paper is not None for row in table.spec.rows)}
+    compared = {
+        column.key for column in columns if any(table.cell(row, column).paper is not None for row in table.spec.rows)
+    }
     heads = [Head(title) for title in table.spec.structure.row_title]
     for column in columns:
         title = column.title + (f" ({column.unit})" if column.unit else "")
@@ -74,7 +94,14 @@ def _difference(cell: Cell) -> Text:
 
 
 def _claims(table: Table) -> list[Block]:
-    heads = [Head("Claim"), Head("Outcome"), Head("Margin", number=True), Head("Standard error", number=True), Head("Column"), Head("Where")]
+    heads = [
+        Head("Claim"),
+        Head("Outcome"),
+        Head("Margin", number=True),
+        Head("Standard error", number=True),
+        Head("Column"),
+        Head("Where"),
+    ]
     titles = {column.key: column.title for column in table.columns}
     lines: list[list[Text]] = []
     for verdict in claim_verdicts(table):
@@ -82,7 +109,16 @@ def _claims(table: Table) -> list[Block]:
         margin = "–" if verdict.margin is None else f"{verdict.margin:+.3g}"
         error = "–" if verdict.standard_error is None else f"{verdict.standard_error:.2g}"
         doubt = (" ", Span(f"In doubt: {claim.doubt}.", "em")) if claim.doubt else ()
-        lines.append([(claim.claim, *doubt), tone(verdict.outcome), margin, error, ", ".join(titles[key] for key in claim.column), claim.where])
+        lines.append(
+            [
+                (claim.claim, *doubt),
+                tone(verdict.outcome),
+                margin,
+                error,
+                ", ".join(titles[key] for key in claim.column),
+                claim.where,
+            ]
+        )
     return [Grid(claims_legend(table.spec.structure.claims), heads, lines)]
 
 
@@ -108,5 +144,17 @@ def _runs(table: Table) -> Grid:
         for runs, titles in (behind or {("none",): ["–"]}).items():
             known = sorted({seeds[run.rsplit("-", 1)[-1]] for run in runs if run.rsplit("-", 1)[-1] in seeds})
             names = [part for run in runs for part in (", ", Span(run, "code" if known else ""))][1:]
-            lines.append([Span(row.key, "code"), Span(place, "code"), ", ".join(titles), ", ".join(map(str, known)) or "–", tuple(names)])
-    return Grid("What each cell is made of", [Head("Row"), Head("Spec line"), Head("Columns"), Head("Seeds"), Head("Runs")], lines)
+            lines.append(
+                [
+                    Span(row.key, "code"),
+                    Span(place, "code"),
+                    ", ".join(titles),
+                    ", ".join(map(str, known)) or "–",
+                    tuple(names),
+                ]
+            )
+    return Grid(
+        "What each cell is made of",
+        [Head("Row"), Head("Spec line"), Head("Columns"), Head("Seeds"), Head("Runs")],
+        lines,
+    )

@@ -61,7 +61,9 @@ def load_newest(folder: Path, note: Callable[[str], None]) -> dict[str, Any] | N
         except ValueError as error:
             note(f"{path} is damaged ({error}); trying the one before")
     if found:
-        raise StorageError(f"{folder}: no checkpoint is whole\n  remove the folder to train this run again from the start")
+        raise StorageError(
+            f"{folder}: no checkpoint is whole\n  remove the folder to train this run again from the start"
+        )
     return None
 
 

@@ -39,7 +39,10 @@ LATE = ("Timed out waiting", "Watchdog caught collective operation timeout")  # 
 
 @dataclass(frozen=True)
 class Place:
-    """Where this process stands among those that train together; `address` is where they meet: tcp://host:port of process 0, or the path of a new file."""
+    """Where this process stands among those that train together.
+
+    `address` is where they meet: tcp://host:port of process 0, or the path of a new file.
+    """
 
     rank: int
     ranks: int
@@ -55,7 +58,9 @@ def join(place: Place, device: str) -> None:
     """
     end_with(place.parent)
     faulthandler.register(signal.SIGUSR2)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # outside of a training: one that tidies up first might wait for the others
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # outside of a training: one that tidies up first might wait for the others
     if device == "cuda":
         torch.cuda.set_device(place.local_rank)
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
@@ -67,16 +72,25 @@ def join(place: Place, device: str) -> None:
         dist.init_process_group(backend, **where, rank=place.rank, world_size=place.ranks, timeout=WAIT)
         strangers = unrecognised()
     except RuntimeError as error:  # of which the errors of torch.distributed are some
-        why = f"the {place.ranks} processes of this command did not all come to {place.address}: {str(error).partition('. ')[0].splitlines()[0]}"
+        why = (
+            f"the {place.ranks} processes of this command did not all come to {place.address}: "
+            f"{str(error).partition('. ')[0].splitlines()[0]}"
+        )
         raise AfnoError(f"{why}\n  the same command continues") from error
     if strangers:
         who = f"somebody else answered in place of process {', '.join(map(str, strangers))}"
-        raise DataError(f"{who}; nothing of it was used\n  the same command tries again; another user of this machine may call its ports")
+        raise DataError(
+            f"{who}; nothing of it was used\n"
+            "  the same command tries again; another user of this machine may call its ports"
+        )
     atexit.register(leave)
 
 
 def unrecognised() -> list[int]:
-    """The processes at whose connections somebody else is: one who does not show what they left in the store, which is theirs alone."""
+    """The processes at whose connections somebody else is.
+
+    That is one who does not show what they left in the store, which is theirs alone.
+    """
     store, token = store_of_all(), secrets.token_bytes(32)
     store.set(f"token/{rank()}", token.hex())
     shown = torch.zeros(ranks(), len(token), dtype=torch.uint8)
@@ -126,7 +140,9 @@ def share(model: nn.Module, device: torch.device) -> nn.Module:
         return model
     if device.type == "cuda":
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")  # depthwise convolutions: slower, not wrong
+    warnings.filterwarnings(
+        "ignore", message="Grad strides do not match bucket view strides"
+    )  # depthwise convolutions: slower, not wrong
     return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
 
 
@@ -162,7 +178,10 @@ def anywhere(*flags: bool) -> list[bool]:
 
 
 def gathered(value: Any) -> list[Any]:
-    """What every process says, in their order: plain data, as JSON in the store at which they met, so that nothing that arrives is executed."""
+    """What every process says, in their order: plain data.
+
+    It goes as JSON through the store at which they met, so that nothing that arrives is executed.
+    """
     if ranks() == 1:
         return [value]
     store = store_of_all()
@@ -179,13 +198,19 @@ def agreed(value: Any) -> Any:
 
 
 def meet() -> None:
-    """Wait a while until all processes are here, out of what they did together. Raises AfnoError when one is not: it may wait elsewhere."""
+    """Wait a while until all processes are here, out of what they did together.
+
+    Raises AfnoError when one is not: it may wait elsewhere.
+    """
     if ranks() == 1:
         return
     try:
         dist.new_group(timeout=MEETING, backend="gloo")
     except RuntimeError as error:
-        raise AfnoError(f"process {rank()} ran out of memory, another one did not\n  --micro-batch and --checkpoint-activations need less") from error
+        raise AfnoError(
+            f"process {rank()} ran out of memory, another one did not\n"
+            "  --micro-batch and --checkpoint-activations need less"
+        ) from error
 
 
 def deserted(error: BaseException) -> bool:
@@ -196,13 +221,21 @@ def deserted(error: BaseException) -> bool:
 def why_deserted(error: BaseException) -> str:
     """The beginning of a sentence on it; of a process that does not come, with where it was waited for."""
     late = any(words in str(error) for words in LATE)
-    why = f"did not come within {WAIT}, here:\n{''.join(traceback.format_tb(error.__traceback__))}\n" if late else "ended, "
+    why = (
+        f"did not come within {WAIT}, here:\n{''.join(traceback.format_tb(error.__traceback__))}\n"
+        if late
+        else "ended, "
+    )
     return f"another of the {ranks()} processes {why}"
 
 
 def peak_memory_mib(device: str) -> float:
     """The most memory that this process has held: of the device on CUDA, resident on a CPU."""
-    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return (
+        torch.cuda.max_memory_allocated() / 2**20
+        if device == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    )
 
 
 def seed_everything(seed: int) -> None:

@@ -12,7 +12,9 @@ from afno_repro.tasks import Batch, Task
 from afno_repro.training import engine
 
 
-def evaluate(model: nn.Module, task: Task, validation: Images, config: RunConfig, machine: Machine, device: torch.device) -> dict[str, float]:
+def evaluate(
+    model: nn.Module, task: Task, validation: Images, config: RunConfig, machine: Machine, device: torch.device
+) -> dict[str, float]:
     """The task's metrics over all validation images."""
     assert config.train is not None
     metrics = task.metrics()
@@ -30,7 +32,10 @@ def evaluate(model: nn.Module, task: Task, validation: Images, config: RunConfig
 
 
 def validation_loader(task: Task, validation: Images, config: RunConfig, batch_size: int, num_workers: int) -> Any:
-    """This process's batches of the validation images, prepared with random numbers fixed by the data's seed: the same for every row and seed."""
+    """This process's batches of the validation images, prepared.
+
+    Their random numbers are fixed by the data's seed: the same for every row and seed.
+    """
     samples = Samples(validation, task.prepare, config.data.seed or 0, VALIDATION)
     mine = validation_batches(len(validation), batch_size)[engine.rank() :: engine.ranks()]
     return loader(samples, mine, num_workers, pin_memory=False)

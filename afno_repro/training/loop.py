@@ -40,7 +40,7 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: steps done and in all, images a second, the newest metrics, and a word for the user if there is one."""
+    """How far a run is: steps done and in all, images a second, the newest metrics, a word for the user if any."""
 
     step: int
     total: int
@@ -59,12 +59,17 @@ class State:
 
 
 def train(
-    config: RunConfig, data: tuple[Images, Images], machine: Machine, directory: Path, report: Callable[[Progress], None], start: Weights | None = None
+    config: RunConfig,
+    data: tuple[Images, Images],
+    machine: Machine,
+    directory: Path,
+    report: Callable[[Progress], None],
+    start: Weights | None = None,
 ) -> dict[str, float]:
     """Train on data[0], evaluated on data[1], to the end; returns the last metrics and the best of the task's own one.
 
-    Begins with the weights `start`, or at random. Writes checkpoints/, log.csv and weights.safetensors below `directory`, and
-    continues from what it finds there. Raises Diverged, Interrupted after a checkpoint, DataError, StorageError.
+    Begins with `start` or random weights; continues from what lies below `directory`, where it writes checkpoints/,
+    log.csv and weights.safetensors. Raises Diverged, Interrupted after a checkpoint, DataError, StorageError.
     """
     assert config.model is not None
     assert config.train is not None
@@ -88,11 +93,22 @@ def train(
     directory.mkdir(parents=True, exist_ok=True)
     check_space(directory, disk_bytes(model) - checkpoint.bytes_on_disk(directory / "checkpoints"))
     shared = engine.share(model, device)
-    batches = TrainingBatches(len(images), recipe.batch_size, recipe.epochs, config.seed, state.step, engine.rank(), engine.ranks())
+    batches = TrainingBatches(
+        len(images), recipe.batch_size, recipe.epochs, config.seed, state.step, engine.rank(), engine.ranks()
+    )
     if recipe.batch_size < engine.ranks():
-        raise ConfigError(Problem(f"must be at least the {engine.ranks()} processes that share it, is {recipe.batch_size}", ("train", "batch_size")))
+        raise ConfigError(
+            Problem(
+                f"must be at least the {engine.ranks()} processes that share it, is {recipe.batch_size}",
+                ("train", "batch_size"),
+            )
+        )
     if batches.per_epoch == 0:
-        raise ConfigError(Problem(f"must be at most the {len(images)} training images, is {recipe.batch_size}", ("train", "batch_size")))
+        raise ConfigError(
+            Problem(
+                f"must be at most the {len(images)} training images, is {recipe.batch_size}", ("train", "batch_size")
+            )
+        )
     warmup = warmup_steps(recipe, batches.per_epoch)
     samples = Samples(images, augmented(recipe, config.data.image_size, task), config.seed, TRAIN)
     saved_at = looked_at = time.monotonic()
@@ -115,7 +131,9 @@ def train(
             # Look at the losses after the first step, at each epoch's end, and every now and then.
             now = time.monotonic()
             late = engine.rank() == 0 and (now - looked_at >= LOOK_EVERY_S or state.step == first + 1)
-            stopping, overdue, look = engine.anywhere(stop.signal is not None, engine.rank() == 0 and now - saved_at >= machine.checkpoint_every_s, late)
+            stopping, overdue, look = engine.anywhere(
+                stop.signal is not None, engine.rank() == 0 and now - saved_at >= machine.checkpoint_every_s, late
+            )
             if not (epoch_ends or stopping or overdue or look):
                 continue
             state.loss_sum = float(losses)
@@ -130,7 +148,8 @@ def train(
                 due = state.step == batches.total or epoch % recipe.eval_every == 0
                 scores = evaluate(model, task, validation, config, machine, device) if due else {}
                 fault("training: evaluated")
-                row = {"epoch": epoch, "step": state.step, "lr": lr, "loss": state.loss_sum / batches.per_epoch, **alive}
+                loss_mean = state.loss_sum / batches.per_epoch
+                row = {"epoch": epoch, "step": state.step, "lr": lr, "loss": loss_mean, **alive}
                 state.rows.append(row | {key: scores.get(key, "") for key in task.metrics().keys})
                 state.loss_sum = 0.0
                 losses.zero_()
@@ -153,14 +172,18 @@ def train(
     if engine.rank() == 0:
         weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         write_atomic(directory / "weights.safetensors", tensors_to_bytes(weights))
-    last = {key: float(value) for key, value in state.rows[-1].items() if key not in ("epoch", "step", "lr") and value != ""}
+    last = {
+        key: float(value) for key, value in state.rows[-1].items() if key not in ("epoch", "step", "lr") and value != ""
+    }
     return last | {f"best_{task.best}": max(float(row[task.best]) for row in state.rows if row[task.best] != "")}
 
 
-def resume(directory: Path, model: nn.Module, optimizer: Optimizer, machine: Machine, note: Callable[[str], None]) -> State:
+def resume(
+    directory: Path, model: nn.Module, optimizer: Optimizer, machine: Machine, note: Callable[[str], None]
+) -> State:
     """Weights, optimiser, random states and log as they were at the newest whole checkpoint, or at the start.
 
-    `note` is told what is different now, so that the numbers may differ in their last bits. Raises StorageError for another run's.
+    `note` is told what is different now and may change the last bits. Raises StorageError for another run's.
     """
     saved = checkpoint.load_newest(directory / "checkpoints", note)
     if saved is None:
@@ -175,8 +198,13 @@ def resume(directory: Path, model: nn.Module, optimizer: Optimizer, machine: Mac
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         where = directory / "checkpoints"
-        raise StorageError(f"{where}: not a checkpoint of this run ({error})\n  remove the folder to train this run again from the start") from error
-    changed = [f"{key} {before.get(key)}, now {value}" for key, value in made_with(machine).items() if value != before.get(key)]
+        raise StorageError(
+            f"{where}: not a checkpoint of this run ({error})\n"
+            "  remove the folder to train this run again from the start"
+        ) from error
+    changed = [
+        f"{key} {before.get(key)}, now {value}" for key, value in made_with(machine).items() if value != before.get(key)
+    ]
     if changed:
         note(f"continues at step {state.step} on another machine ({'; '.join(changed)}): the last bits may differ")
     return state
@@ -184,11 +212,17 @@ def resume(directory: Path, model: nn.Module, optimizer: Optimizer, machine: Mac
 
 def made_with(machine: Machine) -> dict[str, Any]:
     """What the same bits depend on besides the config and the machine's kind of processor."""
-    return {"devices": engine.ranks(), "device": machine.device, "threads": machine.threads, "compile": machine.compile, "torch": str(torch.__version__)}
+    return {
+        "devices": engine.ranks(),
+        "device": machine.device,
+        "threads": machine.threads,
+        "compile": machine.compile,
+        "torch": str(torch.__version__),
+    }
 
 
 def disk_bytes(model: nn.Module) -> int:
-    """What a training writes: weights and two moments for each checkpoint, one more of which exists for a moment, and the weights."""
+    """What a training writes: weights and two moments a checkpoint, for a moment one more of these, and the weights."""
     weights = sum(int(value.nbytes) for value in model.state_dict().values())
     return weights * (3 * (checkpoint.KEPT + 1) + 1)
 
@@ -197,13 +231,18 @@ def save(directory: Path, model: nn.Module, optimizer: Optimizer, state: State, 
     """Everything that `resume` needs."""
     random = engine.random_states()
     if engine.rank() == 0:
-        parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random, "state": vars(state)}
+        parts = {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "random": random,
+            "state": vars(state),
+        }
         parts["made_with"] = made_with(machine)
         checkpoint.save(directory / "checkpoints", state.step, parts)
 
 
 def optimise(model: nn.Module, optimizer: Optimizer, task: Task, parts: list[Batch], recipe: TrainConfig) -> Tensor:
-    """One step over the parts of this process's share: forward, backward, clip, update. Returns the loss of the whole batch.
+    """One step over the parts of this process's share: forward, backward, clip, update; returns the whole batch's loss.
 
     A loss that is not finite changes no weight, which the optimiser finds out on the device.
     """

@@ -9,7 +9,7 @@ from afno_repro.config import TrainConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
-    """Adam (weight decay as an L2 term) or AdamW (decoupled) over all parameters, the head's rate times head_lr_factor."""
+    """Adam (weight decay as an L2 term) or AdamW (decoupled) over all parameters; the head has its own rate."""
     head = [p for name, p in model.named_parameters() if name.startswith("head.")]
     trunk = [p for name, p in model.named_parameters() if not name.startswith("head.")]
     groups = [{"params": trunk, "lr_factor": 1.0}, {"params": head, "lr_factor": config.head_lr_factor}]

@@ -27,7 +27,8 @@ class StopFlag:
 def stop_flag() -> Iterator[StopFlag]:
     """A flag that SIGTERM, SIGINT and SIGUSR1 set inside the block, instead of ending the process.
 
-    An error after a signal is the signal's own: it may have ended a data-loading worker or another process. Raises Interrupted.
+    An error after a signal is the signal's own: it may have ended a data-loading worker or another process. Raises
+    Interrupted.
     """
     flag = StopFlag()
     before = {number: signal.signal(number, flag.set) for number in STOP_SIGNALS}

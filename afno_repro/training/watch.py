@@ -39,4 +39,9 @@ def alive_fractions(model: nn.Module, watch: bool, compiled: bool = False) -> It
 def dead_layers(alive: dict[str, float]) -> str:
     """A warning that names the layers that are dead, or nothing."""
     dead = [f"{key.removeprefix('alive_')} ({100 * value:.2g}%)" for key, value in alive.items() if value < DEAD]
-    return f"warning: soft-thresholding leaves under {100 * DEAD:.0f}% of the spectrum alive in AFNO layer {', '.join(dead)}" if dead else ""
+    return (
+        f"warning: soft-thresholding leaves under {100 * DEAD:.0f}% of the spectrum alive in AFNO layer "
+        f"{', '.join(dead)}"
+        if dead
+        else ""
+    )

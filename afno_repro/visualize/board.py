@@ -1,4 +1,4 @@
-"""Pictures side by side, placed in inches on one pair of axes: a pair for each would take a hundred times as long to draw."""
+"""Pictures side by side, placed in inches on one pair of axes: a pair for each is a hundred times as slow."""
 
 from collections.abc import Sequence
 
@@ -38,4 +38,6 @@ def outline(axes: Axes, left: float, top: float, side: float, edges: Sequence[Se
     """Lines on a picture, from point to point in shares of its side."""
     segments = [[(left + x * side, top + y * side) for x, y in edge] for edge in edges]
     for color, thickness in (("black", 2.0), ("white", 1.0)):  # one of them is seen on any picture
-        axes.add_collection(LineCollection(segments, colors=color, linewidths=thickness, capstyle="round"), autolim=False)
+        axes.add_collection(
+            LineCollection(segments, colors=color, linewidths=thickness, capstyle="round"), autolim=False
+        )

@@ -1,4 +1,4 @@
-"""Spectral clustering of a network's tokens, layer by layer, and how well the clusters agree with the image's regions (A.1, Figure 5).
+"""Spectral clustering of tokens, layer by layer, and its agreement with the image's regions (A.1, Figure 5).
 
 Shapes: H W token grid, N = H W, C channels, L shown layers, S shown images.
 """
@@ -29,23 +29,51 @@ TOLERANCE = 1.0  # tokens by which a boundary may be off
 class Clusters:
     """Clusters of the tokens after some layers, counted from 1, of a network with one sequence of blocks.
 
-    The clustering is spectral (Shi and Malik 2000), on the graph of each token's `neighbours` nearest features. `regions` says what
-    the clusters are compared with: the data's `labels`, or a `segmentation` of the image by its colours, without any label. `shown`
-    images are kept for the figure. Metrics for each layer, `_last` for the last of them and without ending for their mean: `ari`,
-    the adjusted Rand index (1 equal, 0 chance); `boundary`, see `boundary_score`; `ari_gain` and `boundary_gain`, the same less
-    what the clusters reach with the regions of other images: zero if they only say where a token is, whatever the image shows.
+    The clustering is spectral (Shi and Malik 2000), on the graph of each token's `neighbours` nearest features.
+    `regions` says what the clusters are compared with: the data's `labels`, or a `segmentation` of the image by its
+    colours, without any label. `shown` images are kept for the figure. Metrics for each layer, `_last` for the last of
+    them and without ending for their mean: `ari`, the adjusted Rand index (1 equal, 0 chance); `boundary`, see
+    `boundary_score`; `ari_gain` and `boundary_gain`, the same less what the clusters reach with the regions of other
+    images: zero if they only say where a token is, whatever the image shows.
     """
 
-    def __init__(self, image_size: int, layers: list[int], clusters: int, neighbours: int, shown: int, regions: Literal["labels", "segmentation"]):
+    def __init__(
+        self,
+        image_size: int,
+        layers: list[int],
+        clusters: int,
+        neighbours: int,
+        shown: int,
+        regions: Literal["labels", "segmentation"],
+    ):
         ascending = all(a < b for a, b in pairwise(layers))
         require(
-            (bool(layers) and ascending and layers[0] >= 1, "layers", f"clusters: must be ascending numbers of layers from 1, is {layers}"),
+            (
+                bool(layers) and ascending and layers[0] >= 1,
+                "layers",
+                f"clusters: must be ascending numbers of layers from 1, is {layers}",
+            ),
             (2 <= clusters <= MOST_CLUSTERS, "clusters", f"clusters: must lie in [2, {MOST_CLUSTERS}], is {clusters}"),
-            (2 <= neighbours <= FEWEST_TOKENS, "neighbours", f"clusters: must lie in [2, {FEWEST_TOKENS}], is {neighbours}"),
+            (
+                2 <= neighbours <= FEWEST_TOKENS,
+                "neighbours",
+                f"clusters: must lie in [2, {FEWEST_TOKENS}], is {neighbours}",
+            ),
             (shown >= 1, "shown", f"clusters: must be at least 1, is {shown}"),
-            (regions in ("labels", "segmentation"), "regions", f"clusters: must be labels or segmentation, is {regions}"),
+            (
+                regions in ("labels", "segmentation"),
+                "regions",
+                f"clusters: must be labels or segmentation, is {regions}",
+            ),
         )
-        self.image_size, self.layers, self.clusters, self.neighbours, self.shown, self.regions = image_size, layers, clusters, neighbours, shown, regions
+        self.image_size, self.layers, self.clusters, self.neighbours, self.shown, self.regions = (
+            image_size,
+            layers,
+            clusters,
+            neighbours,
+            shown,
+            regions,
+        )
 
     def check(self, model: nn.Module) -> None:
         """Raise ConfigError if the network, which may be on the meta device, has too few tokens or layers."""
@@ -53,12 +81,18 @@ class Clusters:
         too_few = f"clusters: at least {FEWEST_TOKENS} tokens are needed, {self.image_size} pixels give {tokens}"
         if tokens < FEWEST_TOKENS:
             raise ConfigError(too_few)
-        require((self.layers[-1] <= len(blocks), "layers", f"clusters: the network has {len(blocks)} layers, is {self.layers}"))
+        require(
+            (
+                self.layers[-1] <= len(blocks),
+                "layers",
+                f"clusters: the network has {len(blocks)} layers, is {self.layers}",
+            )
+        )
 
     def compute(self, model: nn.Module, images: list[Tensor], labels: list[Tensor | None]) -> Pictures:
         """Cluster the tokens of uint8 images (3, height, width); images of a single region are left out.
 
-        Arrays: `images` (S, height, width, 3), `regions` (S, H, W), `clusters` (S, L, H, W), all uint8, and `layers` (L).
+        Arrays: `images` (S, height, width, 3), `regions` (S, H, W), `clusters` (S, L, H, W), all uint8; `layers` (L).
         """
         self.check(model)
         found: list[tuple[Array, Array]] = []
@@ -73,10 +107,17 @@ class Clusters:
             found.append((regions, maps))
         if not found:
             raise DataError(f"clusters: none of {len(images)} images has two regions or more")
-        scores = [self.scores(maps, [found[(i + k) % len(found)][0] for k in range(min(OTHERS + 1, len(found)))]) for i, (_, maps) in enumerate(found)]
+        scores = [
+            self.scores(maps, [found[(i + k) % len(found)][0] for k in range(min(OTHERS + 1, len(found)))])
+            for i, (_, maps) in enumerate(found)
+        ]
         repeats = {key: [each[key] for each in scores] for key in scores[0]}
         shown = found[: self.shown]
-        arrays = {"images": np.stack(pixels[: self.shown]), "regions": np.stack([r for r, _ in shown]), "clusters": np.stack([m for _, m in shown])}
+        arrays = {
+            "images": np.stack(pixels[: self.shown]),
+            "regions": np.stack([r for r, _ in shown]),
+            "clusters": np.stack([m for _, m in shown]),
+        }
         return Pictures(means(repeats), repeats, {**arrays, "layers": np.array(self.layers)})
 
     def regions_of(self, image: Tensor, label: Tensor | None, grid: Grid) -> Array:
@@ -84,15 +125,26 @@ class Clusters:
         if self.regions == "segmentation":
             return majority(segmentation(image), grid)
         if label is None or label.ndim != 2:
-            raise ConfigError("clusters: regions: labels needs data with a map of classes for each image\n  without one: regions: segmentation")
+            raise ConfigError(
+                "clusters: regions: labels needs data with a map of classes for each image\n"
+                "  without one: regions: segmentation"
+            )
         return majority(label.cpu().numpy(), grid)
 
     def scores(self, maps: Array, regions: list[Array]) -> dict[str, float]:
-        """The metrics of one image, whose regions come first, followed by those of other images: without others there is no gain."""
+        """The metrics of one image, whose regions come first, and its gain over other images' regions, if any."""
         own, *others = (agreement(maps, each) for each in regions)
-        values = own | ({f"{key}_gain": own[key] - np.mean([other[key] for other in others], axis=0) for key in own} if others else {})
+        values = own | (
+            {f"{key}_gain": own[key] - np.mean([other[key] for other in others], axis=0) for key in own}
+            if others
+            else {}
+        )
         each = {f"{key}_{layer}": float(line[i]) for key, line in values.items() for i, layer in enumerate(self.layers)}
-        return each | {f"{key}_last": float(line[-1]) for key, line in values.items()} | {key: float(line.mean()) for key, line in values.items()}
+        return (
+            each
+            | {f"{key}_last": float(line[-1]) for key, line in values.items()}
+            | {key: float(line.mean()) for key, line in values.items()}
+        )
 
 
 def blocks_of(model: nn.Module) -> nn.Sequential:
@@ -117,7 +169,7 @@ def outputs(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
 
 @torch.inference_mode()
 def show(model: nn.Module, image: Tensor) -> None:
-    """Run the network on a whole uint8 image (3, height, width), centred as inpainting centres an image of which nothing is hidden."""
+    """Run the network on a whole uint8 image (3, height, width), centred as inpainting does with nothing hidden."""
     training, device = model.training, next(model.parameters()).device
     model.eval()(centred(image.to(device), "image_mean")[None])
     model.train(training)
@@ -136,7 +188,12 @@ def cluster(features: Array, clusters: int, neighbours: int) -> Array:
     from sklearn.cluster import SpectralClustering  # not above: other runs do without
 
     method = SpectralClustering(
-        clusters, affinity="nearest_neighbors", n_neighbors=neighbours, eigen_solver="arpack", assign_labels="cluster_qr", random_state=0
+        clusters,
+        affinity="nearest_neighbors",
+        n_neighbors=neighbours,
+        eigen_solver="arpack",
+        assign_labels="cluster_qr",
+        random_state=0,
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Graph is not fully connected")  # its parts are clusters, too
@@ -154,7 +211,7 @@ def same_colours(maps: Sequence[Array]) -> Array:
 
 
 def segmentation(image: Tensor) -> Array:
-    """Regions of even colour by greedy merging on the graph of pixels (Felzenszwalb and Huttenlocher 2004): (height, width).
+    """Regions of even colour (height, width) by greedy merging of pixels (Felzenszwalb and Huttenlocher 2004).
 
     The number of regions follows from the image, so that an even background stays whole; none is below 2% of the image.
     """
@@ -166,7 +223,7 @@ def segmentation(image: Tensor) -> Array:
 
 
 def majority(labels: Array, grid: Grid) -> Array:
-    """The commonest class of each token's pixels, the smallest at a tie, uint8 (H, W); IGNORED where no pixel has one."""
+    """The commonest class of each token's pixels, at a tie the smallest, uint8 (H, W); IGNORED where none has one."""
     height, width = labels.shape[0] // grid[0], labels.shape[1] // grid[1]
     pixels = labels.reshape(grid[0], height, grid[1], width).transpose(0, 2, 1, 3).reshape(*grid, -1)
     counts = np.stack([(pixels == value).sum(-1) for value in range(IGNORED)])
@@ -192,11 +249,13 @@ def agreement(maps: Array, regions: Array) -> dict[str, Array]:
 
 
 def boundary_score(labels: Array, regions: Array) -> float:
-    """F-score of boundaries, after Martin et al., "Learning to detect natural image boundaries" (TPAMI 2004), on the token grid.
+    """F-score of boundaries on the token grid.
 
-    A boundary is the set of edges between neighbouring tokens of different labels. Precision is the share of the clusters' edges with
-    an edge of the regions within a distance of one token, recall the share of the regions' edges with one of the clusters so near
-    (each edge may be matched by several, as in Csurka et al., BMVC 2013). F = 2 P R / (P + R), 0 without any match.
+    It is that of Martin et al., "Learning to detect natural image boundaries" (TPAMI 2004).
+    A boundary is the set of edges between neighbouring tokens of different labels. Precision is the share of the
+    clusters' edges with an edge of the regions within a distance of one token, recall the share of the regions' edges
+    with one of the clusters so near (each edge may be matched by several, as in Csurka et al., BMVC 2013).
+    F = 2 P R / (P + R), 0 without any match.
     """
     ours, theirs = edges(labels), edges(regions)
     if not (ours.any() and theirs.any()):

@@ -21,12 +21,16 @@ def fitted_exponent(tokens: Sequence[float], cost: Sequence[float]) -> float:
     return float(slope)
 
 
-def cost_curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], unit: str, paths: Sequence[Path]) -> None:
-    """Draw (tokens, cost) of each mixer with its fitted exponent into PNG or SVG files; points of cost 0 are left out."""
+def cost_curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], unit: str, paths: Sequence[Path]
+) -> None:
+    """Draw (tokens, cost) of each mixer with its fitted exponent into PNG or SVG files, leaving out costs of 0."""
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for (name, (tokens, cost)), color, marker in zip(series.items(), COLORS, MARKERS, strict=False):
-        axes.loglog(tokens, cost, color=color, marker=marker, label=f"{name}, tokens^{fitted_exponent(tokens, cost):.2f}")
+        axes.loglog(
+            tokens, cost, color=color, marker=marker, label=f"{name}, tokens^{fitted_exponent(tokens, cost):.2f}"
+        )
     axes.set_xlabel("tokens of the finest grid")
     axes.set_ylabel(unit)
     axes.grid(visible=True, which="major", alpha=0.3)
@@ -38,7 +42,12 @@ def save(figure: Figure, paths: Sequence[Path]) -> None:
     """PNG and SVG files, the same bytes from the same figure."""
     for path in paths:
         data = BytesIO()
-        figure.savefig(data, format=path.suffix[1:], dpi=150, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+        figure.savefig(
+            data,
+            format=path.suffix[1:],
+            dpi=150,
+            metadata={"Date": None} if path.suffix == ".svg" else {"Software": None},
+        )
         write_atomic(path, data.getvalue())
         figure.set_layout_engine("none")  # what was laid out once stays
 
@@ -46,8 +55,13 @@ def save(figure: Figure, paths: Sequence[Path]) -> None:
 Point = tuple[float, float, float | None]  # x, y, spread of y
 
 
-def family_curves(families: Mapping[str, Sequence[Point]], unplaced: Mapping[str, float], labels: tuple[str, str], paths: Sequence[Path]) -> None:
-    """One line of points for each family against a logarithmic axis; `unplaced` are x values that have no y: hollow, on the axis."""
+def family_curves(
+    families: Mapping[str, Sequence[Point]],
+    unplaced: Mapping[str, float],
+    labels: tuple[str, str],
+    paths: Sequence[Path],
+) -> None:
+    """A line of points for each family against a logarithmic axis; `unplaced` x values, without y, lie hollow on it."""
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axes = figure.subplots()
     for (name, points), color, marker in zip(families.items(), COLORS, MARKERS, strict=False):
@@ -56,18 +70,36 @@ def family_curves(families: Mapping[str, Sequence[Point]], unplaced: Mapping[str
     axes.set_xscale("log")
     for i, (name, value) in enumerate(unplaced.items()):
         label = "quoted, without a value" if i == 0 else None
-        axes.plot(value, 0.02, "o", transform=axes.get_xaxis_transform(), mfc="none", mec="black", clip_on=False, label=label)
-        axes.annotate(name, (value, 0.02), xycoords=axes.get_xaxis_transform(), xytext=(0, 8), textcoords="offset points", fontsize=8, rotation=60)
+        axes.plot(
+            value, 0.02, "o", transform=axes.get_xaxis_transform(), mfc="none", mec="black", clip_on=False, label=label
+        )
+        axes.annotate(
+            name,
+            (value, 0.02),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(0, 8),
+            textcoords="offset points",
+            fontsize=8,
+            rotation=60,
+        )
     axes.set(xlabel=labels[0], ylabel=labels[1])
     axes.grid(visible=True, which="major", alpha=0.3)
     axes.legend(fontsize=8)
     save(figure, paths)
 
 
-def ablation_curves(curves: Mapping[str, Sequence[Point]], axis: str, linear_below: float | None, peak: float | None, paths: Sequence[Path]) -> None:
-    """A panel for each column against an option: symmetric-logarithmic where it reaches zero; `peak` is where the paper has it."""
+def ablation_curves(
+    curves: Mapping[str, Sequence[Point]],
+    axis: str,
+    linear_below: float | None,
+    peak: float | None,
+    paths: Sequence[Path],
+) -> None:
+    """A panel for each column against an option, symmetric-logarithmic where it reaches zero; `peak` is the paper's."""
     figure = Figure(figsize=(3.6 * len(curves), 3.2), layout="constrained")
-    for axes, (title, points), color in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), COLORS, strict=False):
+    for axes, (title, points), color in zip(
+        figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), COLORS, strict=False
+    ):
         x, y, spread = zip(*sorted(points), strict=True)
         axes.errorbar(x, y, [s or 0.0 for s in spread], color=color, marker="o", capsize=3)
         if linear_below is None:

@@ -16,15 +16,21 @@ from afno_repro.visualize.pictures import Array, centred_spectrum, full_spectrum
 # Okabe and Ito 2008; the lightness of the first four is 46, 90, 0 and 71 of 100, so that they differ in grey.
 CLUSTERS = ("#0072B2", "#F0E442", "#000000", "#E69F00", "#D55E00", "#56B4E9", "#009E73", "#CC79A7")
 WIDTH, WIDEST_PANEL = 7.2, 1.2  # inches: the text of a printed page, one map of clusters
-MARGIN, GAP, BLOCK_GAP, TITLE = 0.55, 0.04, 0.18, 0.18  # inches: left of the maps, between maps, between images, a line of text
+MARGIN, GAP, BLOCK_GAP, TITLE = (
+    0.55,
+    0.04,
+    0.18,
+    0.18,
+)  # inches: left of the maps, between maps, between images, a line of text
 DECADES = 4  # of magnitudes below the largest
 
 
 def clusters_figure(columns: Mapping[str, Mapping[str, Array]], paths: Sequence[Path]) -> None:
-    """Figure 5: a block for each image, which stands on top beside its regions; in it a column for each mixer and a line for each layer.
+    """Figure 5: a block for each image, which stands on top beside its regions.
 
-    `columns` has the arrays of Clusters.compute by mixer. Within a block a region keeps its colour from layer to layer and from
-    mixer to mixer.
+    A block has a column for each mixer and a line for each layer.
+    `columns` has the arrays of Clusters.compute by mixer. Within a block a region keeps its colour from layer to layer
+    and from mixer to mixer.
     """
     first = next(iter(columns.values()))
     images, layers = first["images"], [int(layer) for layer in first["layers"]]
@@ -50,8 +56,11 @@ def clusters_figure(columns: Mapping[str, Mapping[str, Array]], paths: Sequence[
 
 
 def matched(columns: Sequence[Array]) -> list[Array]:
-    """Clusters (S, L, H, W) of each mixer, named image by image after the first mixer's by their overlap in all layers."""
-    return [np.stack([recoloured(maps, reference) for maps, reference in zip(column, columns[0], strict=True)]) for column in columns]
+    """Clusters (S, L, H, W) of each mixer, named like the first mixer's, image by image, by overlap in all layers."""
+    return [
+        np.stack([recoloured(maps, reference) for maps, reference in zip(column, columns[0], strict=True)])
+        for column in columns
+    ]
 
 
 def wrapped(title: str) -> str:
@@ -60,12 +69,14 @@ def wrapped(title: str) -> str:
 
 
 def spectra_figure(arrays: Mapping[str, Array], paths: Sequence[Path]) -> None:
-    """Figure 6: for each layer the magnitude after soft-thresholding and, below, the fraction of values set to zero; frequency 0 in the centre.
+    """Figure 6: magnitudes after soft-thresholding and, below, the fraction of values set to zero, for each layer.
 
-    `arrays` are those of Spectra.compute. Black: every value is zero.
+    Frequency 0 is in the centre. `arrays` are those of Spectra.compute. Black: every value is zero.
     """
     height, width = (int(extent) for extent in arrays["grid"])
-    magnitude, zeroed = (centred_spectrum(full_spectrum(arrays[key].astype(np.float64), width)) for key in ("magnitude", "zeroed"))
+    magnitude, zeroed = (
+        centred_spectrum(full_spectrum(arrays[key].astype(np.float64), width)) for key in ("magnitude", "zeroed")
+    )
     largest = magnitude.max() or 1.0
     smallest = max(magnitude[magnitude > 0].min(initial=largest), largest / 10**DECADES)
     count = len(magnitude)

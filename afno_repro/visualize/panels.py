@@ -12,23 +12,48 @@ from afno_repro.visualize.curves import COLORS, save
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 IGNORED = 255
-SIDE, GAP, TITLE, CHARACTER = 0.9, 0.06, 0.2, 0.075  # inches: a picture, between pictures, above them, a letter of a line's name
-EXTRA = ("#999999", "#F0E442", "#882255", "#44AA99", "#332288", "#DDCC77", "#117733", "#661100", "#6699CC", "#AA4466", "#4477AA", "#CCBB44", "#BBBBBB")
+SIDE, GAP, TITLE, CHARACTER = (
+    0.9,
+    0.06,
+    0.2,
+    0.075,
+)  # inches: a picture, between pictures, above them, a letter of a line's name
+EXTRA = (
+    "#999999",
+    "#F0E442",
+    "#882255",
+    "#44AA99",
+    "#332288",
+    "#DDCC77",
+    "#117733",
+    "#661100",
+    "#6699CC",
+    "#AA4466",
+    "#4477AA",
+    "#CCBB44",
+    "#BBBBBB",
+)
 
 
 def triptych_figure(rows: Mapping[str, Arrays], paths: Sequence[Path]) -> None:
     """Masked, reconstructed and true images side by side, for each mixer a line."""
-    lines = {title: [a[name][i] for i in range(len(a["true"])) for name in ("masked", "rebuilt", "true")] for title, a in rows.items()}
+    lines = {
+        title: [a[name][i] for i in range(len(a["true"])) for name in ("masked", "rebuilt", "true")]
+        for title, a in rows.items()
+    }
     count = len(next(iter(rows.values()))["true"])
     grid(lines, ["masked", "rebuilt", "true"] * count, paths)
 
 
 def overlay_figure(rows: Mapping[str, Arrays], paths: Sequence[Path]) -> None:
-    """Images, their true maps and each mixer's prediction: the images' line first, then the labels', then a line for each mixer."""
+    """Images, their true maps and each mixer's prediction: a line of images, one of labels, then one for each mixer."""
     first = next(iter(rows.values()))
     lines: dict[str, list[Any]] = {"image": list(first["true"]), "label": [colours(x) for x in first["label"]]}
     for title, arrays in rows.items():
-        lines[title] = [np.where(label[..., None] == IGNORED, 255, colours(p)) for p, label in zip(arrays["prediction"], arrays["label"], strict=True)]
+        lines[title] = [
+            np.where(label[..., None] == IGNORED, 255, colours(p))
+            for p, label in zip(arrays["prediction"], arrays["label"], strict=True)
+        ]
     grid(lines, [""] * len(first["true"]), paths)
 
 

@@ -1,6 +1,6 @@
-"""What a visualisation hands over, and what its computing and its drawing share: label maps that keep their colours, whole spectra.
+"""What a visualisation hands over, and what its computing and its drawing share.
 
-No torch here: a figure is redrawn from saved arrays.
+That is label maps that keep their colours, and whole spectra. No torch here: a figure is redrawn from saved arrays.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Pictures:
-    """Metrics, means over the images; `repeats` their values for each image; `arrays`, small, are what the figure is drawn from."""
+    """Metrics, means over the images; `repeats`, their values by image; `arrays`, what the figure is drawn from."""
 
     metrics: dict[str, float]
     repeats: dict[str, list[float]]
@@ -26,20 +26,23 @@ def means(repeats: dict[str, list[float]]) -> dict[str, float]:
 
 
 def recoloured(labels: Array, reference: Array) -> Array:
-    """Label maps renamed so that as many entries as possible have the reference's label (the Hungarian method); any equal shapes."""
+    """Label maps of equal shapes, renamed so that most entries have the reference's label (the Hungarian method)."""
     from scipy.optimize import linear_sum_assignment  # not above: most figures do without
 
     count = 1 + int(max(labels.max(), reference.max()))
-    overlap = np.bincount(labels.ravel().astype(int) * count + reference.ravel(), minlength=count**2).reshape(count, count)
+    overlap = np.bincount(labels.ravel().astype(int) * count + reference.ravel(), minlength=count**2).reshape(
+        count, count
+    )
     _, names = linear_sum_assignment(overlap, maximize=True)
     renamed: Array = names.astype(labels.dtype)[labels]
     return renamed
 
 
 def full_spectrum(half: Array, width: int) -> Array:
-    """The half spectrum (..., H, W // 2 + 1) of a real signal of W columns as its whole one (..., H, W): a value at (u, v) also stands at (-u, -v).
+    """The whole spectrum (..., H, W) from the half one (..., H, W // 2 + 1) of a real signal of W columns.
 
-    For magnitudes and masks. Both the column of frequency 0 and that of W / 2 are their own mirror and stay as they are.
+    A value at (u, v) also stands at (-u, -v).
+    For magnitudes and masks. The columns of frequency 0 and W / 2 are their own mirrors and stay as they are.
     """
     mirrored = np.roll(half[..., ::-1, :], 1, axis=-2)  # row u takes row -u
     return np.concatenate([half, mirrored[..., (width - 1) // 2 : 0 : -1]], axis=-1)

@@ -13,7 +13,7 @@ from afno_repro.visualize.pictures import Pictures
 
 
 class Triptychs:
-    """Masked, reconstructed and true images: arrays `masked`, `rebuilt` and `true`, uint8 (images, height, width, 3)."""
+    """Masked, reconstructed and true images: `masked`, `rebuilt` and `true`, uint8 (images, height, width, 3)."""
 
     def __init__(self, image_size: int, walk: dict[str, Any]):
         self.task = Inpainting(image_size, walk)
@@ -34,7 +34,10 @@ class Triptychs:
 
 
 class Overlays:
-    """Images, true and predicted maps: arrays `true` (images, height, width, 3), `label` and `prediction` (images, height, width), uint8."""
+    """Images, true and predicted maps, all uint8.
+
+    Arrays: `true` (images, height, width, 3), `label` and `prediction` (images, height, width).
+    """
 
     def __init__(self, image_size: int, num_classes: int, input: str, stride: int, absent: str):
         self.task = Segmentation(image_size, num_classes, input, stride, absent)  # type: ignore[arg-type]
@@ -45,7 +48,10 @@ class Overlays:
     @torch.inference_mode()
     def compute(self, model: nn.Module, images: list[Tensor], labels: list[Tensor | None]) -> Pictures:
         """Segment every image."""
-        samples = [self.task.prepare((image, label), np.random.default_rng(0)) for image, label in zip(images, labels, strict=True)]
+        samples = [
+            self.task.prepare((image, label), np.random.default_rng(0))
+            for image, label in zip(images, labels, strict=True)
+        ]
         device = next(model.parameters()).device
         found = [self.task.predict(model, image[None].to(device)).argmax(1)[0].cpu() for image, _ in samples]
         arrays = {

@@ -1,4 +1,4 @@
-"""What can be shown of a network: computed here from its weights, drawn elsewhere. A spec names a visual by its key in VISUALS."""
+"""What can be shown of a network: computed here, drawn elsewhere. A spec names a visual by its key in VISUALS."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -22,4 +22,9 @@ class Visual(Protocol):
     def compute(self, model: nn.Module, images: list[Tensor], labels: list[Tensor | None]) -> Pictures: ...
 
 
-VISUALS: dict[str, Callable[..., Visual]] = {"clusters": Clusters, "spectra": Spectra, "triptychs": Triptychs, "overlays": Overlays}
+VISUALS: dict[str, Callable[..., Visual]] = {
+    "clusters": Clusters,
+    "spectra": Spectra,
+    "triptychs": Triptychs,
+    "overlays": Overlays,
+}

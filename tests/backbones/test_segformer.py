@@ -42,7 +42,16 @@ MIXERS = [
     Part("long_short", {"num_heads": [1, 2, 5, 8], "window": 4, "rank": 2}),
     Part("gfn", {}),
     Part("fno", {"modes": [2, 2], "init_std": 0.02}),
-    Part("afno", {"num_blocks": 4, "sparsity_threshold": 0.01, "keep": [1.0, 0.5, 0.5, 1.0], "bias": "identity", "init_std": 0.02}),
+    Part(
+        "afno",
+        {
+            "num_blocks": 4,
+            "sparsity_threshold": 0.01,
+            "keep": [1.0, 0.5, 0.5, 1.0],
+            "bias": "identity",
+            "init_std": 0.02,
+        },
+    ),
 ]
 
 
@@ -63,7 +72,10 @@ def test_an_option_may_have_a_value_for_each_stage():
     ("changes", "key"),
     [
         ({"mixer": Part("efficient_self_attention", {"num_heads": [1, 2, 5], "reduction": 1})}, ("mixer", "num_heads")),
-        ({"mixer": Part("efficient_self_attention", {"num_heads": [1, 2, 3, 8], "reduction": 1})}, ("mixer", "num_heads")),
+        (
+            {"mixer": Part("efficient_self_attention", {"num_heads": [1, 2, 3, 8], "reduction": 1})},
+            ("mixer", "num_heads"),
+        ),
         ({"dims": (8, 16, 40)}, ("backbone", "embed_dims")),
         ({"depths": (1, 1, 0, 1)}, ("backbone", "depths")),
         ({"learned_at": 60}, ("backbone", "learned_at")),
@@ -91,14 +103,20 @@ def test_a_trunk_takes_no_mixer_and_a_transformer_needs_one():
 
 @pytest.mark.parametrize(
     ("trunk", "options"),
-    [(Swin, {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "window": 4, "drop_path": 0.0}), (ResNet, {"depth": 50}), (MobileNetV2, {})],
+    [
+        (Swin, {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "window": 4, "drop_path": 0.0}),
+        (ResNet, {"depth": 50}),
+        (MobileNetV2, {}),
+    ],
     ids=lambda x: str(x),
 )
 def test_trunks_give_four_maps_of_the_widths_they_announce(trunk, options):
     with torch.device("meta"):
         net = trunk(64, None, **options)
         features = net(torch.empty(1, 3, 64, 96))
-    assert [f.shape[1:] for f in features] == [(64 // s, 96 // s, d) for s, d in zip(net.strides, net.dims, strict=True)]
+    assert [f.shape[1:] for f in features] == [
+        (64 // s, 96 // s, d) for s, d in zip(net.strides, net.dims, strict=True)
+    ]
 
 
 def test_a_trunk_computes_what_torchvision_computes():

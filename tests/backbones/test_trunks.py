@@ -25,14 +25,22 @@ def no_mixer(*_):
 
 def swin_options(row: str) -> dict:
     """The options that Figure 1 states for a row."""
-    return next(run.config.model.backbone.options for (key, _, _), run in plan_runs(load_spec(FIG1), "paper").needs.items() if key == row)
+    return next(
+        run.config.model.backbone.options
+        for (key, _, _), run in plan_runs(load_spec(FIG1), "paper").needs.items()
+        if key == row
+    )
 
 
 @pytest.mark.parametrize("row", PUBLISHED)
 def test_figure_1_states_the_networks_of_torchvision(row):
     with torch.device("meta"):
         theirs, ours = PUBLISHED[row](weights=None), Swin(224, no_mixer, **swin_options(row))
-    expected = {name.removeprefix("features."): value.shape for name, value in theirs.state_dict().items() if name.startswith("features.")}
+    expected = {
+        name.removeprefix("features."): value.shape
+        for name, value in theirs.state_dict().items()
+        if name.startswith("features.")
+    }
     assert {name.split(".", 2)[2]: value.shape for name, value in ours.state_dict().items()} == expected
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.features.parameters())
     drops = [[m.p for m in net.modules() if type(m).__name__ == "StochasticDepth"] for net in (ours, theirs)]
@@ -77,13 +85,17 @@ def test_a_bad_option_of_swin_is_named(option, value, says):
 
 
 def test_a_swin_is_built_from_a_spec():
-    config = ModelConfig(Part("swin", SMALL), None, Part("segformer", {"embed_dim": 8, "dropout": 0.1, "num_classes": 3}))
+    config = ModelConfig(
+        Part("swin", SMALL), None, Part("segformer", {"embed_dim": 8, "dropout": 0.1, "num_classes": 3})
+    )
     assert build_model(config, 64)(torch.randn(2, 3, 64, 64)).shape == (2, 3, 16, 16)
 
 
 def test_convolutions_lie_channels_last_and_compute_the_same():
     torch.manual_seed(0)
-    model = build_model(ModelConfig(Part("mobilenet_v2", {}), None, Part("linear_segmentation", {"num_classes": 3})), 64).eval()
+    model = build_model(
+        ModelConfig(Part("mobilenet_v2", {}), None, Part("linear_segmentation", {"num_classes": 3})), 64
+    ).eval()
     convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
     assert all(each.weight.is_contiguous(memory_format=torch.channels_last) for each in convolutions)
     images = torch.rand(2, 3, 64, 64)

@@ -6,6 +6,8 @@ from afno_repro.config import ModelConfig, Part
 from afno_repro.errors import ConfigError
 from afno_repro.models import build_model, check_model
 
+pytestmark = pytest.mark.fast
+
 GFN = Part("gfn", {})
 BACKBONE = {"patch_size": 4, "embed_dim": 16, "depth": 2, "mlp_ratio": 2, "skips": 2}
 

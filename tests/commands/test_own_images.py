@@ -15,7 +15,8 @@ STAGE = """\
     kind: visualize
     init: pretrain
     task: {name: triptychs, images: 2, walk: {grid: tokens, patch_size: 4, steps: 16}}
-    data: {name: photos, image_size: 16, fraction: 1.0, seed: 0, train: [coffee], test: [flower], train_crops: 24, test_crops: 8, side: [32, 200]}
+    data: {name: photos, image_size: 16, fraction: 1.0, seed: 0, train: [coffee], test: [flower],
+           train_crops: 24, test_crops: 8, side: [32, 200]}
 """
 FIGURES = """\
 figures:
@@ -35,11 +36,15 @@ def root(tmp_path_factory) -> Path:
 
 
 def made(root):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / "results/tiny").glob("small_*")}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (root / "results/tiny").glob("small_*")
+    }
 
 
 def test_every_figure_is_drawn_as_png_and_svg(root):
-    assert set(made(root)) == {f"small_{name}.{ending}" for name in ("triptychs", "training") for ending in ("png", "svg")}
+    assert set(made(root)) == {
+        f"small_{name}.{ending}" for name in ("triptychs", "training") for ending in ("png", "svg")
+    }
 
 
 def test_report_redraws_the_same_bytes_from_the_records(root):
@@ -52,7 +57,9 @@ def test_report_redraws_the_same_bytes_from_the_records(root):
 
 def test_what_a_figure_is_drawn_from_stands_beside_its_record(root):
     arrays = np.load(root / "results/tiny/records/small/afno.triptychs.0.npz")
-    assert {name: arrays[name].shape for name in arrays.files} == dict.fromkeys(("masked", "rebuilt", "true"), (2, 16, 16, 3))
+    assert {name: arrays[name].shape for name in arrays.files} == dict.fromkeys(
+        ("masked", "rebuilt", "true"), (2, 16, 16, 3)
+    )
     visible = (arrays["masked"] == arrays["true"]).all(-1)
     assert (arrays["rebuilt"] == arrays["true"]).all(-1)[visible].all()
 
@@ -67,14 +74,26 @@ def test_other_images_are_shown_and_the_unusable_ones_named_and_counted(root, tm
     assert "skipped 3 images" in done.stderr
     assert "grey.png: is L, not RGB" in done.stderr
     assert "small.png: is 8 x 8 pixels, at least 16 are needed a side" in done.stderr
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"small_triptychs.{ending}" for ending in ("csv", "png", "svg")}
-    assert (tmp_path / "out" / "small_triptychs.csv").read_text().splitlines()[0].split(",") == ["row", "metric", "value"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"small_triptychs.{ending}" for ending in ("csv", "png", "svg")
+    }
+    assert (tmp_path / "out" / "small_triptychs.csv").read_text().splitlines()[0].split(",") == [
+        "row",
+        "metric",
+        "value",
+    ]
 
 
 def test_no_usable_image_is_missing_data(root, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    assert "no image can be used, of 1" in afno("visualize", "small", "--images", str(tmp_path), root=root, expect=3).stderr
-    assert "there is no such file or folder" in afno("visualize", "small", "--images", str(tmp_path / "none"), root=root, expect=3).stderr
+    assert (
+        "no image can be used, of 1"
+        in afno("visualize", "small", "--images", str(tmp_path), root=root, expect=3).stderr
+    )
+    assert (
+        "there is no such file or folder"
+        in afno("visualize", "small", "--images", str(tmp_path / "none"), root=root, expect=3).stderr
+    )
 
 
 def test_a_run_s_folder_or_weights_file_can_be_shown(root, tmp_path):
@@ -82,18 +101,25 @@ def test_a_run_s_folder_or_weights_file_can_be_shown(root, tmp_path):
     for source in (run, run / "weights.safetensors"):
         afno("visualize", "small", "--from", str(source), "--row", "afno", "--out", str(tmp_path), root=root)
     assert "needs one --row" in afno("visualize", "small", "--from", str(run), root=root, expect=2).stderr
-    assert "weights of another model" in afno("visualize", "small", "--from", str(run), "--row", "gfn", root=root, expect=2).stderr
+    assert (
+        "weights of another model"
+        in afno("visualize", "small", "--from", str(run), "--row", "gfn", root=root, expect=2).stderr
+    )
 
 
 def test_a_figure_without_a_finished_run_names_the_command_that_makes_it(root, tmp_path):
     Image.fromarray(np.zeros((20, 20, 3), dtype=np.uint8)).save(tmp_path / "a.png")
-    done = afno("visualize", "small", "--images", str(tmp_path / "a.png"), "--runs", str(tmp_path / "none"), root=root, expect=3)
+    done = afno(
+        "visualize", "small", "--images", str(tmp_path / "a.png"), "--runs", str(tmp_path / "none"), root=root, expect=3
+    )
     assert "this makes it: afno visualize small --scale tiny --row gfn" in done.stderr
 
 
 def test_a_spec_without_pictures_says_so(root, tmp_path):
     write_spec(tmp_path, SMALL)
-    assert "has nothing to show" in afno("visualize", "small", "--images", str(tmp_path), root=tmp_path, expect=2).stderr
+    assert (
+        "has nothing to show" in afno("visualize", "small", "--images", str(tmp_path), root=tmp_path, expect=2).stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -108,15 +134,27 @@ def test_a_spec_without_pictures_says_so(root, tmp_path):
 )
 def test_a_network_that_cannot_be_shown_is_told_before_it_is_trained(tmp_path, task, says):
     stage = STAGE.replace("{name: triptychs, images: 2, walk: {grid: tokens, patch_size: 4, steps: 16}}", task)
-    text = SMALL.replace("columns:\n", stage + "columns:\n", 1).replace("train: null}", "train: null}\n    triptychs: null")
+    text = SMALL.replace("columns:\n", stage + "columns:\n", 1).replace(
+        "train: null}", "train: null}\n    triptychs: null"
+    )
     write_spec(tmp_path, text)
     for command in ("check", "run", "visualize"):
-        assert says in afno(command, "small", *(("--row", "afno") if command != "check" else ()), root=tmp_path, expect=2).stderr
+        assert (
+            says
+            in afno(
+                command, "small", *(("--row", "afno") if command != "check" else ()), root=tmp_path, expect=2
+            ).stderr
+        )
     assert not (tmp_path / "runs").exists()
 
 
 def test_without_a_finished_run_the_command_that_makes_it_is_named(tmp_path):
-    write_spec(tmp_path, SMALL.replace("columns:\n", STAGE + "columns:\n", 1).replace("train: null}", "train: null}\n    triptychs: null"))
+    write_spec(
+        tmp_path,
+        SMALL.replace("columns:\n", STAGE + "columns:\n", 1).replace(
+            "train: null}", "train: null}\n    triptychs: null"
+        ),
+    )
     Image.fromarray(np.zeros((40, 40, 3), dtype=np.uint8)).save(tmp_path / "image.png")
     done = afno("visualize", "small", "--row", "afno", "--images", "image.png", root=tmp_path, expect=3)
     assert "this makes it: afno visualize small --scale tiny --row afno" in done.stderr

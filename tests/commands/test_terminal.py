@@ -1,4 +1,4 @@
-"""What a terminal shows while runs go on: at 80 columns, with many rows, after a failure, and when it is interrupted."""
+"""What a terminal shows while runs go on: at 80 columns, with many rows, after a failure, after an interrupt."""
 
 import os
 import pty
@@ -49,11 +49,16 @@ def drawn(show):
     return lines
 
 
+@pytest.mark.fast
 def test_a_moment_shows_state_progress_rate_and_the_newest_metric(run):
     show, _ = table()
     seeds = [replace(run, digest=f"d{seed}") for seed in range(3)]
     show.plan(
-        [Place("c", "afno", "cost", "done"), *(Place(each.digest, "afno", "pretrain", "waiting") for each in seeds), Place("x", "gfn", "cost", "left_out")]
+        [
+            Place("c", "afno", "cost", "done"),
+            *(Place(each.digest, "afno", "pretrain", "waiting") for each in seeds),
+            Place("x", "gfn", "cost", "left_out"),
+        ]
     )
     show.started(seeds[0])
     show.finished(seeds[0], "ok", "", 1.5, {"psnr": 20.5})
@@ -73,7 +78,13 @@ def test_a_moment_shows_state_progress_rate_and_the_newest_metric(run):
 def test_of_many_rows_those_that_run_come_first_and_the_rest_are_counted(run, height):
     show, _ = table(height=height)
     runs = [replace(run, digest=f"d{i}", row=f"row_{i}") for i in range(18)]
-    show.plan([Place(each.digest, each.row, stage, "waiting") for each in runs for stage in ("pretrained_cost", "pretrain", "finetune")])
+    show.plan(
+        [
+            Place(each.digest, each.row, stage, "waiting")
+            for each in runs
+            for stage in ("pretrained_cost", "pretrain", "finetune")
+        ]
+    )
     for each in runs[:10]:
         show.started(each)
         show.finished(each, "ok", "", 1.0, {})
@@ -89,18 +100,30 @@ def test_of_many_rows_those_that_run_come_first_and_the_rest_are_counted(run, he
 @pytest.mark.parametrize("width", [50, 60, 80, 120])
 def test_stages_that_do_not_fit_are_put_together(run, width):
     show, _ = table(width)
-    stages = ["cost", "pretrain", *(f"{name}{end}" for name in ("lsun_cats", "ade_cars", "celeba_faces") for end in ("", "_scratch"))]
+    stages = [
+        "cost",
+        "pretrain",
+        *(f"{name}{end}" for name in ("lsun_cats", "ade_cars", "celeba_faces") for end in ("", "_scratch")),
+    ]
     runs = {stage: replace(run, digest=stage, row="efficient_self_attention", stage=stage) for stage in stages}
     show.plan([Place(stage, "efficient_self_attention", stage, "waiting") for stage in stages])
     show.started(runs["celeba_faces_scratch"])
     show.progressed(runs["celeba_faces_scratch"], HALF)
     lines = drawn(show)
     assert any("others" in line for line in lines) == (width < 120)
-    counts = [tuple(map(int, found)) for line in lines if line.startswith("efficient_self_attention ") for found in re.findall(r"(\d+)/(\d+)", line)]
+    counts = [
+        tuple(map(int, found))
+        for line in lines
+        if line.startswith("efficient_self_attention ")
+        for found in re.findall(r"(\d+)/(\d+)", line)
+    ]
     assert sum(total for _, total in counts) == len(stages)
 
 
-@pytest.mark.parametrize(("outcome", "word"), [("out_of_memory", "out of memory"), ("diverged", "diverged"), ("failed", "failed"), ("held", "held")])
+@pytest.mark.parametrize(
+    ("outcome", "word"),
+    [("out_of_memory", "out of memory"), ("diverged", "diverged"), ("failed", "failed"), ("held", "held")],
+)
 def test_what_went_wrong_stands_in_the_cell_and_scrolls_by(run, outcome, word):
     show, written = table()
     with show:
@@ -120,6 +143,7 @@ def test_the_cursor_is_never_hidden_for_long(run):
         assert written.getvalue().endswith("\x1b[?25h")
 
 
+@pytest.mark.fast
 def test_plain_lines_and_quiet(run, capsys, monkeypatch):
     assert type(show_for(quiet=True)) is Show
     plain = show_for(quiet=False)
@@ -139,10 +163,12 @@ def test_plain_lines_and_quiet(run, capsys, monkeypatch):
     ]
 
 
+@pytest.mark.fast
 def test_durations():
     assert [duration(seconds) for seconds in (0.4, 75, 3723)] == ["0:00", "1:15", "1:02:03"]
 
 
+@pytest.mark.fast
 def test_columns_of_text_keep_their_words_whole_while_there_is_room():
     lines = [["Backbone", "GFLOPs (paper)"], ["Segformer B3", "2412.4"]]
     assert column_widths(lines, 0, 80) == [12, 14]
@@ -156,14 +182,19 @@ def on_terminal(*arguments, root, interrupt_at=None, **environment):
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     command = [sys.executable, "-m", "afno_repro", *arguments]
-    surroundings = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "LINES")} | {"TERM": "xterm-256color", **environment}
+    surroundings = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "LINES")} | {
+        "TERM": "xterm-256color",
+        **environment,
+    }
 
     def own_terminal():
         os.setsid()
         ioctl(0, termios.TIOCSCTTY, 0)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    process = subprocess.Popen(command, cwd=root, env=surroundings, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_terminal)
+    process = subprocess.Popen(
+        command, cwd=root, env=surroundings, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_terminal
+    )
     os.close(theirs)
     said = b""
     while True:
@@ -183,7 +214,9 @@ def on_terminal(*arguments, root, interrupt_at=None, **environment):
 
 def test_a_run_on_a_terminal_draws_a_table_without_colour_where_none_is_wanted(tmp_path):
     write_spec(tmp_path)
-    said, code = on_terminal("run", "small", "--scale", "smoke", "--device", "cpu", "--jobs", "1", root=tmp_path, NO_COLOR="1")
+    said, code = on_terminal(
+        "run", "small", "--scale", "smoke", "--device", "cpu", "--jobs", "1", root=tmp_path, NO_COLOR="1"
+    )
     assert code == 0
     assert b"Traceback" not in said
     assert not COLOUR.search(said)
@@ -194,7 +227,9 @@ def test_a_run_on_a_terminal_draws_a_table_without_colour_where_none_is_wanted(t
 
 def test_an_interrupted_run_leaves_the_terminal_as_it_was(tmp_path):
     write_spec(tmp_path, SMALL.replace("epochs: 3", "epochs: 3000"))
-    said, code = on_terminal("run", "small", "--device", "cpu", "--row", "gfn", "--jobs", "1", root=tmp_path, interrupt_at=b"loss ")
+    said, code = on_terminal(
+        "run", "small", "--device", "cpu", "--row", "gfn", "--jobs", "1", root=tmp_path, interrupt_at=b"loss "
+    )
     assert code == 130
     assert COLOUR.search(said)
     assert b"Traceback" not in said

@@ -14,7 +14,9 @@ def make_camvid(root, image="png"):
             (root / "camvid" / folder).mkdir(parents=True)
         for i in range(count):
             Image.fromarray(np.full((6, 8, 3), i, np.uint8)).save(root / "camvid" / split / f"s{i}.{image}")
-            Image.fromarray((np.arange(48) % 12).reshape(6, 8).astype(np.uint8)).save(root / "camvid" / f"{split}annot" / f"s{i}.png")
+            Image.fromarray((np.arange(48) % 12).reshape(6, 8).astype(np.uint8)).save(
+                root / "camvid" / f"{split}annot" / f"s{i}.png"
+            )
     return root / "camvid"
 
 

@@ -7,8 +7,10 @@ from afno_repro.data.cityscapes import CLASS_NAMES, cityscapes, splits
 from afno_repro.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
-EVALUATED = "7 road, 8 sidewalk, 11 building, 12 wall, 13 fence, 17 pole, 19 traffic light, 20 traffic sign, 21 vegetation, 22 terrain, "
-EVALUATED += "23 sky, 24 person, 25 rider, 26 car, 27 truck, 28 bus, 31 train, 32 motorcycle, 33 bicycle"  # as cityscapesScripts' labels.py has them
+# As cityscapesScripts' labels.py has them.
+EVALUATED = "7 road, 8 sidewalk, 11 building, 12 wall, 13 fence, 17 pole, 19 traffic light, 20 traffic sign, "
+EVALUATED += "21 vegetation, 22 terrain, 23 sky, 24 person, 25 rider, 26 car, 27 truck, 28 bus, 31 train, "
+EVALUATED += "32 motorcycle, 33 bicycle"
 NAMED = {int(label): name for label, name in (each.split(" ", 1) for each in EVALUATED.split(", "))}
 ALL_IDS = np.arange(34, dtype=np.uint8).reshape(2, 17)
 
@@ -18,7 +20,10 @@ def make_cityscapes(root, ids=ALL_IDS, kind="labelIds", splits=("train", "val"))
         for city in ("aachen", "ulm"):
             for i in range(2):
                 frame = f"{city}_00000{i}_000019"
-                for folder, end, pixels in (("leftImg8bit", "leftImg8bit", np.full((*ids.shape, 3), i, np.uint8)), ("gtFine", f"gtFine_{kind}", ids)):
+                for folder, end, pixels in (
+                    ("leftImg8bit", "leftImg8bit", np.full((*ids.shape, 3), i, np.uint8)),
+                    ("gtFine", f"gtFine_{kind}", ids),
+                ):
                     path = root / "cityscapes" / folder / split / city / f"{frame}_{end}.png"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray(pixels).save(path)
@@ -72,12 +77,17 @@ def test_a_label_id_that_cityscapes_has_not_is_named_with_its_mask(raw, tmp_path
 
 def test_a_frame_without_mask_and_a_mask_without_frame_are_named(tmp_path):
     folder = make_cityscapes(tmp_path)
-    mask, frame = folder / "gtFine/train/ulm/ulm_000001_000019_gtFine_labelIds.png", folder / "leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png"
+    mask, frame = (
+        folder / "gtFine/train/ulm/ulm_000001_000019_gtFine_labelIds.png",
+        folder / "leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png",
+    )
     mask.unlink()
     frame.unlink()
     with pytest.raises(DataError, match="its files cannot be used") as error:
         load(tmp_path)
-    assert f"{frame.with_name(frame.name.replace('000000', '000001'))}: has no mask in {folder}/gtFine/train" in str(error.value)
+    assert f"{frame.with_name(frame.name.replace('000000', '000001'))}: has no mask in {folder}/gtFine/train" in str(
+        error.value
+    )
     assert f"{mask.with_name(mask.name.replace('000001', '000000'))}: has no image" in str(error.value)
 
 
@@ -91,7 +101,9 @@ def test_other_files_of_the_annotations_are_passed_over(tmp_path):
 def test_a_mask_of_another_size_is_named(tmp_path):
     mask = make_cityscapes(tmp_path) / "gtFine/train/aachen/aachen_000000_000019_gtFine_labelIds.png"
     Image.fromarray(ALL_IDS[:1]).save(mask)
-    with pytest.raises(DataError, match=rf"{mask}: 17x1 pixels, but its image aachen_000000_000019_leftImg8bit.png has 17x2"):
+    with pytest.raises(
+        DataError, match=rf"{mask}: 17x1 pixels, but its image aachen_000000_000019_leftImg8bit.png has 17x2"
+    ):
         load(tmp_path)
 
 
@@ -102,7 +114,11 @@ def test_masks_that_ignore_everything_are_refused(tmp_path):
 
 
 def test_an_absent_folder_says_what_is_expected_and_where_to_get_it(tmp_path):
-    with pytest.raises(DataError, match=rf"{tmp_path}/cityscapes/leftImg8bit/train \(no such folder\)(.|\n)*_gtFine_labelIds(.|\n)*cityscapes-dataset\.com"):
+    with pytest.raises(
+        DataError,
+        match=rf"{tmp_path}/cityscapes/leftImg8bit/train \(no such folder\)"
+        r"(.|\n)*_gtFine_labelIds(.|\n)*cityscapes-dataset\.com",
+    ):
         load(tmp_path)
     with pytest.raises(ConfigError, match=r"cityscapes: must lie in \(0, 1\], is 2"):
         load(tmp_path, 2)

@@ -21,7 +21,10 @@ def contents(*sets):
 
 def test_every_digit_is_either_trained_or_tested_on_with_its_label(tmp_path):
     known = load_digits()
-    expected = Counter(((image * 255 / 16).round().astype(np.uint8).tobytes(), int(label)) for image, label in zip(known.images, known.target, strict=True))
+    expected = Counter(
+        ((image * 255 / 16).round().astype(np.uint8).tobytes(), int(label))
+        for image, label in zip(known.images, known.target, strict=True)
+    )
     train, test = made(tmp_path)
     assert (len(train), len(test), train.num_classes) == (600, 1797 - 600, 10)
     assert contents(train, test) == expected

@@ -27,7 +27,10 @@ def make_pairs(folder, train=3, test=2, height=12, width=16):
 def make_datasetgan(root, train=12, test=11):
     annotation = root / "datasetgan/annotation"
     first, second = annotation / "training_data/cat_processed", annotation / "testing_data/cat_16_class"
-    for folder, count, image, mask in ((first, train, "image_{}.jpg", "image_mask{}.npy"), (second, test, "cat_{}.png", "cat_{}_mask.npy")):
+    for folder, count, image, mask in (
+        (first, train, "image_{}.jpg", "image_mask{}.npy"),
+        (second, test, "cat_{}.png", "cat_{}_mask.npy"),
+    ):
         folder.mkdir(parents=True)
         for i in range(count):
             Image.fromarray(np.full((8, 8, 3), 10 * i, np.uint8)).save(folder / image.format(i), quality=100)
@@ -111,7 +114,11 @@ def test_a_folder_outside_the_data_root_is_refused(folder, tmp_path):
         fewshot(8, 1.0, 0, tmp_path, **{**OPTIONS, "folder": folder})
 
 
-@pytest.mark.parametrize("change", [{"num_classes": 1}, {"num_classes": 255}, {"min_pixels": -1}, {"fraction": 0.0}, {"fraction": 1.5}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{"num_classes": 1}, {"num_classes": 255}, {"min_pixels": -1}, {"fraction": 0.0}, {"fraction": 1.5}],
+    ids=str,
+)
 @pytest.mark.parametrize(("function", "options"), [(fewshot, OPTIONS), (datasetgan, GAN)])
 def test_impossible_options_name_their_key(function, options, change, tmp_path):
     with pytest.raises(ConfigError, match=rf"{function.__name__}: must") as error:
@@ -120,7 +127,11 @@ def test_impossible_options_name_their_key(function, options, change, tmp_path):
 
 
 def test_an_absent_or_empty_folder_says_where_it_looked_and_what_it_expected(tmp_path):
-    with pytest.raises(DataError, match=rf"no images in {tmp_path}/faces/train \(no such folder\)\n.*faces/{{train,test}}/NAME\.jpg.*\n.*--data or AFNO_DATA"):
+    with pytest.raises(
+        DataError,
+        match=rf"no images in {tmp_path}/faces/train \(no such folder\)\n"
+        r".*faces/{train,test}/NAME\.jpg.*\n.*--data or AFNO_DATA",
+    ):
         fewshot(8, 1.0, 0, tmp_path, **OPTIONS)
     make_pairs(tmp_path / "faces", test=0)
     with pytest.raises(DataError, match=rf"no images in {tmp_path}/faces/test \(nothing in it\)"):

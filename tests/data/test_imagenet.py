@@ -72,15 +72,30 @@ def test_the_fingerprint_is_that_of_the_files_names_and_sizes(tmp_path):
     assert train.fingerprint == hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("change", [{"fraction": 0.0}, {"fraction": 1.1}, {"crop_fraction": 0.0}, {"crop_fraction": 2.0}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"fraction": 0.0}, {"fraction": 1.1}, {"crop_fraction": 0.0}, {"crop_fraction": 2.0}], ids=str
+)
 def test_impossible_options_name_their_key(change, tmp_path):
     with pytest.raises(ConfigError, match="imagenet: must lie in") as error:
-        imagenet(**{"image_size": 16, "fraction": 1.0, "seed": 0, "root": tmp_path, "crop_fraction": 0.875, "skip": [], **change})
+        imagenet(
+            **{
+                "image_size": 16,
+                "fraction": 1.0,
+                "seed": 0,
+                "root": tmp_path,
+                "crop_fraction": 0.875,
+                "skip": [],
+                **change,
+            }
+        )
     assert {p.key for p in error.value.problems} == {tuple(change)}
 
 
 def test_a_missing_or_empty_folder_says_what_is_expected_and_where_to_get_it(tmp_path):
-    with pytest.raises(DataError, match=rf"{tmp_path}/imagenet/train \(no such folder\)\n.*imagenet/train/CLASS/\*\.JPEG.*\n.*image-net\.org"):
+    with pytest.raises(
+        DataError,
+        match=rf"{tmp_path}/imagenet/train \(no such folder\)\n.*imagenet/train/CLASS/\*\.JPEG.*\n.*image-net\.org",
+    ):
         load(tmp_path)
     (tmp_path / "imagenet/train/n0").mkdir(parents=True)
     with pytest.raises(DataError, match="1 class folders without images"):
@@ -118,7 +133,9 @@ def test_an_image_of_too_many_pixels_is_named_with_its_index(tmp_path, monkeypat
     huge = make_folder(tmp_path) / "val/n0/1.JPEG"
     Image.new("RGB", (100, 100)).save(huge)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # Pillow refuses twice as many
-    with pytest.raises(DataError, match=rf"imagenet: image 1: {huge}: not a readable image \(Image size \(10000 pixels\) exceeds limit"):
+    with pytest.raises(
+        DataError, match=rf"imagenet: image 1: {huge}: not a readable image \(Image size \(10000 pixels\) exceeds limit"
+    ):
         load(tmp_path)[1].example(1, RNG)
     assert len(list(problems(tmp_path))) == 1
 
@@ -135,7 +152,9 @@ def test_a_broken_training_image_may_be_skipped_by_name_but_none_that_is_evaluat
     broken = folder / "train" / "n1" / "2.JPEG"
     broken.write_bytes(b"no image")
     whole, _ = load(tmp_path)
-    with pytest.raises(DataError, match=r"image 6: .*n1/2\.JPEG: not a readable image[^$]*add train/n1/2\.JPEG to the data's skip"):
+    with pytest.raises(
+        DataError, match=r"image 6: .*n1/2\.JPEG: not a readable image[^$]*add train/n1/2\.JPEG to the data's skip"
+    ):
         whole.example(6, RNG)
     train, val = imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=["train/n1/2.JPEG"])
     assert [file for file in whole.files if file not in train.files] == [broken]

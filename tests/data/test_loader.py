@@ -15,13 +15,18 @@ from afno_repro.errors import DataError
 from tests.data.test_samples import OPTIONS, keep
 
 stuck: list[bool] = []  # whether each of the next forks waits for ever for what a thread held when it was forked
-os.register_at_fork(after_in_parent=lambda: stuck and stuck.pop(0), after_in_child=lambda: stuck and stuck[0] and time.sleep(600))
+os.register_at_fork(
+    after_in_parent=lambda: stuck and stuck.pop(0), after_in_child=lambda: stuck and stuck[0] and time.sleep(600)
+)
 
 
 def batches(folder, workers):
     images, _ = photos(16, 1.0, 0, folder, **OPTIONS)
     samples = Samples(images, keep, seed=5, stream=TRAIN)
-    return [torch.stack(list(batch)) for batch in loader(samples, TrainingBatches(20, 4, 2, 5, 0), workers, pin_memory=False)]
+    return [
+        torch.stack(list(batch))
+        for batch in loader(samples, TrainingBatches(20, 4, 2, 5, 0), workers, pin_memory=False)
+    ]
 
 
 def children():
@@ -41,6 +46,8 @@ def test_where_none_comes_to_life_the_user_is_told_what_to_do(tmp_path, monkeypa
     monkeypatch.setattr(module, "LIFE_S", 0.2)
     before = children()
     stuck[:] = [True] * TRIES
-    with pytest.raises(DataError, match=r"3 data-loading processes in a row did not come to life(.|\n)*use --workers 0"):
+    with pytest.raises(
+        DataError, match=r"3 data-loading processes in a row did not come to life(.|\n)*use --workers 0"
+    ):
         batches(tmp_path, 1)
     assert children() == before

@@ -6,6 +6,8 @@ import pytest
 
 from afno_repro.data.masks import MOVES, random_walk, visited
 
+pytestmark = pytest.mark.fast
+
 
 def literal(start, moves, height, width):
     """Step by step: a step that would leave the grid stays put."""

@@ -110,7 +110,17 @@ def dangling_link(folder):
 
 
 BREAKAGES = [
-    *(missing_mask, missing_image, two_masks, other_size, out_of_range, far_out_of_range, beyond_a_byte, colours, truncated_mask),
+    *(
+        missing_mask,
+        missing_image,
+        two_masks,
+        other_size,
+        out_of_range,
+        far_out_of_range,
+        beyond_a_byte,
+        colours,
+        truncated_mask,
+    ),
     *(no_mask_at_all, pickled, fractions, one_dimension, no_channel, no_image, dangling_link),
 ]
 

@@ -7,6 +7,8 @@ from afno_repro.data.photos import PHOTOS, photograph, photos
 from afno_repro.data.samples import TRAIN, Samples, TrainingBatches, validation_batches
 from afno_repro.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.fast
+
 OPTIONS = {"train": ["coffee"], "test": ["flower"], "train_crops": 20, "test_crops": 6, "side": [32, 200]}
 
 
@@ -26,7 +28,11 @@ def test_crops_have_the_size_asked_for_and_follow_from_their_generator(tmp_path)
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("change", [{"test": ["coffee"]}, {"train": ["lena"]}, {"train_crops": 0}, {"side": [200, 32]}, {"side": [32]}, {"test": []}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{"test": ["coffee"]}, {"train": ["lena"]}, {"train_crops": 0}, {"side": [200, 32]}, {"side": [32]}, {"test": []}],
+    ids=str,
+)
 def test_impossible_choices_of_photographs_name_their_key(change, tmp_path):
     with pytest.raises(ConfigError) as error:
         photos(16, 1.0, 0, tmp_path, **{**OPTIONS, **change})

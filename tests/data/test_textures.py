@@ -105,7 +105,10 @@ def test_each_region_shows_its_own_texture_from_the_half_of_its_split(tmp_path, 
 @pytest.mark.parametrize("zoom", [0.25, 0.5, 1.0])
 def test_a_half_depends_on_its_own_side_of_the_photograph_alone(name, zoom, monkeypatch):
     source = MODULE.photograph(name)
-    middle, noise = source.shape[2] // 2, torch.randint(0, 256, source.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    middle, noise = (
+        source.shape[2] // 2,
+        torch.randint(0, 256, source.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)),
+    )
     before = halves(name, zoom)
     for kept, columns in ((0, slice(middle, None)), (1, slice(None, middle))):
         changed = source.clone()
@@ -162,7 +165,15 @@ def test_a_patch_larger_than_the_half_continues_it_by_mirroring():
 
 
 def test_the_fingerprint_tells_every_difference(tmp_path):
-    changes = [{"textures": TEXTURES[::-1]}, {"train_images": 15}, {"regions": 3}, {"zoom": 0.6}, {"border": 1}, {"seed": 1}, {"image_size": 63}]
+    changes = [
+        {"textures": TEXTURES[::-1]},
+        {"train_images": 15},
+        {"regions": 3},
+        {"zoom": 0.6},
+        {"border": 1},
+        {"seed": 1},
+        {"image_size": 63},
+    ]
     prints = [s.fingerprint for s in made(tmp_path)] + [made(tmp_path, **change)[0].fingerprint for change in changes]
     assert len(set(prints)) == len(prints)
     assert [s.fingerprint for s in made(tmp_path)] == prints[:2]
@@ -201,7 +212,9 @@ def gabor_energies(image):
     energies = []
     for kernel in (gabor_kernel(f, theta=np.pi * k / 4) for f in (0.1, 0.2, 0.4) for k in range(4)):
         margin = max(kernel.shape) // 2
-        response = fftconvolve(np.pad(image / 255 - 0.5, margin, mode="symmetric"), kernel, mode="same")[margin:-margin, margin:-margin]
+        response = fftconvolve(np.pad(image / 255 - 0.5, margin, mode="symmetric"), kernel, mode="same")[
+            margin:-margin, margin:-margin
+        ]
         energies.append(gaussian_filter(np.abs(response), 3))
     return np.stack(energies, axis=-1)
 

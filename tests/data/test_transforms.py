@@ -24,7 +24,9 @@ def example(height=40, width=56):
 @pytest.mark.parametrize("name", AUGMENTS)
 def test_every_augmentation_follows_its_generator_and_leaves_pytorch_s_alone(name):
     state = torch.get_rng_state()
-    first, again, *others = (AUGMENTS[name](example(), 16, np.random.default_rng(seed), **OPTIONS[name])[0] for seed in (3, 3, 4, 5, 6, 7))
+    first, again, *others = (
+        AUGMENTS[name](example(), 16, np.random.default_rng(seed), **OPTIONS[name])[0] for seed in (3, 3, 4, 5, 6, 7)
+    )
     assert torch.equal(first, again)
     assert name == "none" or any(not torch.equal(first, other) for other in others)
     assert torch.equal(torch.get_rng_state(), state)
@@ -55,7 +57,13 @@ def test_what_lies_outside_the_image_is_ignored():
 
 
 def test_the_photometric_distortion_changes_colours_and_no_label():
-    pairs = [[scale_crop(example(), 32, np.random.default_rng(seed), [1.0, 1.0], photometric) for photometric in (False, True)] for seed in range(8)]
+    pairs = [
+        [
+            scale_crop(example(), 32, np.random.default_rng(seed), [1.0, 1.0], photometric)
+            for photometric in (False, True)
+        ]
+        for seed in range(8)
+    ]
     assert all(torch.equal(plain[1], distorted[1]) for plain, distorted in pairs)
     assert any(not torch.equal(plain[0], distorted[0]) for plain, distorted in pairs)
 

@@ -12,12 +12,14 @@ OPTIONS = {"num_blocks": 3, "sparsity_threshold": 0.05, "keep": 1.0, "bias": "id
 @pytest.fixture(params=["products", "transforms", "planes"], autouse=True)
 def form(request, monkeypatch):
     """Every form of the layer keeps every promise, whichever one a grid and a width would get."""
-    monkeypatch.setattr(afno, "prefers_products", lambda x, modes: torch.compiler.is_compiling() or request.param == "products")
+    monkeypatch.setattr(
+        afno, "prefers_products", lambda x, modes: torch.compiler.is_compiling() or request.param == "products"
+    )
     monkeypatch.setattr(afno, "prefers_planes", lambda x, width: request.param == "planes")
 
 
 def literal(mixer: AFNO, x: torch.Tensor, inside: torch.Tensor | float = 1.0) -> torch.Tensor:
-    """Figure 3 line by line, mode by mode and block by block, in float64; modes that are not `inside` (H M) are removed."""
+    """Figure 3 line by line, mode by mode, block by block, in float64; modes that are not `inside` (H M) go."""
     _, h, w, d = x.shape
     k = mixer.num_blocks
     w1, b1, w2, b2 = (torch.view_as_complex(p.double()) for p in (mixer.w1, mixer.b1, mixer.w2, mixer.b2))
@@ -42,7 +44,9 @@ def inverse(z: torch.Tensor, h: int, w: int) -> torch.Tensor:
     z = torch.einsum("nf,bfmc->bnmc", along_h, z)
     angle = 2 * torch.pi * m[:, None] * columns / w
     twice = torch.where((columns == 0) | (2 * columns == w), 1.0, 2.0).double()
-    real = torch.einsum("wm,bnmc->bnwc", angle.cos() * twice, z.real) - torch.einsum("wm,bnmc->bnwc", angle.sin() * twice, z.imag)
+    real = torch.einsum("wm,bnmc->bnwc", angle.cos() * twice, z.real) - torch.einsum(
+        "wm,bnmc->bnwc", angle.sin() * twice, z.imag
+    )
     return real / (h * w) ** 0.5
 
 
@@ -82,7 +86,15 @@ def test_a_high_threshold_leaves_only_the_bias():
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("num_blocks", 4), ("num_blocks", 0), ("sparsity_threshold", -0.1), ("keep", 0.0), ("keep", 1.5), ("bias", "conv2d"), ("init_std", 0.0)],
+    [
+        ("num_blocks", 4),
+        ("num_blocks", 0),
+        ("sparsity_threshold", -0.1),
+        ("keep", 0.0),
+        ("keep", 1.5),
+        ("bias", "conv2d"),
+        ("init_std", 0.0),
+    ],
 )
 def test_impossible_options_name_their_key(option, value):
     with pytest.raises(ConfigError) as error:
@@ -99,11 +111,15 @@ def test_all_impossible_options_are_named_at_once():
 def wave(grid, rows, columns):
     """A real image of one frequency."""
     h, w = (torch.arange(size, dtype=torch.float64) for size in grid)
-    return torch.cos(2 * torch.pi * (rows * h[:, None] / grid[0] + columns * w / grid[1]))[None, :, :, None].expand(1, *grid, 6).contiguous()
+    return (
+        torch.cos(2 * torch.pi * (rows * h[:, None] / grid[0] + columns * w / grid[1]))[None, :, :, None]
+        .expand(1, *grid, 6)
+        .contiguous()
+    )
 
 
 def passed(keep, grid, rows, columns):
-    """What is left of a wave by a mixer whose MLP passes every mode that is kept (its output has the same sign pattern)."""
+    """What a mixer leaves of a wave, if its MLP passes every kept mode (its output has the same sign pattern)."""
     torch.manual_seed(0)  # weights under which some hidden channel is alive
     mixer = AFNO(6, grid, num_blocks=1, sparsity_threshold=0.0, keep=keep, bias="none", init_std=0.3).double()
     with torch.no_grad():
@@ -121,7 +137,9 @@ def test_hard_thresholding_passes_low_frequencies_and_removes_high_ones_on_both_
         assert passed(1.0, grid, rows, columns) > 1e-3
 
 
-@pytest.mark.parametrize(("keep", "grid"), [(0.5, (8, 8)), (0.5, (7, 9)), (32 / 56, (14, 14)), (0.1, (5, 5)), (0.9, (6, 10))])
+@pytest.mark.parametrize(
+    ("keep", "grid"), [(0.5, (8, 8)), (0.5, (7, 9)), (32 / 56, (14, 14)), (0.1, (5, 5)), (0.9, (6, 10))]
+)
 def test_hard_thresholding_is_the_full_layer_with_the_other_modes_set_to_zero(keep, grid):
     options = {**OPTIONS, "bias": "none"}
     torch.manual_seed(0)

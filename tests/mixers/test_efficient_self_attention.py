@@ -11,7 +11,11 @@ def literal(mixer, x):
     """Patches of R x R tokens become keys through one linear map; every query sees every key."""
     _, h, w, dim = x.shape
     size, heads = mixer.reduction, mixer.num_heads
-    patches = [x[0, i : i + size, j : j + size].permute(2, 0, 1).flatten() for i in range(0, h - size + 1, size) for j in range(0, w - size + 1, size)]
+    patches = [
+        x[0, i : i + size, j : j + size].permute(2, 0, 1).flatten()
+        for i in range(0, h - size + 1, size)
+        for j in range(0, w - size + 1, size)
+    ]
     reduced = torch.stack(patches) @ mixer.reduce.weight.flatten(1).T + mixer.reduce.bias
     reduced = layer_norm(reduced, (dim,), mixer.norm.weight, mixer.norm.bias)
     q = x[0].flatten(0, 1) @ mixer.q.weight.T + mixer.q.bias

@@ -8,6 +8,8 @@ from afno_repro.mixers.fno import FNO
 from afno_repro.mixers.gfn import GFN
 from tests.mixers.test_afno import inverse
 
+pytestmark = pytest.mark.fast
+
 
 def spectrum(x):
     """Modes by their signed row frequency and column: a function (f, m) -> B C."""
@@ -16,7 +18,7 @@ def spectrum(x):
 
 
 def literal(weight, modes, x, matrix):
-    """Mode by mode: rows of frequency -m .. m - 1 and columns 0 .. n - 1 are mixed by their own matrix, others removed."""
+    """Mode by mode: rows -m .. m - 1 and columns 0 .. n - 1 are mixed by their own matrix, others removed."""
     z, frequencies = spectrum(x)
     out = torch.zeros_like(z)
     for row, f in enumerate(frequencies):
@@ -26,7 +28,9 @@ def literal(weight, modes, x, matrix):
     return inverse(out, *x.shape[1:3])
 
 
-@pytest.mark.parametrize(("grid", "modes"), [((8, 8), [2, 3]), ((7, 9), [3, 2]), ((6, 6), [3, 4]), ((5, 4), [8, 8]), ((4, 6), [1, 1])])
+@pytest.mark.parametrize(
+    ("grid", "modes"), [((8, 8), [2, 3]), ((7, 9), [3, 2]), ((6, 6), [3, 4]), ((5, 4), [8, 8]), ((4, 6), [1, 1])]
+)
 def test_fno_is_one_full_matrix_per_kept_mode(grid, modes):
     mixer, x = FNO(3, grid, modes, init_std=0.5).double(), torch.randn(2, *grid, 3, dtype=torch.float64)
     torch.testing.assert_close(mixer(x), literal(torch.view_as_complex(mixer.weight), modes, x, torch.matmul))
@@ -34,7 +38,9 @@ def test_fno_is_one_full_matrix_per_kept_mode(grid, modes):
 
 @pytest.mark.parametrize(("grid", "modes"), [((8, 8), [2, 3]), ((7, 9), [3, 2]), ((6, 6), [3, 4]), ((5, 4), [8, 8])])
 def test_afno_static_is_one_block_diagonal_matrix_per_kept_mode(grid, modes):
-    mixer = AFNOStatic(6, grid, num_blocks=2, sparsity_threshold=0.1, modes=modes, bias="identity", init_std=0.5).double()
+    mixer = AFNOStatic(
+        6, grid, num_blocks=2, sparsity_threshold=0.1, modes=modes, bias="identity", init_std=0.5
+    ).double()
     x = torch.randn(2, *grid, 6, dtype=torch.float64)
 
     def matrix(z, blocks):

@@ -3,6 +3,8 @@ import torch
 
 from afno_repro.mixers.gfn import GFN
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.mark.parametrize("grid", [(4, 5), (6, 4), (3, 3)])
 def test_gfn_is_a_circular_convolution(grid):

@@ -26,7 +26,9 @@ def literal(mixer: LongShort, x: torch.Tensor) -> torch.Tensor:
         for column in range(w):
             top, left = row // size * size, column // size * size
             seen = [
-                r * w + c for r in range(max(top - margin, 0), min(top + size + margin, h)) for c in range(max(left - margin, 0), min(left + size + margin, w))
+                r * w + c
+                for r in range(max(top - margin, 0), min(top + size + margin, h))
+                for c in range(max(left - margin, 0), min(left + size + margin, w))
             ]
             for i in range(heads):
                 part = slice(i * width, (i + 1) * width)

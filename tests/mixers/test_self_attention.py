@@ -4,6 +4,8 @@ import torch
 from afno_repro.errors import ConfigError
 from afno_repro.mixers.self_attention import SelfAttention
 
+pytestmark = pytest.mark.fast
+
 
 def test_self_attention_is_the_double_sum_of_equation_2():
     dim, heads = 6, 2

@@ -7,6 +7,8 @@ from afno_repro.config import ModelConfig, Part
 from afno_repro.models import build_model
 from afno_repro.profiling.flops import CountingRule, count
 
+pytestmark = pytest.mark.fast
+
 ONE_PRODUCT = CountingRule(attention_products=1, conv_bias=False, inner_norm=0, upsampling=0, mixer_fft=0.0)
 BOTH_PRODUCTS = CountingRule(attention_products=2, conv_bias=True, inner_norm=5, upsampling=4, mixer_fft=0.5)
 
@@ -54,13 +56,17 @@ def test_long_short_equals_its_closed_form(dim, depth, image_size, patch):
     keys = (window + 2) ** 2
     layer = 4 * n * dim**2 + n * dim * rank * heads + 4 * n * rank * dim + 2 * n * keys * dim
     rest = 8 * n * dim**2 * depth + 2 * n * 3 * patch**2 * dim
-    got = counted(dim, depth, Part("long_short", {"num_heads": heads, "window": window, "rank": rank}), image_size, patch)
+    got = counted(
+        dim, depth, Part("long_short", {"num_heads": heads, "window": window, "rank": rank}), image_size, patch
+    )
     assert got.gflops * 1e9 == pytest.approx(rest + depth * layer)
     assert got.mixer_gflops * 1e9 == pytest.approx(depth * layer)
 
 
 @pytest.mark.parametrize("rule", [ONE_PRODUCT, BOTH_PRODUCTS])
-@pytest.mark.parametrize("mixer", [Part("gfn", {}), afno(3, "conv"), Part("self_attention", {"num_heads": 6})], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "mixer", [Part("gfn", {}), afno(3, "conv"), Part("self_attention", {"num_heads": 6})], ids=lambda m: m.name
+)
 @pytest.mark.parametrize(("dim", "depth", "image_size", "patch"), CASES)
 def test_the_mlps_are_counted_apart(dim, depth, image_size, patch, mixer, rule):
     n, _ = sizes(image_size, patch)
@@ -74,16 +80,23 @@ def test_full_operations_add_transforms_and_elementwise_work(dim, depth, image_s
     n, m = sizes(image_size, patch)
     h = image_size // patch
     transforms = depth * dim * (2.5 * n * math.log2(n) + 2.5 * n * math.log2(h) + 5 * m * math.log2(h))
-    gfn, spectral = counted(dim, depth, Part("gfn", {}), image_size, patch), counted(dim, depth, afno(3), image_size, patch)
+    gfn, spectral = (
+        counted(dim, depth, Part("gfn", {}), image_size, patch),
+        counted(dim, depth, afno(3), image_size, patch),
+    )
     assert gfn.gflops_full * 1e9 == pytest.approx(2e9 * gfn.gflops + transforms + 6 * m * dim * depth)
     assert spectral.gflops_full * 1e9 == pytest.approx(2e9 * spectral.gflops + transforms + 16 * m * dim * depth)
-    assert spectral.mixer_gflops_full * 1e9 == pytest.approx(2e9 * spectral.mixer_gflops + transforms + 16 * m * dim * depth)
+    assert spectral.mixer_gflops_full * 1e9 == pytest.approx(
+        2e9 * spectral.mixer_gflops + transforms + 16 * m * dim * depth
+    )
 
 
 def test_the_norms_of_a_mixer_and_half_its_transforms_count_where_the_rule_says_so():
     dim, depth, n, m, h, rank = 96, 3, 64, 8 * 5, 8, 4
     mixer = Part("long_short", {"num_heads": 6, "window": 1, "rank": rank})
-    without, with_norms = (counted(dim, depth, mixer, 32, 4, rule).gflops * 1e9 for rule in (ONE_PRODUCT, BOTH_PRODUCTS))
+    without, with_norms = (
+        counted(dim, depth, mixer, 32, 4, rule).gflops * 1e9 for rule in (ONE_PRODUCT, BOTH_PRODUCTS)
+    )
     assert with_norms - without == pytest.approx(5 * depth * 2 * (n + rank) * dim)
     gfn = counted(dim, depth, Part("gfn", {}), 32, 4, BOTH_PRODUCTS)
     transforms = depth * dim * (2.5 * n * math.log2(n) + 2.5 * n * math.log2(h) + 5 * m * math.log2(h))
@@ -103,16 +116,28 @@ def test_segformer_equals_its_closed_form(dims, size):
     for i, (dim, depth, reduction) in enumerate(zip(dims, depths, reductions, strict=True)):
         n = (size // 2 ** (i + 2)) ** 2
         keys = n // reduction**2
-        layer = 2 * n * dim**2 + 2 * keys * dim**2 + 2 * n * keys * dim + (keys * reduction**2 * dim**2 if reduction > 1 else 0)
+        layer = (
+            2 * n * dim**2
+            + 2 * keys * dim**2
+            + 2 * n * keys * dim
+            + (keys * reduction**2 * dim**2 if reduction > 1 else 0)
+        )
         mixers += depth * layer
         macs += n * dim * ((3 * 49) if i == 0 else dims[i - 1] * 9)  # the patch embedding
         mlps += depth * (2 * n * ratio * dim**2 + 9 * n * ratio * dim)
         macs += n * dim * out
     fine = (size // 4) ** 2
     macs += mixers + mlps + fine * (4 * out * out + out * classes)
-    norms = 5 * sum(d * (size // 2 ** (i + 2)) ** 2 // r**2 * w for i, (d, r, w) in enumerate(zip(depths, reductions, dims, strict=True)) if r > 1)
+    norms = 5 * sum(
+        d * (size // 2 ** (i + 2)) ** 2 // r**2 * w
+        for i, (d, r, w) in enumerate(zip(depths, reductions, dims, strict=True))
+        if r > 1
+    )
     got, ruled = count(model, size, ONE_PRODUCT), count(model, size, BOTH_PRODUCTS)
-    products = sum(d * (size // 2 ** (i + 2)) ** 4 // r**2 * w for i, (d, r, w) in enumerate(zip(depths, reductions, dims, strict=True)))
+    products = sum(
+        d * (size // 2 ** (i + 2)) ** 4 // r**2 * w
+        for i, (d, r, w) in enumerate(zip(depths, reductions, dims, strict=True))
+    )
     assert got.gflops * 1e9 == pytest.approx(macs - products)
     assert ruled.gflops * 1e9 == pytest.approx(macs + 4 * 3 * fine * out + norms)
     assert ruled.mixer_gflops * 1e9 == pytest.approx(mixers + norms)

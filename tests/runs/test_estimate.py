@@ -20,7 +20,11 @@ from tests.machine import machine_at
 from tests.specs import ROOT, write_spec
 
 MIXER = Part("self_attention", {"num_heads": 2})
-VIT = ModelConfig(Part("vit", {"patch_size": 4, "embed_dim": 16, "depth": 2, "mlp_ratio": 2, "skips": 2}), MIXER, Part("inpainting", {}))
+VIT = ModelConfig(
+    Part("vit", {"patch_size": 4, "embed_dim": 16, "depth": 2, "mlp_ratio": 2, "skips": 2}),
+    MIXER,
+    Part("inpainting", {}),
+)
 TRAIN = TrainConfig(
     epochs=4,
     batch_size=256,
@@ -117,7 +121,13 @@ def test_memory_is_sixteen_bytes_a_parameter_and_a_micro_batch_of_what_is_kept(t
     assert estimated(PRETRAIN, machine_at(tmp_path)).disk_bytes == 2 * 12 * params + 4 * params
 
 
-@pytest.mark.parametrize("mixer", [Part("gfn", {}), Part("afno", {"num_blocks": 2, "sparsity_threshold": 0.01, "keep": 1.0, "bias": "conv", "init_std": 0.02})])
+@pytest.mark.parametrize(
+    "mixer",
+    [
+        Part("gfn", {}),
+        Part("afno", {"num_blocks": 2, "sparsity_threshold": 0.01, "keep": 1.0, "bias": "conv", "init_std": 0.02}),
+    ],
+)
 def test_what_is_kept_on_meta_is_what_is_kept_in_fact(mixer, monkeypatch):
     monkeypatch.setattr(afno, "prefers_products", lambda x, modes: False)  # as on a GPU
     config = replace(VIT, mixer=mixer)
@@ -131,7 +141,9 @@ def test_what_is_kept_on_meta_is_what_is_kept_in_fact(mixer, monkeypatch):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         held = model(torch.randn(1, 3, 16, 16))
     assert held.requires_grad
-    assert network(config, 16).kept_bytes == sum(t.untyped_storage().nbytes() for place, t in kept.items() if place not in own)
+    assert network(config, 16).kept_bytes == sum(
+        t.untyped_storage().nbytes() for place, t in kept.items() if place not in own
+    )
 
 
 def test_attention_keeps_no_scores():
@@ -146,8 +158,12 @@ def test_computing_activations_again_takes_less_memory_and_more_time(tmp_path):
 
 
 def test_a_record_counts_for_its_own_digest_alone(tmp_path):
-    record = Record("run", digest(PRETRAIN), PRETRAIN, "ok", {}, {}, {"seconds": 100.0, "device": "a GPU", "devices": 2})
-    same, other = (estimated(config, machine_at(tmp_path, devices=4), [record]) for config in (PRETRAIN, replace(PRETRAIN, seed=1)))
+    record = Record(
+        "run", digest(PRETRAIN), PRETRAIN, "ok", {}, {}, {"seconds": 100.0, "device": "a GPU", "devices": 2}
+    )
+    same, other = (
+        estimated(config, machine_at(tmp_path, devices=4), [record]) for config in (PRETRAIN, replace(PRETRAIN, seed=1))
+    )
     assert (same.device_s, same.wall_s, same.basis) == (200.0, 50.0, "as before on a GPU")
     assert "matrix products" in other.basis
 
@@ -200,5 +216,7 @@ def test_the_paper_scale_of_table_2_is_readable_in_80_columns(tmp_path, capsys, 
     shown = capsys.readouterr().out
     lines = shown.splitlines()
     assert any("afno pretrain" in line and "500,400" in line for line in lines)
-    assert all(len(line) <= 80 for line in lines[: next(i for i, line in enumerate(lines) if line.startswith("total")) + 1])
+    assert all(
+        len(line) <= 80 for line in lines[: next(i for i, line in enumerate(lines) if line.startswith("total")) + 1]
+    )
     assert "1,281,167" in shown

@@ -51,11 +51,16 @@ def test_another_error_leaves_its_text_and_no_record(run, tmp_path, monkeypatch,
 
 
 def test_a_diverged_row_is_a_state_and_the_others_go_on(tmp_path):
-    wild = SMALL.replace("    paper: {gflops: 0.6", "    pretrain: {train: {lr: 1e30, clip_norm: null}}\n    paper: {gflops: 0.6")
+    wild = SMALL.replace(
+        "    paper: {gflops: 0.6", "    pretrain: {train: {lr: 1e30, clip_norm: null}}\n    paper: {gflops: 0.6"
+    )
     write_spec(tmp_path, wild)
     done = afno("run", "small", "--device", "cpu", root=tmp_path, expect=4)
     assert "diverged" in done.stdout
-    cells = {tuple(line.split(",")[1:3]): line.split(",")[-2] for line in (tmp_path / "results/tiny/cells.csv").read_text().splitlines()[1:]}
+    cells = {
+        tuple(line.split(",")[1:3]): line.split(",")[-2]
+        for line in (tmp_path / "results/tiny/cells.csv").read_text().splitlines()[1:]
+    }
     assert (cells["afno", "psnr"], cells["gfn", "psnr"]) == ("diverged", "measured")
     afno("run", "small", "--device", "cpu", root=tmp_path, expect=4)  # the outcome stands; it is not tried again
 

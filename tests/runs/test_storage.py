@@ -1,4 +1,4 @@
-"""Disks that fill, bytes that flip, links that lead elsewhere: an exit code and a next step, nothing lost, no wrong number used."""
+"""Full disks, flipped bytes, links elsewhere: an exit code and a next step, nothing lost, no wrong number used."""
 
 import os
 import resource
@@ -30,7 +30,9 @@ def small_disk(tmp_path):
     """A root whose runs/ is a file system of one mebibyte."""
     runs = tmp_path / "runs"
     runs.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(runs)], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(runs)], capture_output=True, check=False
+    ).returncode:
         pytest.skip("no file system can be mounted here")
     yield tmp_path
     subprocess.run(["umount", "--lazy", str(runs)], check=True)
@@ -52,7 +54,9 @@ def test_a_disk_that_fills_while_training_costs_nothing_but_the_wait(small_disk,
     process = start(*ONE, root=small_disk)
     wait_for_checkpoint(small_disk, process, 0)
     filler = small_disk / "runs" / "filler"
-    subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], capture_output=True, check=False)  # until nothing is left
+    subprocess.run(
+        ["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], capture_output=True, check=False
+    )  # until nothing is left
     _, err = process.communicate(timeout=60)
     assert process.returncode == 7, err
     assert "MiB needed and 0.0 MiB free" in err
@@ -67,7 +71,9 @@ def test_a_disk_that_fills_while_training_costs_nothing_but_the_wait(small_disk,
 
 def test_a_limit_on_file_sizes_is_a_full_disk(tmp_path):
     write_spec(tmp_path)
-    done = afno(*ONE, root=tmp_path, expect=7, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)))
+    done = afno(
+        *ONE, root=tmp_path, expect=7, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+    )
     assert "File too large" in done.stderr
     assert "MiB free" in done.stderr
 
@@ -82,10 +88,19 @@ def test_what_memory_cannot_hold_is_a_cell_with_its_peak_and_a_hint_and_the_othe
     huge = "    model: {backbone: {embed_dim: 40000}, mixer: {name: afno,"
     write_spec(tmp_path, SMALL.replace("    model: {mixer: {name: afno,", huge))
     limit = 8 * 2**30
-    done = afno(*ONE[:2], *ONE[4:], root=tmp_path, expect=4, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    done = afno(
+        *ONE[:2],
+        *ONE[4:],
+        root=tmp_path,
+        expect=4,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
     (told,) = [line for line in done.stderr.splitlines() if "afno/pretrain seed 0: out of memory" in line]
     assert "MiB; --micro-batch 2 or --checkpoint-activations needs less" in told
-    cells = {tuple(line.split(",")[1:3]): line.split(",")[-2] for line in (tmp_path / "results/tiny/cells.csv").read_text().splitlines()[1:]}
+    cells = {
+        tuple(line.split(",")[1:3]): line.split(",")[-2]
+        for line in (tmp_path / "results/tiny/cells.csv").read_text().splitlines()[1:]
+    }
     assert (cells["afno", "psnr"], cells["gfn", "psnr"]) == ("out_of_memory", "measured")
 
 
@@ -94,7 +109,9 @@ def test_what_ran_out_of_memory_is_tried_again_with_other_means_alone(tmp_path):
     machine, store = machine_at(tmp_path), Store(tmp_path / "runs")
     from afno_repro.runs.provenance import device_name, provenance
 
-    record = Record(run.id, run.digest, run.config, "out_of_memory", {}, {}, provenance(device_name("cpu"), machine, 1.0, None))
+    record = Record(
+        run.id, run.digest, run.config, "out_of_memory", {}, {}, provenance(device_name("cpu"), machine, 1.0, None)
+    )
     write_atomic(tmp_path / "runs" / run.id / "record.json", record.to_json())
     assert store.finished(run, machine) is not None
     assert store.finished(run, replace(machine, threads=2)) is not None
@@ -165,7 +182,11 @@ def test_writing_never_goes_through_a_link(tmp_path):
 def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
     write_spec(tmp_path)
     run = plan_runs(load_spec(tmp_path / "experiments/small.yaml"), "tiny").needs["afno", "pretrain", 0]
-    stale = [tmp_path / "runs" / run.id / ".log.csv.1.tmp", tmp_path / "results/tiny/.cells.csv.1.tmp", tmp_path / "results/tiny/records/small/.a.json.1.tmp"]
+    stale = [
+        tmp_path / "runs" / run.id / ".log.csv.1.tmp",
+        tmp_path / "results/tiny/.cells.csv.1.tmp",
+        tmp_path / "results/tiny/records/small/.a.json.1.tmp",
+    ]
     mine = [tmp_path / "results/tiny/notes.tmp", tmp_path / "results/tiny/.hidden"]
     for path in (*stale, *mine):
         path.parent.mkdir(parents=True, exist_ok=True)

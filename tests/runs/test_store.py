@@ -16,6 +16,8 @@ from afno_repro.spec.reader import load_spec
 from tests.machine import machine_at
 from tests.specs import SMALL, write_spec
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def run(tmp_path):
@@ -27,7 +29,15 @@ def machine(tmp_path, threads=1):
 
 
 def record(run, threads=1, **metrics):
-    return Record(run.id, run.digest, run.config, "ok", metrics, {}, provenance(device_name("cpu"), machine_at(Path(), threads=threads), 1.0, None))
+    return Record(
+        run.id,
+        run.digest,
+        run.config,
+        "ok",
+        metrics,
+        {},
+        provenance(device_name("cpu"), machine_at(Path(), threads=threads), 1.0, None),
+    )
 
 
 def test_a_record_survives_its_file(tmp_path, run):
@@ -38,7 +48,13 @@ def test_a_record_survives_its_file(tmp_path, run):
 def test_a_torn_or_foreign_record_is_never_read(tmp_path, run):
     store, text = Store(tmp_path), record(run, psnr=1.0).to_json()
     file = tmp_path / run.id / "record.json"
-    for broken in (text[: len(text) // 2], "", "[]", text.replace('"lr": 0.001', '"lr": 0.002'), text.replace(run.digest, "0" * 12)):
+    for broken in (
+        text[: len(text) // 2],
+        "",
+        "[]",
+        text.replace('"lr": 0.001', '"lr": 0.002'),
+        text.replace(run.digest, "0" * 12),
+    ):
         write_atomic(file, broken)
         assert store.record(run.digest) is None
     write_atomic(file, text)
@@ -82,7 +98,8 @@ def test_a_run_held_by_another_process_names_it_and_is_free_when_that_dies(tmp_p
 def test_a_latency_is_measured_again_with_other_threads(tmp_path):
     text = SMALL.replace(
         "  pretrain:\n    kind",
-        "  latency: {kind: profile, task: {name: latency, batch_size: 1, warmup: 0, repeats: 1}, data: {image_size: 16}}\n  pretrain:\n    kind",
+        "  latency: {kind: profile, task: {name: latency, batch_size: 1, warmup: 0, repeats: 1}, data: {image_size: "
+        "16}}\n  pretrain:\n    kind",
     )
     text = text.replace("    cost: null\n", "    cost: null\n    latency: null\n")
     needs = plan_runs(load_spec(write_spec(tmp_path, text)), "tiny").needs

@@ -29,7 +29,9 @@ def test_few_shot_starts_from_table_2_s_networks(scale, row):
 
 
 @pytest.mark.parametrize("scale", ["tiny", "paper"])
-@pytest.mark.parametrize(("ours", "theirs"), [("esa_b3", "efficient_self_attention"), ("gfn_b3", "gfn"), ("afno_b3", "afno_100")])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("esa_b3", "efficient_self_attention"), ("gfn_b3", "gfn"), ("afno_b3", "afno_100")]
+)
 def test_figure_1_s_largest_networks_are_table_4_s(scale, ours, theirs):
     assert run("fig1", ours, "finetune", scale).digest == run("table4", theirs, "finetune", scale).digest
 
@@ -55,7 +57,12 @@ def test_what_is_trained_from_scratch_differs_in_nothing_else():
             if stage.endswith("_scratch"):
                 tuned = plan.needs[row, stage.removesuffix("_scratch"), seed].config
                 assert found.parent is None
-                assert (found.config.task, found.config.model, found.config.data, found.config.train) == (tuned.task, tuned.model, tuned.data, tuned.train)
+                assert (found.config.task, found.config.model, found.config.data, found.config.train) == (
+                    tuned.task,
+                    tuned.model,
+                    tuned.data,
+                    tuned.train,
+                )
 
 
 @pytest.mark.parametrize(("scale", "stage"), [("paper", "cost"), ("tiny", "pretrain")])
@@ -65,15 +72,24 @@ def test_block_counts_are_compared_at_equal_parameters(scale, stage):
     assert max(abs(size / middle - 1) for size in sizes) < 0.05
 
 
-@pytest.mark.parametrize(("table", "stage"), [("table2", "pretrain"), ("table3", "pretrain"), ("table4", "pretrain"), ("table6", "pretrain")])
+@pytest.mark.parametrize(
+    ("table", "stage"), [("table2", "pretrain"), ("table3", "pretrain"), ("table4", "pretrain"), ("table6", "pretrain")]
+)
 def test_rows_of_a_tiny_table_have_equal_parameters(table, stage):
-    rows = [row.key for row in SPECS[table].rows if (row.key, stage, 0) in plan_runs(SPECS[table], "tiny").needs and row.model]
+    rows = [
+        row.key
+        for row in SPECS[table].rows
+        if (row.key, stage, 0) in plan_runs(SPECS[table], "tiny").needs and row.model
+    ]
     sizes = [params(table, "tiny", row, stage) for row in rows]
     middle = (max(sizes) + min(sizes)) / 2
     assert max(abs(size / middle - 1) for size in sizes) < 0.08
 
 
-@pytest.mark.parametrize(("scale", "stages"), [("small", set()), ("paper", set()), ("tiny", {"pretrain", "finetune"}), ("smoke", {"pretrain", "finetune"})])
+@pytest.mark.parametrize(
+    ("scale", "stages"),
+    [("small", set()), ("paper", set()), ("tiny", {"pretrain", "finetune"}), ("smoke", {"pretrain", "finetune"})],
+)
 def test_self_attention_is_trained_on_streets_where_it_can_be(scale, stages):
     found = {stage for row, stage, _ in plan_runs(SPECS["table4"], scale).needs if row == "self_attention"}
     assert found - {"cost", "pretrained_cost", "overlays"} == stages
@@ -88,13 +104,28 @@ def test_no_test_mosaic_is_cut_from_a_half_that_is_trained_on_with_labels():
 
 
 def test_recipes_are_the_paper_s():
-    inpainting, afno = run("table2", "self_attention", "pretrain").config.train, run("table2", "afno", "pretrain").config.train
-    assert (inpainting.lr, afno.lr, afno.min_lr, afno.epochs, afno.weight_decay, afno.clip_norm) == (1e-4, 1e-3, 1e-5, 100, 0.01, 1.0)
+    inpainting, afno = (
+        run("table2", "self_attention", "pretrain").config.train,
+        run("table2", "afno", "pretrain").config.train,
+    )
+    assert (inpainting.lr, afno.lr, afno.min_lr, afno.epochs, afno.weight_decay, afno.clip_norm) == (
+        1e-4,
+        1e-3,
+        1e-5,
+        100,
+        0.01,
+        1.0,
+    )
     few = run("table3", "afno", "celeba_faces").config.train
     assert (few.epochs, few.eval_every, few.lr, few.weight_decay, few.clip_norm) == (2000, 100, 1e-3, 0.0, None)
     assert run("table3", "self_attention", "ade_cars").config.train.lr == 1e-4
     names = run("table5", "afno", "pretrain").config.train
-    assert (names.epochs, names.warmup, names.lr, names.weight_decay) == (300, {"epochs": 5}, names.batch_size / 512 * 5e-4, 0.05)
+    assert (names.epochs, names.warmup, names.lr, names.weight_decay) == (
+        300,
+        {"epochs": 5},
+        names.batch_size / 512 * 5e-4,
+        0.05,
+    )
     streets = run("table4", "afno_100", "finetune")
     assert (streets.config.train.epochs, streets.config.train.lr, streets.config.data.image_size) == (450, 1.2e-4, 1024)
     assert streets.parent.config.train.warmup == {"steps": 6250}

@@ -12,13 +12,36 @@ from afno_repro.spec.plan import resolve_runs
 from afno_repro.spec.reader import read_spec
 from tests.specs import SMALL, write_spec
 
-JUNK = [None, 5, -1, 0, 1.5, "x", "", True, [], {}, [1, 2], ["a"], {"name": "gfn"}, {"name": 5}, {"a": 1}, float("nan"), 10**30, [[1]], {"x": {"y": 1}}]
+JUNK = [
+    None,
+    5,
+    -1,
+    0,
+    1.5,
+    "x",
+    "",
+    True,
+    [],
+    {},
+    [1, 2],
+    ["a"],
+    {"name": "gfn"},
+    {"name": 5},
+    {"a": 1},
+    float("nan"),
+    10**30,
+    [[1]],
+    {"x": {"y": 1}},
+]
 WORDS = ["zz", "name", "model", "cost", "pretrain", "task", "train", "data", "rows"]
 
 
 def whole():
     tree = yaml.safe_load(SMALL.replace("1e-3", "0.001").replace("1e-5", "0.00001"))
-    tree["scales"]["tiny"] |= {"rows": {"afno": {"model": {"mixer": {"num_blocks": 4}}}}, "columns": {"psnr": {"at": "scale"}}}
+    tree["scales"]["tiny"] |= {
+        "rows": {"afno": {"model": {"mixer": {"num_blocks": 4}}}},
+        "columns": {"psnr": {"at": "scale"}},
+    }
     return tree
 
 

@@ -8,6 +8,8 @@ from afno_repro.spec.plan import Choice, plan_runs
 from afno_repro.spec.reader import load_spec
 from tests.specs import SMALL, write_spec
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def spec(tmp_path):
@@ -20,9 +22,13 @@ def config(spec, row="afno", stage="pretrain", scale="tiny", seed=0, **choice):
 
 def test_spec_then_row_then_scale_then_the_scales_row(tmp_path):
     text = SMALL.replace(
-        "tiny: {seeds: [0]}", "tiny: {seeds: [0], pretrain: {train: {lr: 2e-3, batch_size: 6}}, rows: {afno: {pretrain: {train: {lr: 3e-3}}}}}"
+        "tiny: {seeds: [0]}",
+        "tiny: {seeds: [0], pretrain: {train: {lr: 2e-3, batch_size: 6}}, "
+        "rows: {afno: {pretrain: {train: {lr: 3e-3}}}}}",
     )
-    text = text.replace("    paper: {gflops: 0.6", "    pretrain: {train: {lr: 9e-3, epochs: 5}}\n    paper: {gflops: 0.6")
+    text = text.replace(
+        "    paper: {gflops: 0.6", "    pretrain: {train: {lr: 9e-3, epochs: 5}}\n    paper: {gflops: 0.6"
+    )
     spec = load_spec(write_spec(tmp_path, text))
     afno, gfn = config(spec).train, config(spec, "gfn").train
     assert (afno.lr, afno.batch_size, afno.epochs) == (3e-3, 6, 5)
@@ -37,7 +43,9 @@ def test_costs_come_from_the_papers_own_model_at_every_scale(spec):
 
 def test_equal_configs_are_one_run(tmp_path):
     text = SMALL.replace("claims:", "claims: []\nunused:").split("unused:")[0]
-    text = text.replace("scales:", "  - key: twin\n    title: [ViT, GFN again]\n    model: {mixer: {name: gfn}}\nscales:")
+    text = text.replace(
+        "scales:", "  - key: twin\n    title: [ViT, GFN again]\n    model: {mixer: {name: gfn}}\nscales:"
+    )
     plan = plan_runs(load_spec(write_spec(tmp_path, text)), "tiny")
     assert plan.needs["gfn", "pretrain", 0] is not plan.needs["twin", "pretrain", 0]
     assert plan.needs["gfn", "pretrain", 0].digest == plan.needs["twin", "pretrain", 0].digest
@@ -87,7 +95,12 @@ def test_anything_that_changes_a_number_changes_the_digest(spec):
         replace(base, train=replace(base.train, augment={"name": "random_crop", "side": [0.5, 1.0]})),
         replace(base, data=replace(base.data, image_size=32)),
         replace(base, task=replace(base.task, options={"walk": {"grid": "pixels", "steps": 16}})),
-        replace(base, model=replace(base.model, mixer=replace(base.model.mixer, options={**base.model.mixer.options, "keep": 0.5}))),
+        replace(
+            base,
+            model=replace(
+                base.model, mixer=replace(base.model.mixer, options={**base.model.mixer.options, "keep": 0.5})
+            ),
+        ),
     ]
     assert len({digest(each) for each in [base, *others]}) == len(others) + 1
 

@@ -36,13 +36,21 @@ def test_the_small_spec_is_sound(tmp_path):
     ("old", "new", "says"),
     [
         ("num_blocks: 2", "num_blocks: 3", "num_blocks: afno: must divide the width 8, is 3"),
-        ("sparsity_threshold: 0.01", "sparsity_threshold: -0.01", "sparsity_threshold: afno: must be at least 0, is -0.01"),
+        (
+            "sparsity_threshold: 0.01",
+            "sparsity_threshold: -0.01",
+            "sparsity_threshold: afno: must be at least 0, is -0.01",
+        ),
         ("keep: 1.0", "keep: 0", "keep: afno: must lie in (0, 1], is 0"),
         ("keep: 1.0", "keep_fraction: 1.0", "afno has no option 'keep_fraction'"),
         ("keep: 1.0, ", "", "afno needs the option 'keep'"),
         ("num_blocks: 2", "num_blocks: two", "num_blocks: afno: must be a whole number, is 'two'"),
         ("name: afno,", "name: afnno,", "Did you mean 'afno'?"),
-        ("patch_size: 4, embed_dim", "patch_size: 5, embed_dim", "patch_size: vit: must divide the image size 16, is 5"),
+        (
+            "patch_size: 4, embed_dim",
+            "patch_size: 5, embed_dim",
+            "patch_size: vit: must divide the image size 16, is 5",
+        ),
         ("epochs: 3", "epochs: three", "epochs: train: must be a whole number, is 'three'"),
         ("epochs: 3", "epochs: 0", "epochs: must be above 0, is 0"),
         ("lr: 1e-3", "lr: -1e-3", "lr: must be above 0"),
@@ -82,7 +90,11 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path, old, new, says):
         ("tiny: {seeds: [0]}", "tinny: {seeds: [0]}", "scales"),
         ("key: gfn\n", "key: afno\n", "duplicate row 'afno'"),
         ("group: inpainting", "group: inpainting\ngroup: other", "duplicate key 'group'"),
-        ("claims:", "figures: [{name: training, stage: pretrain}, {name: training, stage: pretrain}]\nclaims:", "duplicate suffix ''"),
+        (
+            "claims:",
+            "figures: [{name: training, stage: pretrain}, {name: training, stage: pretrain}]\nclaims:",
+            "duplicate suffix ''",
+        ),
     ],
 )
 def test_a_wrong_structure_is_named_with_its_line(tmp_path, old, new, says):
@@ -109,7 +121,17 @@ def test_all_mistakes_are_found_at_once(tmp_path):
     for old, new in changes.items():
         text = text.replace(old, new, 1)
     found = "\n".join(mistakes(tmp_path, text))
-    for word in ("'groop'", "duplicate key 'title'", "paper.psnr", "num_blocks", "sparsity_threshold", "keep", "'colour'", "patch_size", "epochs"):
+    for word in (
+        "'groop'",
+        "duplicate key 'title'",
+        "paper.psnr",
+        "num_blocks",
+        "sparsity_threshold",
+        "keep",
+        "'colour'",
+        "patch_size",
+        "epochs",
+    ):
         assert word in found, word
 
 

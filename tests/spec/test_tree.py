@@ -3,6 +3,8 @@ import pytest
 from afno_repro.errors import ConfigError
 from afno_repro.spec.tree import MAX_BYTES, from_plain, merge, parse_value, read_tree
 
+pytestmark = pytest.mark.fast
+
 
 def read(tmp_path, text):
     path = tmp_path / "spec.yaml"
@@ -50,7 +52,9 @@ def test_a_duplicate_key_is_a_mistake_that_does_not_hide_the_rest(tmp_path):
     assert tree.plain() == {"a": 3, "b": 2}
 
 
-ALIAS_BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(f"{k}: &{k} [{', '.join([f'*{j}'] * 10)}]\n" for j, k in zip("abcdef", "bcdefg", strict=True))
+ALIAS_BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{k}: &{k} [{', '.join([f'*{j}'] * 10)}]\n" for j, k in zip("abcdef", "bcdefg", strict=True)
+)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,19 @@ ALIAS_BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(f"{k}: &{k} [{',
         ("? [a]\n: 1", "a key is a single word"),
         ("a: " + "x" * MAX_BYTES, "at most"),
     ],
-    ids=["python tag", "own tag", "core tag", "alias bomb", "alias loop", "deep", "broken", "list", "empty", "complex key", "huge"],
+    ids=[
+        "python tag",
+        "own tag",
+        "core tag",
+        "alias bomb",
+        "alias loop",
+        "deep",
+        "broken",
+        "list",
+        "empty",
+        "complex key",
+        "huge",
+    ],
 )
 def test_hostile_and_broken_files_are_refused(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):

@@ -93,7 +93,14 @@ def test_table_1_compares_with_the_formulas_in_its_rows():
     for row in spec.rows:
         values = []
         for text in row.title[1:3]:
-            code = text.replace("log N", "L").replace("^2", "**2").replace(" d", "*d").replace(" L", "*L").replace("3 N", "3*N").replace(") d", ")*d")
+            code = (
+                text.replace("log N", "L")
+                .replace("^2", "**2")
+                .replace(" d", "*d")
+                .replace(" L", "*L")
+                .replace("3 N", "3*N")
+                .replace(") d", ")*d")
+            )
             values.append(eval(code, {"N": n, "d": d, "k": k, "L": log2(n)}))
         assert row.paper["mixer_gflops"] == pytest.approx(values[0] / 1e9, rel=1e-6)
         assert row.paper["mixer_params_m"] == pytest.approx(values[1] / 1e6, rel=1e-6)
@@ -110,5 +117,13 @@ def test_figure_1s_segformers_have_equal_parameters_at_each_size(tables):
 def test_the_page_of_costs_gives_totals_remarks_and_unprinted_networks(tables):
     page = costs_markdown(tables)
     assert "Of 35 distinct cost cells, 4 round to the printed value from the stated configuration, 16 do after" in page
-    for word in ("one of the two N^2 d attention products", "87M", "8 blocks in every stage", "a third of", "392", "AFNO 1/2/5/8 blocks", "FlopCounterMode"):
+    for word in (
+        "one of the two N^2 d attention products",
+        "87M",
+        "8 blocks in every stage",
+        "a third of",
+        "392",
+        "AFNO 1/2/5/8 blocks",
+        "FlopCounterMode",
+    ):
         assert word in page, word

@@ -1,4 +1,4 @@
-"""Words from a spec or a record of unknown origin: text in every file that is written and on the terminal, never anything else."""
+"""Words of unknown origin, from a spec or a record: only text, in every file that is written and on the terminal."""
 
 import csv
 import json
@@ -30,11 +30,48 @@ from tests.specs import SMALL, write_spec
 from tests.tables.test_report import Page
 
 PIECES = (
-    *("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", '" onclick="x', "' x='", "a|b", "a\\|b", "a\\", "`|`", "``", "[a](javascript:x)", "![a](x)"),
-    *("<a href=javascript:x>", "=1+1", "+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1", "\n=1", "\x1b[31mred", "\x9b31m", "\x1b]0;title\x07", "\u202egnp", "\0"),
+    *(
+        "<script>alert(1)</script>",
+        "<img src=x onerror=alert(1)>",
+        '" onclick="x',
+        "' x='",
+        "a|b",
+        "a\\|b",
+        "a\\",
+        "`|`",
+        "``",
+        "[a](javascript:x)",
+        "![a](x)",
+    ),
+    *(
+        "<a href=javascript:x>",
+        "=1+1",
+        "+1+1",
+        "-1+1",
+        "@SUM(1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "\x1b[31mred",
+        "\x9b31m",
+        "\x1b]0;title\x07",
+        "\u202egnp",
+        "\0",
+    ),
     *("$x$ $\\frac{$", "[red]x[/red]", "[/]", "# x", "1. x", "---", "{x}", "%s", "http://x.y/z", "-1", "+inf"),
 )
-FIELDS = ("A small table", "Backbone", "mean fill", "GFN", "Nothing is said.", "AFNO beats GFN", "dB", "GFLOPs", "PSNR", "pretrain.train.batch_size")
+FIELDS = (
+    "A small table",
+    "Backbone",
+    "mean fill",
+    "GFN",
+    "Nothing is said.",
+    "AFNO beats GFN",
+    "dB",
+    "GFLOPs",
+    "PSNR",
+    "pretrain.train.batch_size",
+)
 
 
 def spec_of(piece: str) -> str:
@@ -43,7 +80,11 @@ def spec_of(piece: str) -> str:
     text = SMALL.replace("[ViT, GFN]", f"[{word}, GFN]")
     for field in FIELDS:
         text = re.sub(rf"(?<=[:\[,] ){re.escape(field)}(?=[,\]}}\n])", lambda _: word, text)
-    text = text.replace("where: here", f"doubt: {word}, where: {word}").replace("choice: 4", f"choice: {word}").replace("group: inpainting", f"group: {word}")
+    text = (
+        text.replace("where: here", f"doubt: {word}, where: {word}")
+        .replace("choice: 4", f"choice: {word}")
+        .replace("group: inpainting", f"group: {word}")
+    )
     return text + f"remarks: [{word}]\nfigures: [{{name: training, stage: pretrain, suffix: x}}]\n"
 
 
@@ -54,7 +95,13 @@ def made(root: Path, text: str, piece: str) -> Places:
     folder.mkdir(parents=True, exist_ok=True)
     for (row, stage, seed), run in plan_runs(spec, "tiny").needs.items():
         made_with = provenance("a machine", machine_at(root), 2.0, piece)
-        made_with |= {"commit": piece, "python": piece, "device": piece, "packages": {**made_with["packages"], "torch": piece, piece: piece}, piece: piece}
+        made_with |= {
+            "commit": piece,
+            "python": piece,
+            "device": piece,
+            "packages": {**made_with["packages"], "torch": piece, piece: piece},
+            piece: piece,
+        }
         outcome = "diverged" if row == "gfn" and stage == "pretrain" else "ok"
         metrics = {piece: 1.0} if outcome != "ok" else {"gflops": 0.6, "psnr": -20.5, piece: 1.0}
         record = Record(piece, run.digest, run.config, outcome, metrics, {piece: [1.0]}, made_with)
@@ -69,7 +116,11 @@ def report(places: Places):
     from afno_repro.tables.rebuild import rebuild
 
     tables = rebuild(places, "tiny", Choice())
-    return tables, {path.relative_to(places.root).as_posix(): path.read_bytes().decode() for path in (places.root / "results").rglob("*.*") if readable(path)}
+    return tables, {
+        path.relative_to(places.root).as_posix(): path.read_bytes().decode()
+        for path in (places.root / "results").rglob("*.*")
+        if readable(path)
+    }
 
 
 def readable(path: Path) -> bool:
@@ -78,7 +129,10 @@ def readable(path: Path) -> bool:
 
 def skeleton(page: str) -> Counter[tuple[str, tuple[str, ...]]]:
     """The page's elements with the names of their attributes."""
-    return Counter((tag, tuple(sorted(key for key in attributes if key not in ("class", "scope")))) for tag, attributes in Page(page).tags)
+    return Counter(
+        (tag, tuple(sorted(key for key in attributes if key not in ("class", "scope"))))
+        for tag, attributes in Page(page).tags
+    )
 
 
 def columns(line: str) -> int:
@@ -101,7 +155,9 @@ def test_hostile_words_are_words_in_every_file_and_on_the_terminal(tmp_path, cap
     for name, text in files.items():
         assert text.replace("\n", "").isprintable(), name
         if name.endswith(".csv"):
-            for cell in [cell for line in csv.reader(text.splitlines()) for cell in line if cell[:1] in tuple("=+-@\t\r")]:
+            for cell in [
+                cell for line in csv.reader(text.splitlines()) for cell in line if cell[:1] in tuple("=+-@\t\r")
+            ]:
                 assert re.fullmatch(r"[-+]([0-9.]+|inf)", cell), cell
         elif name.endswith(".md"):
             lines = [columns(line) for line in text.splitlines() if line.startswith("| ")]
@@ -114,7 +170,11 @@ def test_hostile_words_are_words_in_every_file_and_on_the_terminal(tmp_path, cap
     assert "-20.50" in files["results/tiny/small.csv"]
     assert "<" not in re.sub(r'<a id="[\w-]+"></a>', "", costs_markdown(tables))
     capsys.readouterr()
-    for answer in (shown(places, tables, "tiny", Choice()), rewritten(places, {"tiny": tables}), overview(places, ["tiny"])):
+    for answer in (
+        shown(places, tables, "tiny", Choice()),
+        rewritten(places, {"tiny": tables}),
+        overview(places, ["tiny"]),
+    ):
         answer.show()
         json.dumps(answer.value)
     for note in (Plain().note, say):
@@ -127,7 +187,9 @@ def test_hostile_words_are_words_in_every_file_and_on_the_terminal(tmp_path, cap
 def test_no_command_prints_an_escape_from_a_file(tmp_path):
     escape = "\x1b[31m\x9b31m\x1b]0;x\x07"
     places = made(tmp_path, spec_of(f"x{escape}x"), escape)
-    (records_folder(places.results("tiny"), "small") / committed_name("afno", "pretrain", 0)).write_text(f'{{"{escape}": 1}}')
+    (records_folder(places.results("tiny"), "small") / committed_name("afno", "pretrain", 0)).write_text(
+        f'{{"{escape}": 1}}'
+    )
     for arguments in (("report",), ("list",), ("run", "small", "--dry-run"), ("profile", "small")):
         done = afno(*arguments, root=tmp_path)
         assert (done.stdout + done.stderr).replace("\n", "").isprintable(), arguments
@@ -146,7 +208,13 @@ def test_a_record_that_says_nonsense_is_named_and_not_used(tmp_path):
     folder = records_folder(places.results("tiny"), "small")
     path = folder / committed_name("afno", "pretrain", 0)
     tree = {key: value for key, value in json.loads(path.read_text()).items() if key != "sha256"}
-    for key, value in {"outcome": "<script>", "metrics": {"psnr": "=1"}, "provenance": {}, "digest": "../../x", "run_id": 5}.items():
+    for key, value in {
+        "outcome": "<script>",
+        "metrics": {"psnr": "=1"},
+        "provenance": {},
+        "digest": "../../x",
+        "run_id": 5,
+    }.items():
         path.write_text(json.dumps({**tree, key: value}))
         table = build_table(load_spec(tmp_path / "experiments/small.yaml"), "tiny", folder)
         assert table.cells["afno", "psnr"].state == "missing"

@@ -94,7 +94,12 @@ def test_the_page_is_well_formed_and_needs_neither_network_nor_scripts(tmp_path)
     names = [tag for tag, _ in page.tags]
     assert not {"script", "link", "iframe", "object"} & set(names)
     assert "url(" not in text
-    assert not [value for _, attrs in page.tags for key, value in attrs.items() if key.startswith("on") or re.match(r"(https?:)?//", value or "")]
+    assert not [
+        value
+        for _, attrs in page.tags
+        for key, value in attrs.items()
+        if key.startswith("on") or re.match(r"(https?:)?//", value or "")
+    ]
     targets = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
     assert {attrs["href"][1:] for _, attrs in page.tags if attrs.get("href", "").startswith("#")} <= targets
     assert names.count("table") == names.count("caption") > 0
@@ -109,7 +114,9 @@ def test_both_forms_have_the_same_tables_and_lists(tmp_path):
         assert words(ours) == words(theirs)
         lines = [[cell.strip() for cell in line] for line in theirs]
         assert ours[1:] == lines[len(lines) - len(ours) + 1 :]
-    assert [plain(line[2:]) for line in text.splitlines() if line.startswith("- ")] == [item.strip() for item in Page(page).items]
+    assert [plain(line[2:]) for line in text.splitlines() if line.startswith("- ")] == [
+        item.strip() for item in Page(page).items
+    ]
 
 
 def test_every_row_and_claim_stands_in_both(tmp_path):
@@ -144,10 +151,15 @@ def test_missing_cells_name_the_command_that_fills_them_or_the_reason(tmp_path):
     for text in both(tmp_path, made(tmp_path).table()):
         assert "afno run small --scale tiny --row gfn" in text
         assert "afno run small --scale tiny --row afno" not in text
-    half = Made(tmp_path / "half", SMALL.replace("tiny: {seeds: [0]}", "tiny: {seeds: [0, 1]}")).put("afno", "pretrain", 1, psnr=20.0)
+    half = Made(tmp_path / "half", SMALL.replace("tiny: {seeds: [0]}", "tiny: {seeds: [0, 1]}")).put(
+        "afno", "pretrain", 1, psnr=20.0
+    )
     line = ["small", "afno", "PSNR", "1 of 2 seeds", "afno run small --scale tiny --row afno"]
     assert line in markdown_tables(both(tmp_path, half.table())[0])[-3]
-    none = Made(tmp_path / "none", SMALL.replace("tiny: {seeds: [0]}", "tiny: {seeds: [0], unavailable: {pretrain: there is no open set}}")).table()
+    none = Made(
+        tmp_path / "none",
+        SMALL.replace("tiny: {seeds: [0]}", "tiny: {seeds: [0], unavailable: {pretrain: there is no open set}}"),
+    ).table()
     for text in both(tmp_path, none):
         assert "there is no open set" in text
     failed = Made(tmp_path / "failed").put("afno", "pretrain", outcome="diverged")
@@ -218,7 +230,14 @@ def test_the_same_records_give_the_same_bytes(tmp_path):
 
 def test_the_readme_links_reports_and_tables(tmp_path):
     text = readme({"tiny": [made(tmp_path).table()], "paper": []})
-    for target in ("tiny/report.html", "tiny/report.md", "tiny/small.md", "tiny/cells.csv", "paper/report.html", "costs.md"):
+    for target in (
+        "tiny/report.html",
+        "tiny/report.md",
+        "tiny/small.md",
+        "tiny/cells.csv",
+        "paper/report.html",
+        "costs.md",
+    ):
         assert f"]({target})" in text
     assert "A small table" in text
 
@@ -229,7 +248,11 @@ def test_no_tables_still_make_a_report(tmp_path):
 
 
 def test_a_table_with_titles_over_columns_names_every_column():
-    grid = Grid("c", [Head("row"), Head("a", ("x", "y"), number=True), Head("b", number=True)], [["r", "1", "2", ("3 ", Span("fails", "fails"))]])
+    grid = Grid(
+        "c",
+        [Head("row"), Head("a", ("x", "y"), number=True), Head("b", number=True)],
+        [["r", "1", "2", ("3 ", Span("fails", "fails"))]],
+    )
     document = Document("t", [grid], [])
     assert "| row | a: x | y | b |\n| --- | ---: | ---: | ---: |\n| r | 1 | 2 | 3 fails |" in markdown(document)
     assert Page(html_page(document)).tables == [[["row", "a", "b"], ["x", "y"], ["r", "1", "2", "3 fails"]]]

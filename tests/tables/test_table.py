@@ -18,6 +18,8 @@ from afno_repro.tables.table import build_table
 from tests.machine import machine_at
 from tests.specs import SMALL, write_spec
 
+pytestmark = pytest.mark.fast
+
 
 class Made:
     """A table's records, put where tables are built from."""
@@ -28,7 +30,15 @@ class Made:
 
     def put(self, row, stage, seed=0, outcome="ok", repeats=None, **metrics):
         run = self.plan.needs[row, stage, seed]
-        record = Record(run.id, run.digest, run.config, outcome, metrics, repeats or {}, provenance("a machine", machine_at(Path()), 2.0, None))
+        record = Record(
+            run.id,
+            run.digest,
+            run.config,
+            outcome,
+            metrics,
+            repeats or {},
+            provenance("a machine", machine_at(Path()), 2.0, None),
+        )
         publish(records_folder(self.folder, "small"), row, stage, seed, record)
         return self
 
@@ -61,7 +71,8 @@ def test_the_papers_value_stands_beside_comparable_cells_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "assumed", "verdict"), [(0.60004, False, "stated"), (0.60004, True, "assumed"), (0.60006, False, "differs"), (0.60006, True, "differs")]
+    ("value", "assumed", "verdict"),
+    [(0.60004, False, "stated"), (0.60004, True, "assumed"), (0.60006, False, "differs"), (0.60006, True, "differs")],
 )
 def test_a_counted_cost_has_a_verdict(tmp_path, value, assumed, verdict):
     text = SMALL.replace("why: Nothing is said.}", "why: Nothing is said., cells: [afno/gflops]}") if assumed else SMALL
@@ -80,9 +91,9 @@ def test_a_stage_that_a_row_leaves_out_is_not_applicable(tmp_path):
 
 @pytest.mark.parametrize(("quoted", "state"), [("", "missing"), ("    quoted: Xie et al. 2021\n", "quoted")])
 def test_a_stage_that_a_scale_cannot_run_is_missing_with_the_reason_unless_the_paper_quotes_it(tmp_path, quoted, state):
-    text = SMALL.replace("tiny: {seeds: [0]}", "tiny: {seeds: [0], unavailable: {pretrain: there is no open set}}").replace(
-        "psnr: 21.0}\n", "psnr: 21.0}\n" + quoted
-    )
+    text = SMALL.replace(
+        "tiny: {seeds: [0]}", "tiny: {seeds: [0], unavailable: {pretrain: there is no open set}}"
+    ).replace("psnr: 21.0}\n", "psnr: 21.0}\n" + quoted)
     cells = Made(tmp_path, text).table().cells
     assert cells["afno", "psnr"].state == state
     assert (cells["gfn", "psnr"].state, cells["gfn", "psnr"].note) == ("missing", "there is no open set")
@@ -110,18 +121,31 @@ def test_files_have_the_documented_headers_and_six_digits(tmp_path):
     write_results(made.folder, [made.table()])
     assert {p.name for p in made.folder.iterdir()} == {"small.csv", "small.md", "cells.csv", "claims.csv", "records"}
     cells = (made.folder / "cells.csv").read_text().splitlines()
-    assert cells[0] == "table,row,column,unit,value,spread,seeds,paper,difference,verdict,state,runs" == ",".join(CELL_HEADER)
+    assert (
+        cells[0]
+        == "table,row,column,unit,value,spread,seeds,paper,difference,verdict,state,runs"
+        == ",".join(CELL_HEADER)
+    )
     assert any(line.startswith("small,afno,psnr,dB,20.1235,,1,,,,measured,pretrain-afno-") for line in cells)
     claims = (made.folder / "claims.csv").read_text().splitlines()
     assert claims[0] == "table,claim,better,worse,column,margin,standard_error,verdict,doubt"
     assert claims[1] == "small,AFNO beats GFN,afno,gfn,psnr,0.123457,,undecided,"
     header = (made.folder / "small.csv").read_text().splitlines()[0]
-    assert header == "row,backbone,mixer,gflops,gflops_spread,gflops_paper,gflops_verdict,psnr,psnr_spread,psnr_paper,psnr_verdict"
+    assert (
+        header == "row,backbone,mixer,gflops,gflops_spread,gflops_paper,gflops_verdict,"
+        "psnr,psnr_spread,psnr_paper,psnr_verdict"
+    )
 
 
 def claim(tmp_path, afno, gfn, by=0.0, scale="tiny", better="afno", worse="gfn", more="[0, 1, 2]"):
-    text = SMALL.replace("tiny: {seeds: [0]}", f"tiny: {{seeds: {more}}}").replace("paper: {seeds: [0, 1]", f"paper: {{seeds: {more}")
-    text = text.replace("by: 0.0", f"by: {by}").replace("better: afno", f"better: {better}").replace("worse: gfn", f"worse: {worse}")
+    text = SMALL.replace("tiny: {seeds: [0]}", f"tiny: {{seeds: {more}}}").replace(
+        "paper: {seeds: [0, 1]", f"paper: {{seeds: {more}"
+    )
+    text = (
+        text.replace("by: 0.0", f"by: {by}")
+        .replace("better: afno", f"better: {better}")
+        .replace("worse: gfn", f"worse: {worse}")
+    )
     made = Made(tmp_path, text, scale)
     for row, values in (("afno", afno), ("gfn", gfn)):
         for seed, value in enumerate(values):
@@ -136,7 +160,10 @@ def test_differences_are_paired_by_seed(tmp_path):
     assert verdict.outcome == "holds"
 
 
-@pytest.mark.parametrize(("gfn", "outcome"), [((21.0, 21.1, 20.9), "fails"), ((20.1, 19.9, 20.0), "undecided"), ((19.0, 19.1, 18.9), "holds")])
+@pytest.mark.parametrize(
+    ("gfn", "outcome"),
+    [((21.0, 21.1, 20.9), "fails"), ((20.1, 19.9, 20.0), "undecided"), ((19.0, 19.1, 18.9), "holds")],
+)
 def test_a_claim_is_decided_beyond_twice_its_standard_error(tmp_path, gfn, outcome):
     assert claim(tmp_path, (20.0, 20.0, 20.0), gfn).outcome == outcome
 
@@ -156,14 +183,20 @@ def test_a_list_is_as_good_as_its_worst_pair(tmp_path):
     verdict = claim(tmp_path, (20.0, 20.1, 20.2), (19.0, 19.1, 19.2), worse="[gfn, fill_mean]")
     assert (verdict.outcome, verdict.margin) == ("undecided", None)  # the fill has no record
     made = Made(
-        tmp_path, SMALL.replace("tiny: {seeds: [0]}", "tiny: {seeds: [0, 1, 2]}").replace("better: afno, worse: gfn", "better: afno, worse: [gfn, afno]")
+        tmp_path,
+        SMALL.replace("tiny: {seeds: [0]}", "tiny: {seeds: [0, 1, 2]}").replace(
+            "better: afno, worse: gfn", "better: afno, worse: [gfn, afno]"
+        ),
     )
     for seed in range(3):
         made.put("afno", "pretrain", seed, psnr=20.0 + seed).put("gfn", "pretrain", seed, psnr=15.0)
     assert claim_verdicts(made.table())[0].margin == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize(("by", "ours", "outcome"), [(0.0, 0.6, "holds"), (0.1, 0.6, "fails"), (0.1, 0.5, "holds"), (0.0, 0.7, "fails"), (-0.1, 0.6, "holds")])
+@pytest.mark.parametrize(
+    ("by", "ours", "outcome"),
+    [(0.0, 0.6, "holds"), (0.1, 0.6, "fails"), (0.1, 0.5, "holds"), (0.0, 0.7, "fails"), (-0.1, 0.6, "holds")],
+)
 def test_a_counted_claim_has_no_error(tmp_path, by, ours, outcome):
     text = SMALL.replace("column: psnr, better", "column: gflops, better").replace("by: 0.0", f"by: {by}")
     made = Made(tmp_path, text).put("afno", "cost", gflops=ours).put("gfn", "cost", gflops=0.6)
@@ -173,12 +206,18 @@ def test_a_counted_claim_has_no_error(tmp_path, by, ours, outcome):
 def test_repeats_give_a_latency_its_error(tmp_path):
     text = SMALL.replace(
         "  pretrain:\n    kind",
-        "  latency: {kind: profile, task: {name: latency, batch_size: 1, warmup: 0, repeats: 3}, data: {image_size: 16}}\n  pretrain:\n    kind",
+        "  latency: {kind: profile, task: {name: latency, batch_size: 1, warmup: 0, repeats: 3}, data: {image_size: "
+        "16}}\n  pretrain:\n    kind",
     )
     text = text.replace(
-        "columns:\n", "columns:\n  - {key: latency_s, title: Latency, unit: s, source: latency/latency_s, digits: 1, higher_is_better: false}\n"
+        "columns:\n",
+        "columns:\n"
+        "  - {key: latency_s, title: Latency, unit: s, source: latency/latency_s, digits: 1, higher_is_better: "
+        "false}\n",
     )
-    text = text.replace("column: psnr, better", "column: latency_s, better").replace("    cost: null\n", "    cost: null\n    latency: null\n")
+    text = text.replace("column: psnr, better", "column: latency_s, better").replace(
+        "    cost: null\n", "    cost: null\n    latency: null\n"
+    )
     made = Made(tmp_path, text)
     for row, times in (("afno", [1.0, 1.1, 1.2]), ("gfn", [2.0, 2.1, 2.5])):
         made.put(row, "latency", latency_s=times[1], repeats={"latency_s": times})
@@ -200,6 +239,14 @@ def test_text_from_a_spec_cannot_become_markup_or_a_formula(tmp_path):
 def test_a_mixture_of_devices_is_said(tmp_path):
     made = Made(tmp_path).put("afno", "pretrain", psnr=20.0)
     run = made.plan.needs["gfn", "pretrain", 0]
-    other = Record(run.id, run.digest, run.config, "ok", {"psnr": 1.0}, {}, provenance("another machine", machine_at(Path()), 2.0, None))
+    other = Record(
+        run.id,
+        run.digest,
+        run.config,
+        "ok",
+        {"psnr": 1.0},
+        {},
+        provenance("another machine", machine_at(Path()), 2.0, None),
+    )
     publish(records_folder(made.folder, "small"), "gfn", "pretrain", 0, other)
     assert "Device: a machine; another machine **The records mix them.**" in table_markdown(made.table())

@@ -1,4 +1,4 @@
-"""One training in this process: its parts of a batch, its recomputed activations, where it starts from, what it warns of."""
+"""One training in this process: parts of a batch, recomputed activations, where it starts, what it warns of."""
 
 import csv
 import shutil
@@ -31,11 +31,14 @@ FINETUNE = """\
     model: {head: {name: linear_segmentation, num_classes: 3}}
     data: {name: textures, image_size: 16, fraction: 1.0, seed: 0, textures: [brick, grass, gravel],
            side: 16, train_images: 12, test_images: 5, regions: 3, zoom: 0.5, border: 1}
-    train: {epochs: 2, batch_size: 5, optimizer: adam, schedule: constant, lr: 1e-3, min_lr: 0.0, warmup: {steps: 0}, head_lr_factor: 1.0,
-            weight_decay: 0.0, clip_norm: null, precision: float32, augment: {name: flip}, eval_every: 1}
+    train: {epochs: 2, batch_size: 5, optimizer: adam, schedule: constant, lr: 1e-3, min_lr: 0.0, warmup: {steps: 0},
+            head_lr_factor: 1.0, weight_decay: 0.0, clip_norm: null, precision: float32,
+            augment: {name: flip}, eval_every: 1}
 """
 COLUMN = "columns:\n  - {key: miou, title: mIoU, source: finetune/miou, digits: 1, higher_is_better: true}\n"
-FINETUNED = SMALL.replace("columns:\n", FINETUNE + COLUMN).replace("    cost: null\n", "    cost: null\n    finetune: null\n")
+FINETUNED = SMALL.replace("columns:\n", FINETUNE + COLUMN).replace(
+    "    cost: null\n", "    cost: null\n    finetune: null\n"
+)
 
 
 def needs(tmp_path, text=FINETUNED):
@@ -50,14 +53,18 @@ def train(config, directory, report=lambda step: None, start=None, **machine):
 
 def left(directory):
     rows = csv.DictReader((directory / "log.csv").read_text().splitlines())
-    return load_file(directory / "weights.safetensors"), [{key: float(value) for key, value in row.items()} for row in rows]
+    return load_file(directory / "weights.safetensors"), [
+        {key: float(value) for key, value in row.items()} for row in rows
+    ]
 
 
 def assert_same_training(one, other, apart=()):
     """The same to float tolerance, but for the columns that look at one part of a batch."""
     torch.testing.assert_close(one[0], other[0], rtol=1e-4, atol=1e-5)
     for mine, theirs in zip(one[1], other[1], strict=True):
-        assert {key: mine[key] for key in mine if key not in apart} == pytest.approx({key: theirs[key] for key in theirs if key not in apart}, rel=1e-4)
+        assert {key: mine[key] for key in mine if key not in apart} == pytest.approx(
+            {key: theirs[key] for key in theirs if key not in apart}, rel=1e-4
+        )
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +84,9 @@ def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(tmp_path, whole
 def test_recomputing_activations_changes_nothing(tmp_path, whole, monkeypatch):
     passes = []
     recompute = engine.checkpoint
-    monkeypatch.setattr(engine, "checkpoint", lambda *arguments, **options: passes.append(1) or recompute(*arguments, **options))
+    monkeypatch.setattr(
+        engine, "checkpoint", lambda *arguments, **options: passes.append(1) or recompute(*arguments, **options)
+    )
     config = needs(tmp_path)["afno", "pretrain", 0].config
     assert_same_training(train(config, tmp_path / "run", activation_checkpointing=True), whole["pretrain"])
     assert passes
@@ -102,7 +111,9 @@ def test_finetuning_starts_from_the_trunk_that_was_pretrained_with_a_new_head(tm
     parent, child = runs["afno", "pretrain", 0], runs["afno", "finetune", 0]
     finish(parent, tmp_path)
     trunk = executors.trunk_weights(child.config.init, machine_at(tmp_path))
-    assert set(trunk) == {name for name in build_model(parent.config.model, 16).state_dict() if name.startswith("backbone.")}
+    assert set(trunk) == {
+        name for name in build_model(parent.config.model, 16).state_dict() if name.startswith("backbone.")
+    }
     still = replace(child.config, train=replace(child.config.train, epochs=1, batch_size=12, lr=1e-30))
     weights, log = train(still, tmp_path / "child", start=trunk)
     assert [row["step"] for row in log] == [1]
@@ -110,7 +121,10 @@ def test_finetuning_starts_from_the_trunk_that_was_pretrained_with_a_new_head(tm
         assert torch.equal(weights[name], value), name
     engine.seed_everything(child.config.seed)
     fresh = build_model(child.config.model, 16).state_dict()
-    assert {name for name in weights if torch.equal(weights[name], fresh[name]) and name not in trunk} == {"head.project.weight", "head.project.bias"}
+    assert {name for name in weights if torch.equal(weights[name], fresh[name]) and name not in trunk} == {
+        "head.project.weight",
+        "head.project.bias",
+    }
     assert any(not torch.equal(trunk[name], fresh[name]) for name in trunk)
 
 
@@ -119,7 +133,10 @@ def test_a_run_whose_parent_diverged_diverges_and_one_without_parent_is_told(tmp
     runs = needs(tmp_path, wild)
     with pytest.raises(DataError, match="from which this one starts, is not finished"):
         finish(runs["afno", "finetune", 0], tmp_path)
-    assert [finish(runs["afno", stage, 0], tmp_path).outcome for stage in ("pretrain", "finetune")] == ["diverged", "diverged"]
+    assert [finish(runs["afno", stage, 0], tmp_path).outcome for stage in ("pretrain", "finetune")] == [
+        "diverged",
+        "diverged",
+    ]
     with pytest.raises(Diverged, match="diverged"):
         executors.trunk_weights(runs["afno", "finetune", 0].config.init, machine_at(tmp_path))
 
@@ -127,8 +144,14 @@ def test_a_run_whose_parent_diverged_diverges_and_one_without_parent_is_told(tmp
 @pytest.mark.parametrize(("threshold", "warned"), [("0.01", False), ("100.0", True)])
 def test_a_layer_that_soft_thresholding_empties_is_told_at_the_first_step(tmp_path, threshold, warned):
     notes = []
-    config = needs(tmp_path, SMALL.replace("sparsity_threshold: 0.01", f"sparsity_threshold: {threshold}"))["afno", "pretrain", 0].config
-    train(replace(config, train=replace(config.train, epochs=1)), tmp_path / "run", report=lambda step: notes.append(step.note))
+    config = needs(tmp_path, SMALL.replace("sparsity_threshold: 0.01", f"sparsity_threshold: {threshold}"))[
+        "afno", "pretrain", 0
+    ].config
+    train(
+        replace(config, train=replace(config.train, epochs=1)),
+        tmp_path / "run",
+        report=lambda step: notes.append(step.note),
+    )
     assert bool(notes[0]) == warned
     assert not any(notes[1:])
     if warned:
@@ -143,7 +166,11 @@ class Waits(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        self.count += operator.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.masked_select)
+        self.count += operator.overloadpacket in (
+            torch.ops.aten._local_scalar_dense,
+            torch.ops.aten.nonzero,
+            torch.ops.aten.masked_select,
+        )
         return operator(*args, **(kwargs or {}))
 
 
@@ -154,7 +181,10 @@ def test_the_host_waits_for_the_device_when_it_looks_and_at_no_other_step(tmp_pa
     waits = {}
     for batch_size in (4, 2, 1):
         with Waits() as waits[batch_size]:
-            train(replace(config, train=replace(config.train, epochs=1, batch_size=batch_size)), tmp_path / str(batch_size))
+            train(
+                replace(config, train=replace(config.train, epochs=1, batch_size=batch_size)),
+                tmp_path / str(batch_size),
+            )
     evaluated = {size: mode.count for size, mode in waits.items()}
     assert evaluated[1] == evaluated[2] == evaluated[4]
 

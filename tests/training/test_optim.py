@@ -7,6 +7,8 @@ import torch
 from afno_repro.config import TrainConfig
 from afno_repro.training.optim import learning_rate, make_optimizer, set_learning_rate, warmup_steps
 
+pytestmark = pytest.mark.fast
+
 RECIPE = TrainConfig(
     epochs=10,
     batch_size=4,

@@ -54,7 +54,7 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("stop_at", [1, 6, 7, 17, 18])
 def test_a_stopped_run_continues_bit_for_bit(tmp_path, uninterrupted, workers, stop_at):
-    """18 steps, 6 an epoch: stopped after the first step, at an epoch's end, after it, before and after the last step."""
+    """18 steps, 6 an epoch: stopped after the first, at an epoch's end, after it, before and after the last."""
 
     def stop(step):
         if step.step == stop_at - 1 or stop_at == 1:
@@ -69,7 +69,9 @@ def test_a_stopped_run_continues_bit_for_bit(tmp_path, uninterrupted, workers, s
 
 
 @pytest.mark.parametrize("epoch", [1, 3])
-def test_a_signal_during_an_evaluation_stops_the_run_even_after_its_last_step(tmp_path, uninterrupted, monkeypatch, epoch):
+def test_a_signal_during_an_evaluation_stops_the_run_even_after_its_last_step(
+    tmp_path, uninterrupted, monkeypatch, epoch
+):
     evaluations = []
 
     def act(point):
@@ -197,7 +199,9 @@ def wait_for_checkpoint(root, process, newer_than):
     raise AssertionError(process.communicate())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGUSR1, 143, marks=SLOW), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGUSR1, 143, marks=SLOW), (signal.SIGINT, 130)]
+)
 def test_a_signal_stops_after_a_checkpoint_with_its_own_exit_code(tmp_path, whole_command, number, code):
     write_spec(tmp_path, LONG)
     process = start(*RUN, "--jobs", "1", root=tmp_path)

@@ -17,7 +17,11 @@ from tests.specs import SMALL, write_spec
 from tests.training.test_loop import FINETUNED, assert_same_training, left, needs
 
 # Five images a step are two and three for two processes; seven to evaluate are four batches, the last of one image.
-ODD = FINETUNED.replace("epochs: 3", "epochs: 25").replace("batch_size: 4", "batch_size: 5").replace("test_crops: 8", "test_crops: 7")
+ODD = (
+    FINETUNED.replace("epochs: 3", "epochs: 25")
+    .replace("batch_size: 4", "batch_size: 5")
+    .replace("test_crops: 8", "test_crops: 7")
+)
 RUN = ("finetune", "small", "--row", "afno", "--device", "cpu")
 TWO = (*RUN, "--devices", "2")
 MICRO = (*TWO, "--micro-batch", "2")  # one part for the first process, two for the second
@@ -30,7 +34,9 @@ def directory(root: Path, stage: str) -> Path:
 
 
 def files(root: Path) -> list[bytes]:
-    return [(directory(root, stage) / name).read_bytes() for stage in STAGES for name in ("weights.safetensors", "log.csv")]
+    return [
+        (directory(root, stage) / name).read_bytes() for stage in STAGES for name in ("weights.safetensors", "log.csv")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +66,17 @@ def test_two_processes_equal_one_evaluate_every_image_once_and_speak_with_one_vo
 
 def test_torchrun_gives_the_same_with_whole_batches_too(tmp_path, two):
     write_spec(tmp_path, ODD)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "afno_repro", *TWO]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "afno_repro",
+        *TWO,
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert_same_stages(two[0], tmp_path)
@@ -86,7 +102,10 @@ def alive(pid: int) -> bool:
 
 
 def interrupted(root: Path, workers: str, stop) -> "tuple[int, str]":
-    """Start two processes, stop them by `stop(launcher, its children)` after a new checkpoint; nobody may be left after five seconds."""
+    """Start two processes, stop them by `stop(launcher, its children)` after a new checkpoint.
+
+    Nobody may be left after five seconds.
+    """
     checkpoints = "runs/pretrain-*/checkpoints/step-*"
     before = set(root.glob(checkpoints))
     process = start(*MICRO, "--workers", workers, root=root)
@@ -132,7 +151,10 @@ def test_a_loss_that_is_not_finite_is_seen_by_all_wherever_temporary_files_lie(t
     (tmp_path / "a b%20").mkdir()
     done = afno(*TWO, root=tmp_path, expect=4, env={**os.environ, "TMPDIR": str(tmp_path / "a b%20")})
     runs = needs(tmp_path, wild)
-    assert [Store(tmp_path / "runs").record(runs["afno", stage, 0].digest).outcome for stage in STAGES] == ["diverged", "diverged"]
+    assert [Store(tmp_path / "runs").record(runs["afno", stage, 0].digest).outcome for stage in STAGES] == [
+        "diverged",
+        "diverged",
+    ]
     assert ends(done) == [f"afno/{stage} seed 0: diverged" for stage in STAGES]
 
 
@@ -154,7 +176,9 @@ cli.main()
 
 
 @pytest.mark.parametrize(("ranks", "expected"), [("01", 4), ("1", 1)])
-def test_running_out_of_memory_is_an_outcome_where_all_do_and_no_hang_elsewhere(tmp_path, monkeypatch, capfd, ranks, expected):
+def test_running_out_of_memory_is_an_outcome_where_all_do_and_no_hang_elsewhere(
+    tmp_path, monkeypatch, capfd, ranks, expected
+):
     write_spec(tmp_path)
     monkeypatch.setattr(launch, "COMMAND", ("-c", MEMORY.format(ranks=ranks)))
     monkeypatch.setattr(launch, "GRACE_S", 1.0)
@@ -200,7 +224,11 @@ def test_a_process_that_others_wait_for_in_vain_ends_them_all_with_every_ones_st
 
 def addresses(pid: int) -> set[str]:
     """The local and remote addresses of a process's sockets, other than those that nobody is at."""
-    inodes = {link[8:-1] for link in (os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()) if link.startswith("socket:")}
+    inodes = {
+        link[8:-1]
+        for link in (os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir())
+        if link.startswith("socket:")
+    }
     found = set()
     for name in ("tcp", "tcp6", "udp", "udp6"):
         for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
@@ -244,9 +272,13 @@ def test_a_process_that_ends_before_the_first_run_is_told_without_a_traceback(tm
 
 def test_a_process_that_ends_while_they_meet_is_told_without_a_traceback(tmp_path, monkeypatch, capfd):
     write_spec(tmp_path)
-    script = EARLY.replace("from afno_repro.runs import absent_data as absent", "import torch.distributed as dist; from afno_repro.training import engine")
+    script = EARLY.replace(
+        "from afno_repro.runs import absent_data as absent",
+        "import torch.distributed as dist; from afno_repro.training import engine",
+    )
     script = script.replace(
-        "absent.absent_data = lambda *arguments: os.kill(os.getpid(), 9)", "dist.init_process_group = lambda *a, **k: os.kill(os.getpid(), 9)"
+        "absent.absent_data = lambda *arguments: os.kill(os.getpid(), 9)",
+        "dist.init_process_group = lambda *a, **k: os.kill(os.getpid(), 9)",
     )
     monkeypatch.setattr(launch, "COMMAND", ("-c", script))
     monkeypatch.setattr(launch, "GRACE_S", 0.5)
@@ -258,8 +290,15 @@ def test_a_process_that_ends_while_they_meet_is_told_without_a_traceback(tmp_pat
 
 def test_a_process_that_cannot_meet_the_others_says_so():
     place = engine.Place(rank=1, ranks=2, local_rank=1, address="tcp://127.0.0.1:9", parent=os.getppid())
-    script = f"import datetime; from afno_repro.training import engine; engine.WAIT = datetime.timedelta(seconds=1); engine.join(engine.{place}, 'cpu')"
-    done = subprocess.run([sys.executable, "-c", script.replace(f"parent={os.getppid()}", "parent=__import__('os').getppid()")], capture_output=True, text=True)
+    script = (
+        "import datetime; from afno_repro.training import engine; engine.WAIT = datetime.timedelta(seconds=1); "
+        f"engine.join(engine.{place}, 'cpu')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script.replace(f"parent={os.getppid()}", "parent=__import__('os').getppid()")],
+        capture_output=True,
+        text=True,
+    )
     assert "AfnoError: the 2 processes of this command did not all come to tcp://127.0.0.1:9" in done.stderr
 
 
@@ -273,7 +312,9 @@ def test_fewer_processes_continue_what_more_began_and_say_so(tmp_path, two):
 
 def test_a_mistake_is_told_once(tmp_path):
     write_spec(tmp_path, SMALL.replace("optimizer: adamw", "optimizer: adamv"))
-    done = afno("pretrain", "small", "--row", "afno", "--device", "cpu", "--devices", "2", "--json", root=tmp_path, expect=2)
+    done = afno(
+        "pretrain", "small", "--row", "afno", "--device", "cpu", "--devices", "2", "--json", root=tmp_path, expect=2
+    )
     assert done.stderr.count("adamv") == 1
     assert done.stdout.count("adamv") == 1
 
@@ -282,7 +323,14 @@ def test_processes_that_are_not_as_many_as_devices_are_refused(tmp_path):
     write_spec(tmp_path)
     done = afno(*TWO, "--nodes", "2", root=tmp_path, expect=2)
     assert "start the command on every node" in done.stderr
-    torchrun = {**os.environ, "RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    torchrun = {
+        **os.environ,
+        "RANK": "0",
+        "WORLD_SIZE": "3",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "1",
+    }
     done = afno(*TWO, root=tmp_path, expect=2, env=torchrun)
     assert "ask for 2 processes, 3 were started" in done.stderr
 
@@ -299,8 +347,15 @@ SAY = "import os, sys, time, signal; rank = int(os.environ['RANK']); "
         ("time.sleep(30 * (rank == 0)); print('image', rank, file=sys.stderr); sys.exit(3)", 3, "image 1\n"),
         ("rank or (signal.signal(15, signal.SIG_IGN), time.sleep(30)); time.sleep(.2); sys.exit(3)", 3, ""),
         ("rank or (time.sleep(1), print('saved', file=sys.stderr)); sys.exit(143)", 143, "saved\n"),
-        ("rank and os.kill(os.getpid(), 9)", 1, "process 1 of 0 to 1 was killed by signal 9; the same command continues\n"),
-        *((f"signal.signal(2, signal.SIG_DFL); rank or os.kill(os.getppid(), {n}); time.sleep(30)", code, "") for n, code in ((2, 130), (10, 143), (15, 143))),
+        (
+            "rank and os.kill(os.getpid(), 9)",
+            1,
+            "process 1 of 0 to 1 was killed by signal 9; the same command continues\n",
+        ),
+        *(
+            (f"signal.signal(2, signal.SIG_DFL); rank or os.kill(os.getppid(), {n}); time.sleep(30)", code, "")
+            for n, code in ((2, 130), (10, 143), (15, 143))
+        ),
     ],
 )
 def test_the_launcher_ends_with_the_first_failure_and_leaves_nobody(monkeypatch, capfd, script, code, said):

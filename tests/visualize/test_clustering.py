@@ -9,7 +9,17 @@ from afno_repro.config import ModelConfig, Part
 from afno_repro.errors import ConfigError, DataError
 from afno_repro.models import build_model
 from afno_repro.tasks.inpainting import Inpainting
-from afno_repro.visualize.clustering import Clusters, boundary_score, cluster, majority, same_colours, segmentation, show, token_features, without_gaps
+from afno_repro.visualize.clustering import (
+    Clusters,
+    boundary_score,
+    cluster,
+    majority,
+    same_colours,
+    segmentation,
+    show,
+    token_features,
+    without_gaps,
+)
 from afno_repro.visualize.pictures import recoloured
 
 MEASURES = ("ari", "boundary", "ari_gain", "boundary_gain")
@@ -19,7 +29,9 @@ OPTIONS = {"layers": [1, 3], "clusters": 4, "neighbours": 10, "shown": 2, "regio
 def network(image_size=32, depth=3):
     torch.manual_seed(0)
     backbone = Part("vit", {"patch_size": 4, "embed_dim": 8, "depth": depth, "mlp_ratio": 2, "skips": 2})
-    mixer = Part("afno", {"num_blocks": 2, "sparsity_threshold": 0.01, "keep": 1.0, "bias": "identity", "init_std": 0.5})
+    mixer = Part(
+        "afno", {"num_blocks": 2, "sparsity_threshold": 0.01, "keep": 1.0, "bias": "identity", "init_std": 0.5}
+    )
     return build_model(ModelConfig(backbone, mixer, Part("inpainting", {})), image_size)
 
 
@@ -29,7 +41,9 @@ def quadrants(side, values=(0, 1, 2, 3)):
 
 def picture(side=32, seed=0):
     grey = torch.tensor(quadrants(side, (0, 200, 90, 255)))
-    return (grey.float() / 2 + 100 * torch.rand(3, side, side, generator=torch.Generator().manual_seed(seed))).to(torch.uint8)
+    return (grey.float() / 2 + 100 * torch.rand(3, side, side, generator=torch.Generator().manual_seed(seed))).to(
+        torch.uint8
+    )
 
 
 def test_clusters_are_found_where_features_form_groups():
@@ -42,7 +56,9 @@ def test_clusters_are_found_where_features_form_groups():
 def test_features_are_those_of_the_blocks_for_the_whole_centred_image():
     model, image = network().train(), picture()
     found = token_features(model, image, [1, 3])
-    tokens = model.backbone.positions(model.backbone.embed((image / 255 - (image / 255).mean((1, 2), keepdim=True))[None]))
+    tokens = model.backbone.positions(
+        model.backbone.embed((image / 255 - (image / 255).mean((1, 2), keepdim=True))[None])
+    )
     for number, block in enumerate(model.backbone.blocks, 1):
         tokens = block(tokens)
         if number != 2:
@@ -61,7 +77,9 @@ def test_the_network_sees_what_inpainting_shows_it_when_nothing_is_hidden():
 
     spy, image = Spy(1, 1), picture()
     show(spy, image)
-    Inpainting(32, {"grid": "pixels", "steps": 0}).predict(spy, image[None] / 255, torch.zeros(1, 32, 32, dtype=torch.bool))
+    Inpainting(32, {"grid": "pixels", "steps": 0}).predict(
+        spy, image[None] / 255, torch.zeros(1, 32, 32, dtype=torch.bool)
+    )
     torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=1e-6)
 
 
@@ -126,7 +144,10 @@ def test_segmentation_finds_even_areas():
 def test_pictures_hold_means_over_images_and_the_shown_ones():
     pictures = Clusters(32, **OPTIONS).compute(network(), [picture(seed=i) for i in range(3)], [None] * 3)
     assert set(pictures.metrics) == {f"{name}{ending}" for name in MEASURES for ending in ("", "_1", "_3", "_last")}
-    assert all(len(values) == 3 and pictures.metrics[key] == pytest.approx(np.mean(values)) for key, values in pictures.repeats.items())
+    assert all(
+        len(values) == 3 and pictures.metrics[key] == pytest.approx(np.mean(values))
+        for key, values in pictures.repeats.items()
+    )
     assert pictures.repeats["ari_last"] == pictures.repeats["ari_3"]
     shapes = {"images": (2, 32, 32, 3), "regions": (2, 8, 8), "clusters": (2, 2, 8, 8), "layers": (2,)}
     assert {key: array.shape for key, array in pictures.arrays.items()} == shapes
@@ -150,7 +171,9 @@ def test_clusters_that_are_the_labels_agree_fully(monkeypatch):
 def test_clusters_that_say_where_a_token_is_gain_nothing(monkeypatch):
     monkeypatch.setattr("afno_repro.visualize.clustering.cluster", lambda features, clusters, neighbours: quadrants(8))
     images = [picture(seed=i) for i in range(3)]
-    alike = Clusters(32, **{**OPTIONS, "regions": "labels"}).compute(network(), images, [torch.tensor(quadrants(32))] * 3)
+    alike = Clusters(32, **{**OPTIONS, "regions": "labels"}).compute(
+        network(), images, [torch.tensor(quadrants(32))] * 3
+    )
     assert (alike.metrics["ari"], alike.metrics["ari_gain"], alike.metrics["boundary_gain"]) == (1, 0, 0)
     stripes = [torch.arange(32).div(size, rounding_mode="floor").to(torch.uint8).expand(32, 32) for size in (16, 8, 4)]
     different = Clusters(32, **{**OPTIONS, "regions": "labels"}).compute(network(), images, stripes)

@@ -17,12 +17,22 @@ def column(shown=3):
     maps = RNG.integers(4, size=(shown, 5, 24, 24)).astype(np.uint8)
     regions = np.kron(np.arange(4).reshape(2, 2), np.ones((12, 12))).astype(np.uint8)
     images = RNG.integers(256, size=(shown, 96, 96, 3)).astype(np.uint8)
-    return {"images": images, "regions": np.stack([regions] * shown), "clusters": maps, "layers": np.array([2, 4, 6, 8, 10])}
+    return {
+        "images": images,
+        "regions": np.stack([regions] * shown),
+        "clusters": maps,
+        "layers": np.array([2, 4, 6, 8, 10]),
+    }
 
 
 def spectra(scale=1.0, grid=(16, 16)):
     half = (5, grid[0], grid[1] // 2 + 1)
-    return {"magnitude": (scale * RNG.random(half)).astype(np.float32), "zeroed": RNG.random(half), "grid": np.array(grid), "layers": np.arange(1, 6)}
+    return {
+        "magnitude": (scale * RNG.random(half)).astype(np.float32),
+        "zeroed": RNG.random(half),
+        "grid": np.array(grid),
+        "layers": np.arange(1, 6),
+    }
 
 
 FIGURES = {
@@ -70,7 +80,11 @@ def test_a_region_has_one_colour_for_all_mixers():
 
 
 def test_titles_break_between_words():
-    assert [wrapped(title) for title in ("AFNO", "Self-Attention", "AFNO (ours)")] == ["AFNO", "Self-\nAttention", "AFNO\n(ours)"]
+    assert [wrapped(title) for title in ("AFNO", "Self-Attention", "AFNO (ours)")] == [
+        "AFNO",
+        "Self-\nAttention",
+        "AFNO\n(ours)",
+    ]
 
 
 def test_drawing_needs_no_torch():

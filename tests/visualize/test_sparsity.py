@@ -13,13 +13,17 @@ from afno_repro.tables.figures import radius_csv
 from afno_repro.visualize.pictures import centred_spectrum, full_spectrum, radius
 from afno_repro.visualize.sparsity import Spectra
 
+pytestmark = pytest.mark.fast
+
 SIZES = [(6, 8), (5, 7), (6, 7), (5, 8), (1, 4), (4, 1), (2, 2)]
 
 
 def network(threshold=0.1, keep=1.0, depth=2):
     torch.manual_seed(0)
     backbone = Part("vit", {"patch_size": 4, "embed_dim": 8, "depth": depth, "mlp_ratio": 2, "skips": 2})
-    mixer = Part("afno", {"num_blocks": 2, "sparsity_threshold": threshold, "keep": keep, "bias": "identity", "init_std": 0.5})
+    mixer = Part(
+        "afno", {"num_blocks": 2, "sparsity_threshold": threshold, "keep": keep, "bias": "identity", "init_std": 0.5}
+    )
     return build_model(ModelConfig(backbone, mixer, Part("inpainting", {})), 32)
 
 
@@ -59,7 +63,9 @@ def test_spectra_are_those_of_the_mixers():
     with torch.no_grad():
         spectrum = torch.fft.rfft2(z[0][0].permute(2, 0, 1), norm="ortho")
         mixer = model.backbone.blocks[1].mixer
-        hidden = block_matmul(spectrum.flatten(1)[None].unflatten(1, (mixer.num_blocks, -1)), mixer.w1) + torch.view_as_complex(mixer.b1)
+        hidden = block_matmul(
+            spectrum.flatten(1)[None].unflatten(1, (mixer.num_blocks, -1)), mixer.w1
+        ) + torch.view_as_complex(mixer.b1)
         out = block_matmul(on_parts(torch.relu, hidden), mixer.w2) + torch.view_as_complex(mixer.b2)
         shrunk = on_parts(mixer.shrink, out)[0].flatten(0, 1).unflatten(-1, (8, 5)).numpy()
     np.testing.assert_allclose(found.arrays["magnitude"][1], np.abs(shrunk).mean(0), rtol=1e-4, atol=1e-6)
@@ -96,7 +102,9 @@ def test_the_csv_has_every_bin_with_a_mode_and_its_fraction():
     assert {(line["row"], line["layer"]) for line in lines} == {("AFNO", "1"), ("AFNO", "2")}
     for i in (0, 1):
         found = [line for line in lines if line["layer"] == str(i + 1)]
-        held = [modes[np.isclose(arrays["radius"][:-1], float(line["radius_from"]), rtol=1e-4)].item() for line in found]
+        held = [
+            modes[np.isclose(arrays["radius"][:-1], float(line["radius_from"]), rtol=1e-4)].item() for line in found
+        ]
         total = sum(float(line["zeroed"]) * count for line, count in zip(found, held, strict=True))
         assert total / modes.sum() == pytest.approx(full_spectrum(arrays["zeroed"], 8)[i].mean(), rel=1e-4)
 
@@ -105,12 +113,20 @@ def test_metrics_are_means_over_images_and_over_layers():
     found = pictures(network(), count=3)
     names = ("zeroed", "zeroed_low", "zeroed_high", "zeroed_contrast")
     assert set(found.metrics) == {f"{name}{ending}" for name in names for ending in ("", "_1", "_2")}
-    assert all(len(values) == 3 and found.metrics[key] == pytest.approx(np.mean(values)) for key, values in found.repeats.items())
+    assert all(
+        len(values) == 3 and found.metrics[key] == pytest.approx(np.mean(values))
+        for key, values in found.repeats.items()
+    )
     for i in range(3):
-        assert found.repeats["zeroed"][i] == pytest.approx((found.repeats["zeroed_1"][i] + found.repeats["zeroed_2"][i]) / 2)
+        assert found.repeats["zeroed"][i] == pytest.approx(
+            (found.repeats["zeroed_1"][i] + found.repeats["zeroed_2"][i]) / 2
+        )
     assert full_spectrum(found.arrays["zeroed"], 8).mean() == pytest.approx(found.metrics["zeroed"], abs=1e-6)
     assert found.arrays["grid"].tolist() == [8, 8]
-    assert {key: found.arrays[key].dtype for key in ("magnitude", "zeroed")} == {"magnitude": np.float32, "zeroed": np.float32}
+    assert {key: found.arrays[key].dtype for key in ("magnitude", "zeroed")} == {
+        "magnitude": np.float32,
+        "zeroed": np.float32,
+    }
 
 
 @pytest.mark.parametrize(("threshold", "zeroed"), [(0.0, 0.0), (1e6, 1.0)])

@@ -1,14 +1,14 @@
-"""The block MLP of AFNO between its two FFTs as Triton kernels (Equations 6-8): the spectrum is read once and written once.
+"""The block MLP of AFNO between its two FFTs in Triton (Equations 6-8): the spectrum is read once and written once.
 
-    h = relu(W1^T z + b1),   s = S_lambda(W2^T h + b2)             kept for the backward pass: z, h and where s is not zero
-    dh = conj(W2) ds where s is not zero,   dz = conj(W1) (dh where h > 0),   dW = conj(input) d(output)^T,   db = sum d(output)
+    h = relu(W1^T z + b1),   s = S_lambda(W2^T h + b2)          kept for the backward pass: z, h and where s is not zero
+    dh = conj(W2) ds where s != 0,   dz = conj(W1) (dh where h > 0),   dW = conj(input) d(output)^T,  db = sum d(output)
 
-Blocks of up to 128 channels stay on chip: h is made in chunks of 64, each used up at once, as attention does with its scores
-(a second chunk reads its z again, from the cache). Wider ones are bound by arithmetic, not by memory: a kernel for one layer
-fills its tiles with them, and runs twice. Keeping h (2.25 spectra in all, 1.75 with bf16 products) moves no more memory than
-making it anew, since the gradient of W2 reads it either way, and saves a product. Weight gradients are sums in a fixed order.
-Shapes: B batch, K blocks, D channels of a block, N modes; T modes, I inputs and O outputs of a tile, P = D in whole tiles.
-A spectrum is (B K D 2N) in memory, parts in turns, and `row` is 2N; in a kernel a complex matrix is a pair of real ones.
+Blocks of up to 128 channels stay on chip: h is made in chunks of 64, each used up at once, as attention does with its
+scores (a second chunk reads its z again, from the cache). Wider ones are bound by arithmetic: a kernel for one layer
+fills its tiles with them, and runs twice. Keeping h (2.25 spectra in all, 1.75 with bf16 products) moves no more memory
+than making it anew, since W2's gradient reads it anyway, and saves a product. Weight gradients add up in fixed order.
+Shapes: B batch, K blocks, D channels of a block, N modes; T modes, I inputs and O outputs of a tile, P = D in whole
+tiles. A spectrum is (B K D 2N) in memory, parts in turns; `row` is 2N. Kernels hold complex matrices as real pairs.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, import-untyped"
@@ -26,7 +26,8 @@ Layer = tuple[Tensor, Some]  # a weight by its planes, and a bias
 
 WIDEST = 128  # channels of a block that stay on chip
 SPLITS = 16  # parts that a weight's gradient is summed in
-NUMBERS = {"float32": (torch.float32, tl.float32), "bf16": (torch.bfloat16, tl.bfloat16)}  # what h is kept in, what products take
+# What h is kept in, what products take.
+NUMBERS = {"float32": (torch.float32, tl.float32), "bf16": (torch.bfloat16, tl.bfloat16)}
 
 
 class Cut(NamedTuple):
@@ -47,7 +48,9 @@ def cut_of(blocks: int, width: int, number: tl.dtype) -> Cut:
     return Cut(blocks, width, padded, chunk=min(padded, 64), step=min(padded, 32), modes=64, number=number)
 
 
-def fused_block_mlp(z: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, threshold: float, precision: Literal["float32", "bf16"]) -> Tensor:
+def fused_block_mlp(
+    z: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, threshold: float, precision: Literal["float32", "bf16"]
+) -> Tensor:
     """S_threshold(W2^T relu(W1^T z + b1) + b2): z complex64 (B K D N), weights (K D D 2), biases (K D 1 2) -> B K D N.
 
     Products take tf32 (`float32`) or bf16 numbers and add up in float32.
@@ -62,7 +65,18 @@ class FusedBlockMLP(torch.autograd.Function):
     """fused_block_mlp, told its tiles, what to keep h in, and whether a backward pass may come."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, threshold: float, cut: Cut, kept: torch.dtype, training: bool) -> Tensor:
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        threshold: float,
+        cut: Cut,
+        kept: torch.dtype,
+        training: bool,
+    ) -> Tensor:
         x = torch.view_as_real(z.contiguous())
         s, alive = torch.empty_like(x), torch.empty_like(x, dtype=torch.int8) if training else None
         hidden = torch.empty_like(x, dtype=kept) if training or cut.width > WIDEST else None
@@ -76,15 +90,30 @@ class FusedBlockMLP(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x, hidden, alive, w1, w2), cut = ctx.saved_tensors, ctx.cut
-        of_s, of_hidden, of_x = torch.view_as_real(gradient.resolve_conj().contiguous()), torch.empty_like(hidden), torch.empty_like(x)
+        of_s = torch.view_as_real(gradient.resolve_conj().contiguous())
+        of_hidden, of_x = torch.empty_like(hidden), torch.empty_like(x)
         first, second = ((planes(torch.view_as_complex(w).conj(), cut), None) for w in (w1, w2))
         run(of_s, alive, second, hidden, of_hidden, first, of_x, None, None, cut)
         of_first, of_second = of_layer(x, of_hidden, None, cut), of_layer(hidden, of_s, alive, cut)
         return torch.view_as_complex(of_x), *of_first, *of_second, None, None, None, None
 
 
-def run(x: Tensor, gate: Some, first: Layer, kept: Some, middle: Some, second: Layer, y: Tensor, alive: Some, threshold: float | None, cut: Cut) -> None:
-    """From x by way of `middle` to y through both layers, or back if there is a `kept` h: a program for T modes of a block or chunk."""
+def run(
+    x: Tensor,
+    gate: Some,
+    first: Layer,
+    kept: Some,
+    middle: Some,
+    second: Layer,
+    y: Tensor,
+    alive: Some,
+    threshold: float | None,
+    cut: Cut,
+) -> None:
+    """From x by way of `middle` to y through both layers, or back if there is a `kept` h.
+
+    A program takes T modes of a block or chunk.
+    """
     row, items, tiles = 2 * x.shape[3], x.shape[0] * cut.blocks, triton.cdiv(x.shape[3], cut.modes)
     if cut.width > WIDEST:
         grid = (items * (cut.padded // cut.chunk), tiles)
@@ -92,19 +121,23 @@ def run(x: Tensor, gate: Some, first: Layer, kept: Some, middle: Some, second: L
         layer_kernel[grid](middle, None, *second, None, None, y, alive, threshold, row, cut)
     else:
         warps = 8 if cut.padded == WIDEST else 4
-        block_kernel[items, tiles](x, gate, *first, kept, middle, *second, y, alive, threshold, row, cut, num_warps=warps)
+        block_kernel[items, tiles](
+            x, gate, *first, kept, middle, *second, y, alive, threshold, row, cut, num_warps=warps
+        )
 
 
 def planes(matrix: Tensor, cut: Cut) -> Tensor:
-    """A complex matrix per block (K O I) as 2 K P P: real and imaginary parts, zeros around. Tensor cores want inputs side by side."""
+    """A complex matrix per block (K O I) as real planes 2 K P P, zeros around. Tensor cores want adjacent inputs."""
     found = torch.zeros(2, cut.blocks, cut.padded, cut.padded, device=matrix.device)
     found[0, :, : cut.width, : cut.width], found[1, :, : cut.width, : cut.width] = matrix.real, matrix.imag
     return found
 
 
 def of_layer(x: Tensor, gradient: Tensor, gate: Some, cut: Cut) -> tuple[Tensor, Tensor]:
-    """The gradients of a layer's weight (K D D 2) and bias (K D 1 2) from its input and its output's gradient where the gate is open."""
-    of_weight, of_bias = (torch.empty(SPLITS, cut.blocks, cut.width, size, 2, device=x.device) for size in (cut.width, 1))
+    """A layer's gradients, weight (K D D 2) and bias (K D 1 2), from its input and its output's gated gradient."""
+    of_weight, of_bias = (
+        torch.empty(SPLITS, cut.blocks, cut.width, size, 2, device=x.device) for size in (cut.width, 1)
+    )
     grid = (cut.blocks * triton.cdiv(cut.width, cut.chunk) ** 2, SPLITS)
     weight_kernel[grid](x, gradient, gate, of_weight, of_bias, 2 * x.shape[3], x.shape[0], cut)
     return of_weight.sum(0), of_bias.sum(0)
@@ -141,7 +174,10 @@ def weight_kernel(x, gradient, gate, of_weight, of_bias, row, batch, cut: tl.con
     """A tile (I O) of a block's weight gradient, for one part of all images' modes."""
     tiles, part = tl.cdiv(cut.width, cut.chunk), tl.program_id(1)
     tile, block = tl.program_id(0) % (tiles * tiles), tl.program_id(0) // (tiles * tiles)
-    inputs, outputs = tile // tiles * cut.chunk + tl.arange(0, cut.chunk), tile % tiles * cut.chunk + tl.arange(0, cut.chunk)
+    inputs, outputs = (
+        tile // tiles * cut.chunk + tl.arange(0, cut.chunk),
+        tile % tiles * cut.chunk + tl.arange(0, cut.chunk),
+    )
     of_w = (tl.full((cut.chunk, cut.chunk), 0.0, tl.float32), tl.full((cut.chunk, cut.chunk), 0.0, tl.float32))
     of_b = (tl.full((cut.chunk,), 0.0, tl.float32), tl.full((cut.chunk,), 0.0, tl.float32))
     pieces = tl.cdiv(row, 2 * cut.step)  # of an image
@@ -156,15 +192,22 @@ def weight_kernel(x, gradient, gate, of_weight, of_bias, row, batch, cut: tl.con
     if tile < tiles:
         tl.store(of_bias + 2 * (rows + outputs), of_b[0], mask=inside)
         tl.store(of_bias + 2 * (rows + outputs) + 1, of_b[1], mask=inside)
-    offsets, inside = 2 * ((rows + inputs[:, None]) * cut.width + outputs[None, :]), (inputs < cut.width)[:, None] & inside[None, :]
+    offsets, inside = (
+        2 * ((rows + inputs[:, None]) * cut.width + outputs[None, :]),
+        (inputs < cut.width)[:, None] & inside[None, :],
+    )
     tl.store(of_weight + offsets, of_w[0], mask=inside)
     tl.store(of_weight + offsets + 1, of_w[1], mask=inside)
 
 
 @triton.jit
 def place(item, row, cut: tl.constexpr):
-    """The block of an item (of B K), and the program's spot: where the item starts in memory, the columns there (2T), 2N."""
-    return item % cut.blocks, (item.to(tl.int64) * cut.width * row, tl.program_id(1) * 2 * cut.modes + tl.arange(0, 2 * cut.modes), row)
+    """The block of an item (of B K), and the program's spot: the item's start in memory, the columns there (2T), 2N."""
+    return item % cut.blocks, (
+        item.to(tl.int64) * cut.width * row,
+        tl.program_id(1) * 2 * cut.modes + tl.arange(0, 2 * cut.modes),
+        row,
+    )
 
 
 @triton.jit
@@ -180,7 +223,8 @@ def layer(x, gate, w, b, block, outputs, spot, cut: tl.constexpr):
 @triton.jit
 def product(x, w, y, number: tl.constexpr):
     """y + x w for complex matrices (T I, I O, T O)."""
-    x_real, x_imag, w_real, w_imag, minus = x[0].to(number), x[1].to(number), w[0].to(number), w[1].to(number), (-w[1]).to(number)
+    x_real, x_imag = x[0].to(number), x[1].to(number)
+    w_real, w_imag, minus = w[0].to(number), w[1].to(number), (-w[1]).to(number)
     real = tl.dot(x_imag, minus, tl.dot(x_real, w_real, y[0], input_precision="tf32"), input_precision="tf32")
     imag = tl.dot(x_imag, w_real, tl.dot(x_real, w_imag, y[1], input_precision="tf32"), input_precision="tf32")
     return real, imag
@@ -188,7 +232,7 @@ def product(x, w, y, number: tl.constexpr):
 
 @triton.jit
 def through_relu(h, kept, to, channels, spot, cut: tl.constexpr):
-    """relu(h), or h where a `kept` h is positive, its gradient; written if there is a place. What is not a number stays so."""
+    """relu(h), or h where a `kept` h is positive, its gradient; written if there is a place. A nan stays so."""
     real, imag = h if kept is None else read(kept, None, channels, spot, cut)
     h = (tl.where(real <= 0, 0.0, h[0]), tl.where(imag <= 0, 0.0, h[1]))
     if to is not None:
@@ -198,7 +242,7 @@ def through_relu(h, kept, to, channels, spot, cut: tl.constexpr):
 
 @triton.jit
 def finish(y, to, alive, threshold, channels, spot, cut: tl.constexpr):
-    """Write y, forth by S_lambda(y) = y - (y held within -lambda and lambda), and where that is not zero, if it is to be kept."""
+    """Write y, forth by S_lambda(y) = y - clamp(y, -lambda, lambda), and where that is not zero, if it is kept."""
     if threshold is not None:
         y = (y[0] - tl.clamp(y[0], -threshold, threshold), y[1] - tl.clamp(y[1], -threshold, threshold))
     write(to, y, channels, spot, cut)
@@ -240,7 +284,9 @@ def read(x, gate, channels, spot, cut: tl.constexpr):
 def write(x, values, channels, spot, cut: tl.constexpr):
     """A tile (T C) of a spectrum."""
     start, offsets, inside = at(channels, spot, cut)
-    tl.store(x + start + offsets, tl.reshape(tl.join(tl.trans(values[0]), tl.trans(values[1])), offsets.shape), mask=inside)
+    tl.store(
+        x + start + offsets, tl.reshape(tl.join(tl.trans(values[0]), tl.trans(values[1])), offsets.shape), mask=inside
+    )
 
 
 @triton.jit

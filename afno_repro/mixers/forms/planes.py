@@ -1,10 +1,11 @@
-"""The AFNO layer by FFTs for wide blocks: real and imaginary parts lie apart, and three real products make a complex one.
+"""The AFNO layer by FFTs for wide blocks: real and imaginary parts lie apart; a complex product is three real ones.
 
-    (A + iB)(r + is) = (k - (A + B) s) + i (k + (B - A) r),   k = A (r + s)                 (Gauss; Knuth, TAOCP 2, 4.6.4)
+    (A + iB)(r + is) = (k - (A + B) s) + i (k + (B - A) r),   k = A (r + s)     (Gauss; Knuth, TAOCP 2, 4.6.4)
 
-A quarter of the multiplications goes, for a few sums: it pays where products take most of the time. What is kept for the
-backward pass, and how gradients are conjugated in it, is as in transforms.py.
-Shapes: B batch, H W token grid, R M kept modes along H and W, N = R M, C channels, K blocks, D = C // K; spectra 2 B K D N.
+A quarter of the multiplications goes, for a few sums: it pays where products take most of the time. What is kept for
+the backward pass, and how gradients are conjugated in it, is as in transforms.py.
+Shapes: B batch, H W token grid, R M kept modes along H and W, N = R M, C channels, K blocks, D = C // K;
+spectra 2 B K D N.
 """
 
 from typing import Any
@@ -21,7 +22,17 @@ class PlanarAFNO(torch.autograd.Function):
     """x (B H W C), the parameters of AFNO, its shrinkage and modes -> mixed tokens (B H W C), nothing added."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, shrink: Shrinkage, modes: Modes, is_needed: bool) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        shrink: Shrinkage,
+        modes: Modes,
+        is_needed: bool,
+    ) -> Tensor:
         grid = (x.shape[1], x.shape[2])
         z = split(rfft2(channels_first(x), modes), w1.shape[0])
         hidden = product(w1.transpose(1, 2), z).add_(per_channel(b1)).relu_()
@@ -67,7 +78,10 @@ def product(weight: Tensor, z: Tensor) -> Tensor:
 
 
 def of_layer(z: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of a block layer's weight (K D D 2) and bias (K D 1 2) from its input and its output's conjugate gradient (2 B K D N)."""
+    """The gradients of a block layer's weight (K D D 2) and bias (K D 1 2).
+
+    They follow from its input and its output's conjugate gradient, both (2 B K D N).
+    """
     real, imaginary = gradient
     common = (z[0] + z[1]) @ real.mT
     weight = torch.stack([common - z[1] @ (real + imaginary).mT, -common - z[0] @ (imaginary - real).mT], -1).sum(0)

@@ -1,4 +1,4 @@
-"""The transform pair as matrix products in real arithmetic: modes that are not kept are never computed, and compilers take it.
+"""The transform pair as real matrix products: modes that are not kept are never computed, and compilers take it.
 
     U = F_W X,   Z = F_H U   (and back)          F = (cos - i sin)(2 pi m n / size) / sqrt(size), a row a kept mode
 
@@ -51,9 +51,13 @@ def matrices(grid: Grid, modes: Modes, dtype: torch.dtype, device: torch.device)
         rows = torch.cat([torch.arange(modes.low), torch.arange(height - modes.high, height)])
         cos_w, sin_w = waves(columns, width)  # M W
         cos_h, sin_h = waves(rows, height)  # R H
-        twice = torch.where((columns == 0) | (2 * columns == width), 1.0, 2.0).double()[:, None]  # a column stands for its conjugate, too
+        twice = torch.where((columns == 0) | (2 * columns == width), 1.0, 2.0).double()[
+            :, None
+        ]  # a column stands for its conjugate, too
         along_w = torch.cat([cos_w, -sin_w])
-        along_h = torch.stack([torch.stack([cos_h, sin_h], -1), torch.stack([-sin_h, cos_h], -1)]).flatten(2).flatten(0, 1)
+        along_h = (
+            torch.stack([torch.stack([cos_h, sin_h], -1), torch.stack([-sin_h, cos_h], -1)]).flatten(2).flatten(0, 1)
+        )
         found = (along_w, along_h, along_h.T, torch.cat([twice * cos_w, -twice * sin_w]).T)
         return Matrices(*(each.to(device, dtype).contiguous() for each in found))
 
@@ -68,7 +72,7 @@ def waves(frequencies: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def real_layer(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """One complex layer per block as real products, weight K D D' 2, bias K D' 1 2: z K N 2D -> K N 2D', real parts first."""
+    """One complex layer per block as real products, weight K D D' 2, bias K D' 1 2: z K N 2D -> K N 2D', real first."""
     real, imaginary = weight.unbind(-1)
     matrix = torch.cat([torch.cat([real, imaginary], -1), torch.cat([-imaginary, real], -1)], -2)
     return torch.baddbmm(bias.permute(0, 2, 3, 1).flatten(2), z, matrix)

@@ -13,7 +13,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from afno_repro.mixers.spectral import Grid, Modes, Shrinkage, block_matmul, channels_first, channels_last, irfft2, rfft2, stood_for
+from afno_repro.mixers.spectral import (
+    Grid,
+    Modes,
+    Shrinkage,
+    block_matmul,
+    channels_first,
+    channels_last,
+    irfft2,
+    rfft2,
+    stood_for,
+)
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -21,11 +31,22 @@ Gradients = tuple[Tensor | None, ...]
 class LeanAFNO(torch.autograd.Function):
     """x (B H W C), the parameters of AFNO, its shrinkage and modes -> mixed tokens (B H W C), nothing added.
 
-    Where no gradient `is_needed` nothing is kept. Memory is used again, since asking for new takes longer than many an operation on it.
+    Where no gradient `is_needed` nothing is kept. Memory is used again: asking for new takes longer than many an
+    operation on it.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, shrink: Shrinkage, modes: Modes, is_needed: bool) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        shrink: Shrinkage,
+        modes: Modes,
+        is_needed: bool,
+    ) -> Tensor:
         grid = (x.shape[1], x.shape[2])
         spectrum = rfft2(channels_first(x), modes)  # B C R M
         z = spectrum.flatten(2).unflatten(1, (w1.shape[0], -1))  # B K D N
@@ -48,7 +69,9 @@ class LeanAFNO(torch.autograd.Function):
         of_hidden = torch.view_as_complex(w2) @ of_output
         before_relu(torch.view_as_real(of_hidden), torch.view_as_real(hidden))
         of_second = of_layer(hidden, of_output)
-        torch.matmul(torch.view_as_complex(w1), of_hidden, out=of_output)  # now the gradient of z, where there was memory
+        torch.matmul(
+            torch.view_as_complex(w1), of_hidden, out=of_output
+        )  # now the gradient of z, where there was memory
         of_x = irfft2(conjugated(spectrum, ctx.grid, -1), ctx.modes, ctx.grid)
         return channels_last(of_x), *of_layer(z, of_hidden), *of_second, None, None, None
 
@@ -66,6 +89,9 @@ def conjugated(z: Tensor, grid: Grid, power: int) -> Tensor:
 
 
 def of_layer(z: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of a block layer's weight (K D D 2) and bias (K D 1 2) from its input and its output's conjugate gradient (B K D N)."""
+    """The gradients of a block layer's weight (K D D 2) and bias (K D 1 2).
+
+    They follow from its input and its output's conjugate gradient, both (B K D N).
+    """
     weight, bias = (z @ gradient.transpose(-1, -2)).sum(0), gradient.sum((0, 3))[..., None]
     return torch.view_as_real(weight.conj().resolve_conj()), torch.view_as_real(bias.conj().resolve_conj())

@@ -1,7 +1,8 @@
-"""The fused block MLP against the same layers in float64: in Triton's interpreter, in a process of its own, and on a GPU where there is one.
+"""The fused block MLP against the same layers in float64.
 
+It runs in Triton's interpreter, in a process of its own, and on a GPU where there is one.
 Triton asks once, at import, whether to interpret; other tests of a process must not find that it did. Biases are chosen
-so that no value comes close to a kink of relu or of the shrinkage, where rounding would turn a whole gradient on or off.
+so that no value is close to a kink of relu or of the shrinkage, where rounding turns a whole gradient on or off.
 """
 
 import json
@@ -17,7 +18,10 @@ from afno_repro.mixers.spectral import block_matmul, on_parts
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[3]
-TOLERANCES = {"cpu": {"float32": 1e-5, "bf16": 1e-2}, "cuda": {"float32": 2e-3, "bf16": 2e-2}}  # the interpreter's tf32 is float32
+TOLERANCES = {
+    "cpu": {"float32": 1e-5, "bf16": 1e-2},
+    "cuda": {"float32": 2e-3, "bf16": 2e-2},
+}  # the interpreter's tf32 is float32
 CASES = [  # B, K, D, N, threshold, precision
     (2, 2, 4, 7, 0.0, "float32"),
     (1, 2, 16, 70, 0.5, "float32"),
@@ -27,7 +31,12 @@ CASES = [  # B, K, D, N, threshold, precision
     (1, 1, 144, 19, 0.5, "float32"),
     (1, 1, 130, 18, 0.5, "bf16"),
 ]
-GPU_CASES = [(2, 4, width, 203, threshold, precision) for width in (4, 24, 64, 96, 144, 750) for threshold in (0.0, 0.5) for precision in ("float32", "bf16")]
+GPU_CASES = [
+    (2, 4, width, 203, threshold, precision)
+    for width in (4, 24, 64, 96, 144, 750)
+    for threshold in (0.0, 0.5)
+    for precision in ("float32", "bf16")
+]
 NAMES = ["s", "z", "w1", "b1", "w2", "b2"]
 
 
@@ -39,7 +48,10 @@ def reference(z, w1, b1, w2, b2, threshold):
 
 
 def far_from(kink, values):
-    """A bias (K D 1 2) by which the widest gap in the middle half of each channel's values (B K D N) comes to lie around `kink` (D 1)."""
+    """A bias (K D 1 2) for each channel's values (B K D N).
+
+    It moves the widest gap in their middle half to `kink` (D 1).
+    """
     values = torch.view_as_real(values).permute(1, 2, 4, 0, 3).flatten(3).sort().values  # K D 2 BN
     middle = values[..., values.shape[-1] // 4 : -(values.shape[-1] // 4)]
     gap = middle.diff().argmax(-1, keepdim=True)
@@ -47,7 +59,10 @@ def far_from(kink, values):
 
 
 def inputs(batch, blocks, width, modes, threshold):
-    """z and the weights in float64, nothing near a kink: even channels pass the positive one of the shrinkage, odd ones the negative."""
+    """z and the weights in float64, nothing near a kink.
+
+    Even channels pass the positive kink of the shrinkage, odd ones the negative.
+    """
     torch.manual_seed(0)
     z = torch.randn(batch, blocks, width, modes, dtype=torch.complex128)
     w1, w2 = (scale * torch.randn(blocks, width, width, 2, dtype=torch.float64) / width**0.5 for scale in (1.0, 0.2))
@@ -63,16 +78,22 @@ def errors(case, device):
 
     *sizes, threshold, precision = case
     exact = [value.requires_grad_() for value in inputs(*sizes, threshold)]
-    values = [value.detach().to(device, torch.complex64 if value.is_complex() else torch.float32).requires_grad_() for value in exact]
+    values = [
+        value.detach().to(device, torch.complex64 if value.is_complex() else torch.float32).requires_grad_()
+        for value in exact
+    ]
     expected, found = reference(*exact, threshold)[0], fused_block_mlp(*values, threshold, precision)
     weight = torch.randn(expected.mT.shape, dtype=torch.complex128)
     expected = [expected, *torch.autograd.grad((expected.mT.conj() * weight).real.sum(), exact)]
     found = [found, *torch.autograd.grad((found.mT.conj() * weight.to(found)).real.sum(), values)]
-    return {name: ((a.detach().cpu() - b).norm() / b.norm()).item() for name, a, b in zip(NAMES, found, expected, strict=True)}
+    return {
+        name: ((a.detach().cpu() - b).norm() / b.norm()).item()
+        for name, a, b in zip(NAMES, found, expected, strict=True)
+    }
 
 
 def repair_the_interpreter():
-    """Triton's interpreter takes bf16 for the integers it is stored in when it multiplies, and cuts numbers off where a GPU rounds."""
+    """In products Triton's interpreter takes bf16 for the integers it is stored in; it cuts off where a GPU rounds."""
     import numpy as np
     import triton.language as tl
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
@@ -108,7 +129,13 @@ def what_is_not_a_number_stays_so():
 def interpreted():
     """What a process that interprets the kernels found."""
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-m", "tests.mixers.forms.test_kernel"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.mixers.forms.test_kernel"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

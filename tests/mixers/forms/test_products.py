@@ -1,4 +1,4 @@
-"""The transform pair as matrix products, the rule by which it runs, and what the other form keeps for its backward pass."""
+"""The transform pair as matrix products, the rule by which it runs, what the other form keeps for backward."""
 
 import pytest
 import torch
@@ -8,6 +8,8 @@ from afno_repro.mixers.forms.products import dft, inverse_dft
 from afno_repro.mixers.forms.rule import prefers_planes, prefers_products
 from afno_repro.mixers.spectral import all_modes, irfft2, kept_modes, rfft2
 from benchmarks.mixers import saved_units
+
+pytestmark = pytest.mark.fast
 
 
 @pytest.mark.parametrize("grid", [(8, 8), (5, 7), (7, 6), (1, 4), (3, 1), (2, 2)])
@@ -30,7 +32,10 @@ def test_matrices_made_without_gradients_serve_a_training():
     assert x.grad is not None
 
 
-@pytest.mark.parametrize(("side", "keep", "products"), [(8, 1.0, True), (56, 1.0, False), (56, 0.5, True), (56, 32 / 56, True), (256, 1.0, False)])
+@pytest.mark.parametrize(
+    ("side", "keep", "products"),
+    [(8, 1.0, True), (56, 1.0, False), (56, 0.5, True), (56, 32 / 56, True), (256, 1.0, False)],
+)
 def test_small_grids_and_few_modes_go_by_products_and_only_on_a_cpu(side, keep, products):
     modes = kept_modes((side, side), keep)
     assert prefers_products(torch.empty(1, side, side, 1), modes) == products
