@@ -9,10 +9,11 @@ import signal
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from afno_repro import __version__
 from afno_repro.commands.check import check
 from afno_repro.commands.convert import convert
 from afno_repro.commands.data import data_sets
@@ -26,16 +27,23 @@ from afno_repro.commands.visualize import visualize
 from afno_repro.errors import AfnoError, DataError
 from afno_repro.faults import arm
 
-PACKAGES = {"yaml": "pyyaml", "skimage": "scikit-image", "sklearn": "scikit-learn", "PIL": "pillow"}  # of modules that are named otherwise
-EXTRAS = dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export")  # of this package that bring modules which only some commands need
+PACKAGES = {
+    "yaml": "pyyaml",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+}  # of modules that are named otherwise
+EXTRAS = dict.fromkeys(
+    ("onnx", "onnxruntime", "onnxscript"), "export"
+)  # of this package that bring modules which only some commands need
 
 
 app = typer.Typer(
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Reproduce the tables and figures of 'Adaptive Fourier Neural Operators' from YAML specs.",
 )
 COMMANDS: dict[str, Callable[..., None]] = {
     "profile": profile,
@@ -56,16 +64,32 @@ for name, command in COMMANDS.items():
     app.command(name)(command)
 
 
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """Reproduce the tables and figures of 'Adaptive Fourier Neural Operators' from YAML specs."""
+    if version:
+        print(f"afno {__version__}")
+        raise typer.Exit()
+
+
 def main() -> None:
     """Run a command; a mistake that the user can mend is told without a traceback, with its own exit code."""
-    gc.set_threshold(50_000, 50, 50)  # most of what a short command makes lives to its end: looking for garbage costs it a sixth of its time
+    gc.set_threshold(
+        50_000, 50, 50
+    )  # most of what a short command makes lives to its end: looking for garbage costs it a sixth of its time
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a question mark
     arm(os.environ)
-    os.environ["PYTHONSAFEPATH"] = "1"  # no process that this one starts imports from the folder that it happens to stand in
+    os.environ["PYTHONSAFEPATH"] = (
+        "1"  # no process that this one starts imports from the folder that it happens to stand in
+    )
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to write before the end
-    signal.signal(signal.SIGUSR1, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))  # where no training keeps its work first
+    signal.signal(
+        signal.SIGUSR1, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM)
+    )  # where no training keeps its work first
     try:
         app()
     except AfnoError as error:

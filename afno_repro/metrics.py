@@ -1,15 +1,69 @@
-"""How good a prediction is. Each metric is updated batch by batch, merged with what another process has seen, and computed.
+"""How good a prediction is.
 
+Each metric is updated batch by batch, merged with what another process has seen, and computed.
 Images are (B, 3, height, width) in [0, 1]; a mask (B, height, width) is true on hidden pixels.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 SIGMA, RADIUS = 1.5, 5  # Wang et al. 2004: a Gaussian window of 11 taps
 C1, C2 = 0.01**2, 0.03**2  # for a data range of 1
+
+
+class Metric(Protocol):
+    """One metric, under the names that it computes; higher is better.
+
+    `update` takes what the task's `metrics` gives; `seen` is plain data that another process can `merge`.
+    """
+
+    @property
+    def keys(self) -> tuple[str, ...]: ...
+
+    @property
+    def update(self) -> Callable[..., None]: ...
+
+    def seen(self) -> Any: ...
+
+    def merge(self, seen: Any) -> None: ...
+
+    def compute(self) -> dict[str, float]: ...
+
+
+class Metrics:
+    """The metrics of a task, updated together; `scored` makes of a model and a batch what each of them takes."""
+
+    def __init__(self, parts: Sequence[Metric], scored: Callable[..., tuple[Tensor, ...]]):
+        self.parts, self.scored = parts, scored
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(key for part in self.parts for key in part.keys)
+
+    def update(self, model: nn.Module, batch: tuple[Tensor, ...]) -> None:
+        """Add a batch that `model` predicts."""
+        self.add(*self.scored(model, batch))
+
+    def add(self, *scored: Tensor) -> None:
+        """Add a batch that was predicted."""
+        for part in self.parts:
+            part.update(*scored)
+
+    def seen(self) -> list[Any]:
+        """What they have seen, as plain data."""
+        return [part.seen() for part in self.parts]
+
+    def merge(self, seen: list[Any]) -> None:
+        """Add what another process has seen."""
+        for part, theirs in zip(self.parts, seen, strict=True):
+            part.merge(theirs)
+
+    def compute(self) -> dict[str, float]:
+        return {key: value for part in self.parts for key, value in part.compute().items()}
 
 
 class PerImage:
@@ -17,6 +71,10 @@ class PerImage:
 
     def __init__(self, *keys: str) -> None:
         self.values: dict[str, list[float]] = {key: [] for key in keys}
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self.values)
 
     def seen(self) -> dict[str, list[float]]:
         """What it has seen, as plain data."""
@@ -109,18 +167,25 @@ class TopK(PerImage):
 
 
 class MeanIoU:
-    """Intersection over union per class over the whole data set, then the mean: in percent; and the share of right pixels.
+    """Intersection over union per class over the whole data set and its mean, and the share of right pixels: percent.
 
     A class that neither labels nor predictions have is skipped, or counts as zero (`absent`).
     """
 
+    keys = ("miou", "pixel_accuracy")
+
     def __init__(self, num_classes: int, absent: str):
-        self.absent, self.confusion = absent, torch.zeros(num_classes, num_classes, dtype=torch.int64)  # label, prediction
+        self.absent, self.confusion = (
+            absent,
+            torch.zeros(num_classes, num_classes, dtype=torch.int64),
+        )  # label, prediction
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
         """Class ids (B, height, width); pixels labelled `num_classes` or above are ignored."""
         classes = len(self.confusion)
-        pairs = label.clamp(max=classes).to(torch.int32) * classes + prediction.to(torch.int32)  # ignored pixels go to a row of their own
+        pairs = label.clamp(max=classes).to(torch.int32) * classes + prediction.to(
+            torch.int32
+        )  # ignored pixels go to a row of their own
         counts = torch.bincount(pairs.flatten(), minlength=classes * (classes + 1)).cpu()
         self.confusion += counts[: classes * classes].view(classes, classes)
 
@@ -139,4 +204,7 @@ class MeanIoU:
         seen = union > 0
         iou = right[seen] / union[seen]
         count = int(seen.sum()) if self.absent == "skip" else len(seen)
-        return {"miou": 100 * float(iou.sum()) / count, "pixel_accuracy": 100 * float(right.sum() / self.confusion.sum())}
+        return {
+            "miou": 100 * float(iou.sum()) / count,
+            "pixel_accuracy": 100 * float(right.sum() / self.confusion.sum()),
+        }

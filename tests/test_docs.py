@@ -26,16 +26,26 @@ def quoted(text: str) -> list[str]:
     """The `afno ...` commands of a page: lines of code blocks, and code in sentences and tables."""
     lines = [line for _, language, block in BLOCK.findall(text) if language == "bash" for line in block.splitlines()]
     inline = re.findall(r"`([^`\n]+)`", BLOCK.sub("", text))
-    found = [re.search(r"(?:^|[\s/])(?:afno|-m afno_repro) (.+)", line) for line in [*lines, *(part for part in inline if part.startswith("afno "))]]
+    found = [
+        re.search(r"(?:^|[\s/])(?:afno|-m afno_repro) (.+)", line)
+        for line in [*lines, *(part for part in inline if part.startswith("afno "))]
+    ]
     return [match[1] for match in found if match]
 
 
 COMMANDS = sorted({(page, command) for page, text in PAGES.items() for command in quoted(text) if "..." not in command})
-RUNNABLE = [line for name, text in PAGES.items() if name != "adding.md" for line in re.findall(r"<!-- runs -->\n```bash\n(.*?)```", text, re.DOTALL)]
+RUNNABLE = [
+    line
+    for name, text in PAGES.items()
+    if name != "adding.md"
+    for line in re.findall(r"<!-- runs -->\n```bash\n(.*?)```", text, re.DOTALL)
+]
 
 
 def test_the_first_two_blocks_are_one_line_each():
-    for (language, text), ending in zip(BLOCKS[:2], (".venv/bin/afno run table2", ".venv/bin/pytest -q -n auto --dist loadfile"), strict=True):
+    for (language, text), ending in zip(
+        BLOCKS[:2], (".venv/bin/afno run table2", ".venv/bin/pytest -q -n auto --dist loadfile"), strict=True
+    ):
         assert language == "bash"
         assert text.count("\n") == 1
         assert text.strip().endswith(ending)
@@ -61,7 +71,9 @@ def test_every_command_stands_in_the_readme(command):
     assert f"`afno {command}" in README
 
 
-@pytest.mark.parametrize(("page", "target"), [(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\(([^)]+)\)", text)])
+@pytest.mark.parametrize(
+    ("page", "target"), [(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\(([^)]+)\)", text)]
+)
 def test_every_relative_link_leads_somewhere(page, target):
     folder = ROOT if page == "README.md" else ROOT / "docs"
     assert target.startswith("https://") or (folder / target.partition("#")[0]).is_file()
@@ -79,11 +91,15 @@ def test_every_quoted_command_is_accepted(page, command):
         found.make_context(name, arguments)  # parses, and ends with a message where something is wrong
 
 
-@pytest.mark.parametrize("path", re.findall(r"`((?:afno_repro|experiments|tests|results)/[\w./]+)`", "\n".join(PAGES.values())))
+@pytest.mark.parametrize(
+    "path", re.findall(r"`((?:afno_repro|experiments|tests|results)/[\w./]+)`", "\n".join(PAGES.values()))
+)
 def test_every_file_that_the_pages_name_is_there(path):
     made = re.findall(r"^# (\S+/\S+)$", PAGES["adding.md"], re.MULTILINE)
     assert (
-        path in (*made, "tests/mixers/test_axial_mean.py") or path.startswith(("results/small/", "results/paper/", "results/custom/")) or (ROOT / path).exists()
+        path in (*made, "tests/mixers/test_axial_mean.py")
+        or path.startswith(("results/small/", "results/paper/", "results/custom/"))
+        or (ROOT / path).exists()
     )
 
 
@@ -101,7 +117,9 @@ def smoke(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("command", sorted({line.removeprefix("afno ") for block in RUNNABLE for line in block.splitlines()}))
+@pytest.mark.parametrize(
+    "command", sorted({line.removeprefix("afno ") for block in RUNNABLE for line in block.splitlines()})
+)
 def test_the_commands_marked_as_running_run(smoke, command):
     assert afno(*shlex.split(command), root=smoke).stdout
 
@@ -117,13 +135,13 @@ def workshop(tmp_path_factory):
 
 
 def follow(root: Path, language: str, text: str) -> None:
-    """Write a file whose first line is its path, or change one as a diff says: lines of context, each found once, and new ones."""
+    """Write a file whose first line is its path, or change one by a diff whose old lines are found once."""
     if language == "diff":
         name, *lines = text.splitlines(keepends=True)
         path = root / name.split()[1]
         for hunk in "".join(lines).split("@@\n"):
             parts = [(line[0], line[1:]) for line in hunk.splitlines(keepends=True)]
-            old, new = ("".join(line for sign, line in parts if sign in signs) for signs in (" ", " +"))
+            old, new = ("".join(line for sign, line in parts if sign in signs) for signs in (" -", " +"))
             before = path.read_text()
             assert before.count(old) == 1, old
             path.write_text(before.replace(old, new))
@@ -132,7 +150,7 @@ def follow(root: Path, language: str, text: str) -> None:
 
 
 def test_the_worked_examples_work(workshop):
-    """A table, then a mixer in it, then a data set under it, in the order of the page."""
+    """A table, then a mixer in it, a data set under it, a metric beside it, in the order of the page."""
     environment = {**os.environ, "PYTHONPATH": str(workshop)}
     said = {}
     for part, language, text in ADDING:
@@ -141,10 +159,19 @@ def test_the_worked_examples_work(workshop):
         elif part:
             said[part] = [afno(*shlex.split(line)[1:], root=workshop, env=environment) for line in text.splitlines()]
         else:
-            done = subprocess.run([sys.executable, "-m", *shlex.split(text)], cwd=workshop, env=environment, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [sys.executable, "-m", *shlex.split(text)],
+                cwd=workshop,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             assert done.returncode == 0, done.stdout
             assert "passed" in done.stdout
-    assert [len(each) for each in said.values()] == [2, 2, 1]
+    assert [len(each) for each in said.values()] == [2, 2, 1, 1]
     assert "axial mean" in said["mixer"][1].stdout
     assert "gfn/pretrain" not in said["mixer"][1].stderr  # it was finished
     assert "gfn/pretrain seed 0: ok" in said["data"][0].stderr
+    assert "Certainty" in said["metric"][0].stdout
+    assert "missing" not in said["metric"][0].stdout

@@ -21,10 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from afno_repro.backbones.layers import MLP, MixFFN
 from afno_repro.errors import require
-from afno_repro.mixers import AFNO, FNO, GFN, MIXERS, AFNOStatic
+from afno_repro.mixers import MIXERS
 
 aten = torch.ops.aten
-SPECTRAL = (AFNO, AFNOStatic, FNO, GFN)
 CHANNEL_MIXING = (MLP, MixFFN)
 
 
@@ -33,14 +32,18 @@ class CountingRule:
     """How a table of the paper counts multiply-accumulates."""
 
     attention_products: int  # of the two products of softmax attention, how many count
-    conv_bias: bool  # whether a convolution inside a spectral mixer counts
+    conv_bias: bool  # whether a convolution counts in a mixer that transforms
     inner_norm: int  # operations an element of a layer norm inside a mixer
     upsampling: int  # operations an element of a bilinear resizing outside mixers
     mixer_fft: float  # share of the FFTs' floating-point operations that counts for the mixers, not for the model
 
     def __post_init__(self) -> None:
         require(
-            (self.attention_products in (0, 1, 2), "attention_products", f"count: must be 0, 1 or 2, is {self.attention_products}"),
+            (
+                self.attention_products in (0, 1, 2),
+                "attention_products",
+                f"count: must be 0, 1 or 2, is {self.attention_products}",
+            ),
             (self.inner_norm >= 0, "inner_norm", f"count: must be at least 0, is {self.inner_norm}"),
             (self.upsampling >= 0, "upsampling", f"count: must be at least 0, is {self.upsampling}"),
             (self.mixer_fft >= 0, "mixer_fft", f"count: must be at least 0, is {self.mixer_fft}"),
@@ -49,7 +52,7 @@ class CountingRule:
 
 @dataclass(frozen=True)
 class Count:
-    """Cost of one forward pass of one image; the mixer fields are the part of the token mixers, mlp_gflops that of the channel MLPs."""
+    """Cost of one image's forward pass; the mixer fields are the token mixers' part, mlp_gflops the channel MLPs'."""
 
     params: int
     mixer_params: int
@@ -100,16 +103,20 @@ class _Operators(TorchDispatchMode):
         self.rule = rule
         self.macs = {"model": 0.0, "mixer": 0.0, "mlp": 0.0}
         self.flops = {"model": 0.0, "mixer": 0.0, "mlp": 0.0}
-        self.in_mixer = self.in_spectral_mixer = self.in_mlp = False
+        self.in_mixer = self.in_mlp = False
+        self.convolved, self.transforms = 0.0, False  # in the mixer that is running
         self.attention_products: int | None = None  # seen so far in the attention that is running
         self.largest_bytes = self.product_bytes = 0
 
     def enter(self, module: nn.Module, *_: Any) -> None:
         self.in_mlp = isinstance(module, CHANNEL_MIXING)
-        self.in_mixer, self.in_spectral_mixer = not self.in_mlp, isinstance(module, SPECTRAL)
+        self.in_mixer = not self.in_mlp
+        self.convolved, self.transforms = 0.0, False
 
     def leave(self, *_: Any) -> None:
-        self.in_mixer = self.in_spectral_mixer = self.in_mlp = False
+        if self.rule.conv_bias or not self.transforms:
+            self.add(self.convolved, 0)
+        self.in_mixer = self.in_mlp = False
 
     def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operator(*args, **(kwargs or {}))
@@ -117,9 +124,11 @@ class _Operators(TorchDispatchMode):
         kind, first = operator.overloadpacket, result[0] if isinstance(result, tuple) else result
         if kind in PRODUCTS:
             macs = PRODUCTS[kind](args, result) * (4 if result.is_complex() else 1)
-            self.add(macs if self.counts(kind) else 0, 2 * macs)
+            held = self.in_mixer and kind is aten.convolution  # until it is known whether this mixer transforms
+            self.convolved += macs * held
+            self.add(macs if self.counts() and not held else 0, 2 * macs)
         elif kind in TRANSFORMS:
-            flops = _fft_flops(args, result)
+            flops, self.transforms = _fft_flops(args, result), True
             self.add(0, flops)
             self.macs["mixer"] += self.rule.mixer_fft * flops
         elif kind is aten.native_layer_norm and self.in_mixer:
@@ -133,16 +142,20 @@ class _Operators(TorchDispatchMode):
     def weigh(self, operator: Any, args: Any, result: Any) -> None:
         """Note the memory of an operator; attention is fused on real devices and never holds all its scores."""
         if self.attention_products is None and isinstance(result, Tensor) and not result._is_view():
-            operands = [*args[0], result] if isinstance(args[:1], tuple) and args and isinstance(args[0], list | tuple) else [*args, result]
+            operands = (
+                [*args[0], result]
+                if isinstance(args[:1], tuple) and args and isinstance(args[0], list | tuple)
+                else [*args, result]
+            )
             self.largest_bytes = max(self.largest_bytes, sum(t.nbytes for t in operands if isinstance(t, Tensor)))
             self.product_bytes += result.nbytes if operator in PRODUCTS else 0
 
-    def counts(self, operator: Any) -> bool:
+    def counts(self) -> bool:
         """Whether the rule counts this product as multiply-accumulates."""
-        if self.attention_products is not None:
-            self.attention_products += 1
-            return self.attention_products <= self.rule.attention_products
-        return self.rule.conv_bias or not (self.in_spectral_mixer and operator is aten.convolution)
+        if self.attention_products is None:
+            return True
+        self.attention_products += 1
+        return self.attention_products <= self.rule.attention_products
 
     def add(self, macs: float, flops: float) -> None:
         for part, running in (("model", True), ("mixer", self.in_mixer), ("mlp", self.in_mlp)):

@@ -1,11 +1,11 @@
 """What runs will take, before any of them: steps, time, memory of a device and disk, also where the data are absent.
 
     time    what a record of the very same run says, else counted operations over the speed of a matrix product here
-    memory  weights, gradients and Adam's two moments (16 bytes a parameter), and what the forward pass keeps for the backward one
+    memory  weights, gradients and Adam's two moments (16 bytes a parameter), and what a forward pass keeps
     disk    two checkpoints of weights and moments (12 bytes a parameter each), and the final weights
 
-Nothing is trained or loaded for it: operations and kept tensors are counted on the `meta` device, in float32, with AFNO by FFTs as on a
-GPU; its matrix products, which a CPU prefers on small grids, keep up to twice as much of them.
+Nothing is trained or loaded for it: operations and kept tensors are counted on the `meta` device, in float32, with
+AFNO by FFTs as on a GPU. Its matrix products, which a CPU prefers on small grids, keep up to twice as much of them.
 """
 
 import math
@@ -36,8 +36,10 @@ from afno_repro.tasks.segmentation import Segmentation
 from afno_repro.training.checkpoint import KEPT
 
 FORWARD_AND_BACKWARD = 3  # a training step's work in forward passes; one more where activations are computed again
-FULL = CountingRule(attention_products=2, conv_bias=True, inner_norm=0, upsampling=0, mixer_fft=0.0)  # gflops_full is the same by every rule
-# Training and validation images as published. Of DatasetGAN (Zhang et al. 2021) the paper states those of training; its tests are approximate.
+# gflops_full is the same by every rule.
+FULL = CountingRule(attention_products=2, conv_bias=True, inner_norm=0, upsampling=0, mixer_fft=0.0)
+# Training and validation images as published. The paper states DatasetGAN's training images (Zhang et al. 2021); its
+# test images are approximate.
 PUBLISHED = {
     "imagenet": (1_281_167, 50_000),
     "cityscapes": (2975, 500),
@@ -47,7 +49,8 @@ PUBLISHED = {
     "datasetgan/car": (16, 20),
     "datasetgan/cat": (30, 20),
 }
-FRAMES = {"cityscapes": (1024, 2048), "camvid": (360, 480)}  # height and width of images that are evaluated whole, in windows
+# Height and width of images that are evaluated whole, in windows.
+FRAMES = {"cityscapes": (1024, 2048), "camvid": (360, 480)}
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,19 @@ class Estimate:
         """For an answer of the command line."""
         hours = None if self.device_s is None else self.device_s / 3600
         memory, disk = (None if size is None else size / 2**30 for size in (self.memory_bytes, self.disk_bytes))
-        numbers = {"steps": self.steps, "estimate_s": self.wall_s, "device_hours": hours, "memory_gib": memory, "disk_gib": disk}
+        numbers = {
+            "steps": self.steps,
+            "estimate_s": self.wall_s,
+            "device_hours": hours,
+            "memory_gib": memory,
+            "disk_gib": disk,
+        }
         return {**numbers, "basis": self.basis, "published_sizes": self.published_sizes}
 
 
 @dataclass(frozen=True)
 class Network:
-    """What one image costs: operations of a forward pass, and bytes that it keeps, in all or where blocks are computed again."""
+    """What one image costs: operations of a forward pass, and the bytes it keeps, in all or with recomputed blocks."""
 
     params: int
     flops: float
@@ -111,7 +120,13 @@ def total(parts: list[Estimate], machine: Machine) -> Estimate:
         return [number for part in parts if (number := getattr(part, key)) is not None]
 
     wall_s = sum(known("wall_s")) / machine.jobs
-    return Estimate(sum(part.steps or 0 for part in parts), sum(known("device_s")), wall_s, max(known("memory_bytes"), default=None), sum(known("disk_bytes")))
+    return Estimate(
+        sum(part.steps or 0 for part in parts),
+        sum(known("device_s")),
+        wall_s,
+        max(known("memory_bytes"), default=None),
+        sum(known("disk_bytes")),
+    )
 
 
 def _estimate(config: RunConfig, images: tuple[int, int] | None, net: Network | None, machine: Machine) -> Estimate:
@@ -126,11 +141,24 @@ def _estimate(config: RunConfig, images: tuple[int, int] | None, net: Network | 
     threads = f", {machine.threads} threads" if machine.threads > 1 else ""
     basis = f"at the speed of this machine's matrix products, {speed / 1e9:.0f} GFLOP/s ({precision}{threads})"
     if config.kind == "visualize":
-        return Estimate(device_s=config.task.options["images"] * net.flops / speed, memory_bytes=4 * net.params + net.largest_bytes, basis=basis)
+        return Estimate(
+            device_s=config.task.options["images"] * net.flops / speed,
+            memory_bytes=4 * net.params + net.largest_bytes,
+            basis=basis,
+        )
     if config.train is None:
-        passes, batch = sum(config.task.options[key] for key in ("warmup", "repeats")), config.task.options["batch_size"]
-        return Estimate(device_s=passes * batch * net.flops / speed, memory_bytes=4 * net.params + batch * net.largest_bytes, basis=basis)
-    estimate = Estimate(memory_bytes=memory_bytes(net, config.train.batch_size, machine), disk_bytes=disk_bytes(net.params))
+        passes, batch = (
+            sum(config.task.options[key] for key in ("warmup", "repeats")),
+            config.task.options["batch_size"],
+        )
+        return Estimate(
+            device_s=passes * batch * net.flops / speed,
+            memory_bytes=4 * net.params + batch * net.largest_bytes,
+            basis=basis,
+        )
+    estimate = Estimate(
+        memory_bytes=memory_bytes(net, config.train.batch_size, machine), disk_bytes=disk_bytes(net.params)
+    )
     if images is None:
         return replace(estimate, basis="unknown where the data are absent and no size is published")
     steps = config.train.epochs * (images[0] // config.train.batch_size)
@@ -141,7 +169,7 @@ def _estimate(config: RunConfig, images: tuple[int, int] | None, net: Network | 
 
 
 def image_counts(data: DataConfig, machine: Machine) -> tuple[tuple[int, int] | None, str]:
-    """Training and validation images: those that are there, else the published ones and a word about them, else None."""
+    """Training and validation images: those there, else the published ones and a word about them, else None."""
     try:
         train, validation = load_data(data, machine.data_root)
         return (len(train), len(validation)), ""
@@ -184,11 +212,17 @@ def network(config: ModelConfig, image_size: int) -> Network:
     kept = _Kept(model)
     with torch.autograd.graph.saved_tensors_hooks(kept.keep, lambda tensor: tensor), kept:
         model.train()(torch.empty(1, 3, image_size, image_size, device="meta"))
-    return Network(counted.params, 1e9 * counted.gflops_full, counted.largest_bytes, kept.total, kept.outside + max(kept.inside, default=0))
+    return Network(
+        counted.params,
+        1e9 * counted.gflops_full,
+        counted.largest_bytes,
+        kept.total,
+        kept.outside + max(kept.inside, default=0),
+    )
 
 
 class _Kept(TorchFunctionMode):
-    """Adds up what autograd keeps of a forward pass, less weights; each memory once. Attention is fused and keeps no scores.
+    """Adds up what a forward pass keeps for autograd, less weights; each memory once. Fused attention keeps no scores.
 
     `inside` are the bytes of each mixer block, `outside` those of the rest and the blocks' inputs.
     """
@@ -242,7 +276,7 @@ def fill_seconds(config: RunConfig) -> float:
     image, mask = task.prepare((torch.from_numpy(rng.integers(0, 256, (3, side, side), dtype=np.uint8)), None), rng)
     metrics, start = task.metrics(), time.perf_counter()
     filled = FILLS[config.task.options["fill"]](image.double().numpy(), mask.numpy())
-    metrics.add(torch.from_numpy(filled)[None].float(), (image[None], mask[None]))
+    metrics.add(*task.scored(torch.from_numpy(filled)[None].float(), (image[None], mask[None])))
     return time.perf_counter() - start
 
 

@@ -32,7 +32,7 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an executor found; `data` is the fingerprint of what it was fed, `arrays` are what a picture is drawn from."""
+    """What an executor found; `data` is the fingerprint of its input, `arrays` are what a picture is drawn from."""
 
     metrics: dict[str, float]
     repeats: dict[str, list[float]] = field(default_factory=dict)
@@ -47,7 +47,10 @@ def profile(config: RunConfig, machine: Machine, directory: Path, report: Report
         with torch.device("meta"):
             model = build_model(config.model, config.data.image_size)
         counted = count(model, config.data.image_size, CountingRule(**config.task.options))
-        costs = {key: getattr(counted, key) for key in ("gflops", "mixer_gflops", "gflops_full", "mixer_gflops_full", "mlp_share")}
+        costs = {
+            key: getattr(counted, key)
+            for key in ("gflops", "mixer_gflops", "gflops_full", "mixer_gflops_full", "mlp_share")
+        }
         return Outcome({"params_m": counted.params / 1e6, "mixer_params_m": counted.mixer_params / 1e6, **costs})
     device = engine.start(machine.device, machine.threads)
     engine.seed_everything(config.seed)
@@ -64,8 +67,10 @@ def baseline(config: RunConfig, machine: Machine, directory: Path, report: Repor
     _, validation = load_data(config.data, machine.data_root)
     metrics = task.metrics()
     for images, masks in validation_loader(task, validation, config, batch_size=64, num_workers=machine.num_workers):
-        filled = np.stack([fill(image, mask) for image, mask in zip(images.double().numpy(), masks.numpy(), strict=True)])
-        metrics.add(torch.from_numpy(filled).float(), (images, masks))
+        filled = np.stack(
+            [fill(image, mask) for image, mask in zip(images.double().numpy(), masks.numpy(), strict=True)]
+        )
+        metrics.add(*task.scored(torch.from_numpy(filled).float(), (images, masks)))
     return Outcome(metrics.compute(), data=validation.fingerprint)
 
 
@@ -82,7 +87,9 @@ def visualize(config: RunConfig, machine: Machine, directory: Path, report: Repo
     assert config.model is not None
     assert config.init is not None
     options = dict(config.task.options)
-    visual = VISUALS[config.task.name](config.data.image_size, **{key: value for key, value in options.items() if key != "images"})
+    visual = VISUALS[config.task.name](
+        config.data.image_size, **{key: value for key, value in options.items() if key != "images"}
+    )
     device = engine.start(machine.device, machine.threads)
     engine.seed_everything(config.seed)
     model = build_model(config.model, config.data.image_size)
@@ -93,7 +100,7 @@ def visualize(config: RunConfig, machine: Machine, directory: Path, report: Repo
 
 
 def first_images(config: RunConfig, machine: Machine) -> tuple[list[Tensor], list[Tensor | None], str]:
-    """The first validation images, as many as a visualize stage asks for, their labels, and the fingerprint of the set."""
+    """As many of the first validation images as a visualize stage asks for, their labels, the set's fingerprint."""
     _, validation = load_data(config.data, machine.data_root)
     count = min(config.task.options["images"], len(validation))
     examples = [validation.example(i, sample_rng(config.data.seed or 0, VALIDATION, 0, i)) for i in range(count)]
@@ -108,19 +115,25 @@ def trunk_weights(digest: str, machine: Machine) -> Weights:
 def weights_of(digest: str, machine: Machine) -> Weights:
     """A finished run's weights.
 
-    Raises Diverged or MemoryError when that run ended so, DataError when it is not finished, StorageError when they are not those
-    that its record names.
+    Raises Diverged or MemoryError when that run ended so, DataError when it is not finished, StorageError when they
+    are not those that its record names.
     """
     store = Store(machine.runs_root)
     directory, record = store.find(digest), store.record(digest)
     if directory is None or record is None:
-        raise DataError(f"the run {digest}, from which this one starts, is not finished\n  the same command, without --row or --seed, does it first")
+        raise DataError(
+            f"the run {digest}, from which this one starts, is not finished\n"
+            "  the same command, without --row or --seed, does it first"
+        )
     if record.outcome == "diverged":
         raise Diverged(f"{record.run_id}, from which this run starts, diverged")
     if record.outcome == "out_of_memory":
         raise MemoryError(f"{record.run_id}, from which this run starts, ran out of memory")
     if (checksum := record.provenance.get("weights")) not in (None, weights_checksum(directory)):
-        raise StorageError(f"{directory / WEIGHTS}: not the weights that were written ({checksum})\n  remove {directory} to train this run again")
+        raise StorageError(
+            f"{directory / WEIGHTS}: not the weights that were written ({checksum})\n"
+            f"  remove {directory} to train this run again"
+        )
     return read_state_dict(directory / WEIGHTS)
 
 

@@ -1,32 +1,18 @@
-"""What a network is trained to do: how an example is prepared, the loss, the metrics. A spec names a task by its key in TASKS."""
+"""What a network is trained to do: how examples are prepared, the loss, the metrics. A spec names a key of TASKS."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor, nn
 
 from afno_repro.data.transforms import Example
+from afno_repro.metrics import Metrics
 from afno_repro.tasks.classification import Classification
 from afno_repro.tasks.inpainting import Inpainting
 from afno_repro.tasks.segmentation import Segmentation
 
 Batch = tuple[Tensor, ...]
-
-
-class Metrics(Protocol):
-    """Accumulates what a model predicts; `keys` are those of `compute`, higher is better; `seen` is plain data that another process can `merge`."""
-
-    @property
-    def keys(self) -> tuple[str, ...]: ...
-
-    def update(self, model: nn.Module, batch: Batch) -> None: ...
-
-    def seen(self) -> Any: ...
-
-    def merge(self, seen: Any) -> None: ...
-
-    def compute(self) -> dict[str, float]: ...
 
 
 class Task(Protocol):
@@ -43,4 +29,8 @@ class Task(Protocol):
     def metrics(self) -> Metrics: ...
 
 
-TASKS: dict[str, Callable[..., Task]] = {"inpainting": Inpainting, "classification": Classification, "segmentation": Segmentation}
+TASKS: dict[str, Callable[..., Task]] = {
+    "inpainting": Inpainting,
+    "classification": Classification,
+    "segmentation": Segmentation,
+}

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from afno_repro.data.transforms import Example
 from afno_repro.errors import require
-from afno_repro.metrics import TopK
+from afno_repro.metrics import Metrics, TopK
 from afno_repro.tasks.inputs import Input, centred
 
 Batch = tuple[Tensor, ...]  # images, classes
@@ -23,7 +23,9 @@ class Classification:
 
     best = "top1"
 
-    def __init__(self, image_size: int, num_classes: int, input: Input, mixup: float, cutmix: float, label_smoothing: float):
+    def __init__(
+        self, image_size: int, num_classes: int, input: Input, mixup: float, cutmix: float, label_smoothing: float
+    ):
         require(
             (num_classes > 1, "num_classes", f"classification: must be at least 2, is {num_classes}"),
             (mixup >= 0, "mixup", f"classification: must be at least 0, is {mixup}"),
@@ -47,25 +49,19 @@ class Classification:
         images, classes = batch if isinstance(self.mix, nn.Identity) else self.mix(*batch)
         return cross_entropy(model(images).float(), classes, label_smoothing=self.label_smoothing, reduction="sum")
 
-    def metrics(self) -> "ClassificationMetrics":
-        """A fresh accumulator."""
-        return ClassificationMetrics()
-
-
-class ClassificationMetrics(TopK):
-    """Top-1 and top-5 accuracy of a model."""
-
-    keys = ("top1", "top5")
-
-    def update(self, model: nn.Module, batch: Batch) -> None:  # type: ignore[override]
-        """Add a batch that `model` classifies."""
-        super().update(model(batch[0]).float(), batch[1])
+    def metrics(self) -> Metrics:
+        """Top-1 and top-5 accuracy."""
+        return Metrics((TopK(),), lambda model, batch: (model(batch[0]).float(), batch[1]))
 
 
 def mixing(num_classes: int, mixup: float, cutmix: float) -> nn.Module:
     """Mixup, cutmix, or one of them at random for each batch; torchvision is imported only where something is mixed."""
     from torchvision.transforms import v2
 
-    mixes = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix)) if alpha > 0]
+    mixes = [
+        kind(alpha=alpha, num_classes=num_classes)
+        for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix))
+        if alpha > 0
+    ]
     chosen: nn.Module = v2.RandomChoice(mixes)
     return chosen

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from afno_repro.data.masks import random_walk
 from afno_repro.data.transforms import Example
 from afno_repro.errors import require
-from afno_repro.metrics import PSNR, SSIM
+from afno_repro.metrics import PSNR, SSIM, Metrics
 
 Batch = tuple[Tensor, ...]  # images, masks
 
@@ -31,11 +31,23 @@ class Inpainting:
         keys = {"grid", "steps"} | ({"patch_size"} if grid == "tokens" else set())
         require(
             (grid in ("tokens", "pixels"), "walk", f"inpainting: grid must be tokens or pixels, is {grid!r}"),
-            (set(walk) == keys, "walk", f"inpainting: the walk's keys are {', '.join(sorted(keys))}, got {', '.join(sorted(walk))}"),
-            (isinstance(steps, int) and steps >= 0, "walk", f"inpainting: steps must be a whole number of at least 0, is {steps!r}"),
+            (
+                set(walk) == keys,
+                "walk",
+                f"inpainting: the walk's keys are {', '.join(sorted(keys))}, got {', '.join(sorted(walk))}",
+            ),
+            (
+                isinstance(steps, int) and steps >= 0,
+                "walk",
+                f"inpainting: steps must be a whole number of at least 0, is {steps!r}",
+            ),
         )
         require(
-            (isinstance(patch, int) and patch > 0 and image_size % patch == 0, "walk", f"inpainting: patch_size must divide {image_size}, is {patch!r}"),
+            (
+                isinstance(patch, int) and patch > 0 and image_size % patch == 0,
+                "walk",
+                f"inpainting: patch_size must divide {image_size}, is {patch!r}",
+            ),
             (image_size >= 11, "walk", f"inpainting: SSIM needs images of at least 11 pixels a side, got {image_size}"),
         )
         self.patch, self.cells, self.steps = int(patch), image_size // patch, int(walk["steps"])
@@ -68,36 +80,10 @@ class Inpainting:
         images, masks = batch
         return torch.where(masks[:, None], prediction.clamp(0, 1), images)
 
-    def metrics(self) -> "InpaintingMetrics":
-        """A fresh accumulator for reconstructions."""
-        return InpaintingMetrics(self)
+    def metrics(self) -> Metrics:
+        """PSNR and SSIM of reconstructions, over the whole image and over the hidden pixels."""
+        return Metrics((PSNR(), SSIM()), lambda model, batch: self.scored(self.predict(model, *batch), batch))
 
-
-class InpaintingMetrics:
-    """PSNR and SSIM over the whole image and over the hidden pixels."""
-
-    keys = ("psnr", "psnr_masked", "ssim", "ssim_masked")
-
-    def __init__(self, task: Inpainting):
-        self.task, self.parts = task, (PSNR(), SSIM())
-
-    def update(self, model: nn.Module, batch: Batch) -> None:
-        """Add a batch that `model` reconstructs."""
-        self.add(self.task.predict(model, *batch), batch)
-
-    def add(self, prediction: Tensor, batch: Batch) -> None:
-        """Add a batch whose hidden pixels were predicted."""
-        for part in self.parts:
-            part.update(self.task.reconstruct(prediction, batch), *batch)
-
-    def seen(self) -> list[dict[str, list[float]]]:
-        """What it has seen, as plain data."""
-        return [part.seen() for part in self.parts]
-
-    def merge(self, seen: list[dict[str, list[float]]]) -> None:
-        """Add what another process has seen."""
-        for part, theirs in zip(self.parts, seen, strict=True):
-            part.merge(theirs)
-
-    def compute(self) -> dict[str, float]:
-        return {key: value for part in self.parts for key, value in part.compute().items()}
+    def scored(self, prediction: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """What the metrics compare: the reconstruction, the image, and where it was hidden."""
+        return self.reconstruct(prediction, batch), *batch

@@ -9,7 +9,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def centred(image: Tensor, how: Input) -> Tensor:
-    """`image_mean`: less the image's own mean colour, as inpainting sees it; `imagenet`: by ImageNet's mean and deviation."""
+    """`image_mean`: less the image's mean colour, as for inpainting; `imagenet`: by ImageNet's mean and deviation."""
     image = image.float().div_(255)  # in place: fresh memory costs more than the arithmetic
     if how == "image_mean":
         return image.sub_(image.mean((1, 2), keepdim=True))

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, interpolate, pad
 
 from afno_repro.data.transforms import IGNORED, Example
 from afno_repro.errors import require
-from afno_repro.metrics import MeanIoU
+from afno_repro.metrics import MeanIoU, Metrics
 from afno_repro.tasks.inputs import Input, centred
 
 Batch = tuple[Tensor, ...]  # images, maps of classes
@@ -27,10 +27,24 @@ class Segmentation:
 
     def __init__(self, image_size: int, num_classes: int, input: Input, stride: int, absent: Literal["skip", "zero"]):
         require(
-            (1 < num_classes < IGNORED, "num_classes", f"segmentation: must be at least 2 and below {IGNORED}, is {num_classes}"),
-            (0 < stride <= image_size, "stride", f"segmentation: must be at least 1 and at most the image size {image_size}, is {stride}"),
+            (
+                1 < num_classes < IGNORED,
+                "num_classes",
+                f"segmentation: must be at least 2 and below {IGNORED}, is {num_classes}",
+            ),
+            (
+                0 < stride <= image_size,
+                "stride",
+                f"segmentation: must be at least 1 and at most the image size {image_size}, is {stride}",
+            ),
         )
-        self.image_size, self.num_classes, self.input, self.stride, self.absent = image_size, num_classes, input, stride, absent
+        self.image_size, self.num_classes, self.input, self.stride, self.absent = (
+            image_size,
+            num_classes,
+            input,
+            stride,
+            absent,
+        )
 
     def prepare(self, example: Example, rng: np.random.Generator) -> Batch:
         """An image and its map of classes, as one sample."""
@@ -56,7 +70,9 @@ class Segmentation:
             for left in self.starts(images.shape[3]):
                 window = (..., slice(top, top + self.image_size), slice(left, left + self.image_size))
                 found = model(images[window]).float()
-                scores[window] += interpolate(found, size=(self.image_size, self.image_size), mode="bilinear", align_corners=False)
+                scores[window] += interpolate(
+                    found, size=(self.image_size, self.image_size), mode="bilinear", align_corners=False
+                )
         rows, columns = (self.covered(extent).to(scores) for extent in images.shape[2:])
         return (scores / rows[:, None] / columns)[..., :height, :width]
 
@@ -72,21 +88,7 @@ class Segmentation:
             count[start : start + self.image_size] += 1
         return count
 
-    def metrics(self) -> "SegmentationMetrics":
-        """A fresh accumulator."""
-        return SegmentationMetrics(self)
-
-
-class SegmentationMetrics(MeanIoU):
-    """Mean intersection over union of a model."""
-
-    keys = ("miou", "pixel_accuracy")
-
-    def __init__(self, task: Segmentation):
-        super().__init__(task.num_classes, task.absent)
-        self.task = task
-
-    def update(self, model: nn.Module, batch: Batch) -> None:  # type: ignore[override]
-        """Add a batch that `model` segments."""
-        images, labels = batch
-        super().update(self.task.predict(model, images).argmax(1), labels)
+    def metrics(self) -> Metrics:
+        """Mean intersection over union, and the share of right pixels."""
+        iou = MeanIoU(self.num_classes, self.absent)
+        return Metrics((iou,), lambda model, batch: (self.predict(model, batch[0]).argmax(1), batch[1]))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import afno_repro
 from afno_repro.runs.store import Store
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
@@ -27,13 +28,20 @@ def done(tmp_path_factory):
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()
+    }
 
 
 def modules_after(*arguments: str, root: Path) -> tuple[int, set[str]]:
     """The exit code of a command and the modules that it imported."""
-    code = "import sys\nfrom afno_repro.cli import main\ntry:\n    main()\nexcept SystemExit as end:\n    print('\\n', end.code, *sys.modules, sep='\\n')\n"
-    out = subprocess.run([sys.executable, "-c", code, *arguments], cwd=root, capture_output=True, text=True, check=True).stdout
+    code = (
+        "import sys\nfrom afno_repro.cli import main\ntry:\n    main()\nexcept SystemExit as end:\n    print('\\n"
+        "', end.code, *sys.modules, sep='\\n')\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=root, capture_output=True, text=True, check=True
+    ).stdout
     code, *names = out[out.rindex("\n\n") :].split()
     return int(code) if code != "None" else 0, set(names)
 
@@ -41,7 +49,9 @@ def modules_after(*arguments: str, root: Path) -> tuple[int, set[str]]:
 COMMANDS = ["run", "pretrain", "profile", "convert", "export", "report", "list", "check", "doctor"]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([c, "--help"] for c in COMMANDS), ["list"], ["report"], list(SMOKE)], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([c, "--help"] for c in COMMANDS), ["list"], ["report"], list(SMOKE)], ids=" ".join
+)
 def test_what_needs_no_torch_does_not_import_it(done, arguments):
     code, names = modules_after(*arguments, root=done)
     assert code == 0
@@ -62,7 +72,15 @@ def test_every_command_and_option_has_help(command):
 
 def test_the_smoke_run_fills_every_cell(done):
     folder = done / "runs" / "smoke"
-    assert {p.name for p in folder.iterdir()} == {"small.csv", "small.md", "cells.csv", "claims.csv", "report.md", "report.html", "records"}
+    assert {p.name for p in folder.iterdir()} == {
+        "small.csv",
+        "small.md",
+        "cells.csv",
+        "claims.csv",
+        "report.md",
+        "report.html",
+        "records",
+    }
     lines = (folder / "cells.csv").read_text().splitlines()[1:]
     assert {line.split(",")[-2] for line in lines} == {"measured", "not_applicable"}
     assert not (done / "results").exists()
@@ -125,7 +143,9 @@ def test_a_dry_run_shows_the_plan_and_an_estimate_and_does_nothing(done, scale):
     before = hashes(done / "runs")
     plan = answer("run", "small", "--scale", scale, "--dry-run", root=done)
     assert hashes(done / "runs") == before
-    assert {entry["state"] for entry in plan if entry["stage"] == "cost"} == {"done"}  # they are the same at every scale
+    assert {entry["state"] for entry in plan if entry["stage"] == "cost"} == {
+        "done"
+    }  # they are the same at every scale
     if scale != "smoke":
         entry = next(e for e in plan if e["stage"] == "pretrain" and e["row"] == "afno")
         assert entry["state"] == "to do"
@@ -181,14 +201,23 @@ def test_all_mistakes_of_a_spec_are_told_at_once(tmp_path, command):
         text = text.replace(old, new, 1)
     path = write_spec(tmp_path, text, "broken")
     err = afno(command, str(path), root=tmp_path, expect=2).stderr
-    for word in ("'groop'", "duplicate key 'title'", "num_blocks", "sparsity_threshold", "keep", "patch_size", "epochs"):
+    for word in (
+        "'groop'",
+        "duplicate key 'title'",
+        "num_blocks",
+        "sparsity_threshold",
+        "keep",
+        "patch_size",
+        "epochs",
+    ):
         assert word in err, word
     assert all("broken.yaml:" in line for line in err.splitlines() if not line.startswith("  "))
     assert not (tmp_path / "runs").exists()
 
 
 IMAGENET = SMALL.replace(
-    "data: {name: photos, image_size: 16, fraction: 1.0, seed: 0, train: [coffee], test: [flower], train_crops: 24, test_crops: 8, side: [32, 200]}",
+    "data: {name: photos, image_size: 16, fraction: 1.0, seed: 0, train: [coffee], test: [flower],\n"
+    "           train_crops: 24, test_crops: 8, side: [32, 200]}",
     "data: {name: imagenet, image_size: 16, fraction: 1.0, seed: 0, crop_fraction: 0.875, skip: []}",
 ).replace("augment: {name: flip}", "augment: {name: random_crop, side: [0.5, 1.0]}")
 
@@ -234,7 +263,20 @@ def test_a_folder_that_cannot_be_written_ends_with_7_before_training(tmp_path):
 
 def test_changed_settings_go_to_a_folder_of_their_own(done):
     before = hashes(done / "runs" / "smoke")
-    afno("run", "small", "--scale", "tiny", "--row", "gfn", "--set", "pretrain.train.epochs=1", "--device", "cpu", root=done, expect=0)
+    afno(
+        "run",
+        "small",
+        "--scale",
+        "tiny",
+        "--row",
+        "gfn",
+        "--set",
+        "pretrain.train.epochs=1",
+        "--device",
+        "cpu",
+        root=done,
+        expect=0,
+    )
     assert (done / "results" / "custom" / "small.csv").is_file()
     assert hashes(done / "runs" / "smoke") == before
 
@@ -288,5 +330,11 @@ def test_a_package_that_is_not_installed_is_named_and_other_commands_go_on(tmp_p
     (tmp_path / "absent").mkdir()
     (tmp_path / "absent" / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "absent")}
-    assert "pip install torch" in afno("run", "small", "--device", "cpu", root=tmp_path, env=environment, expect=3).stderr
+    assert (
+        "pip install torch" in afno("run", "small", "--device", "cpu", root=tmp_path, env=environment, expect=3).stderr
+    )
     afno("list", root=tmp_path, env=environment)
+
+
+def test_the_version_is_that_of_the_package(tmp_path):
+    assert afno("--version", root=tmp_path).stdout == f"afno {afno_repro.__version__}\n"

@@ -1,4 +1,4 @@
-"""`afno export`: the file computes what the network computes, says what it is, and is not written where it cannot be right."""
+"""`afno export`: the file computes what the network computes, says what it is, and is right or not written."""
 
 import hashlib
 import os
@@ -28,7 +28,12 @@ from tests.specs import write_spec
 
 SEGFORMER = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratio": 2, "learned_at": 32}
 BACKBONES = {name: (Part("segformer", SEGFORMER), Part(name, OPTIONS[name])) for name in export.EXPORTED} | {
-    "swin": (Part("swin", {"embed_dim": 8, "depths": [2, 2, 2, 1], "num_heads": [1, 2, 2, 4], "window": 7, "drop_path": 0.1}), None),
+    "swin": (
+        Part(
+            "swin", {"embed_dim": 8, "depths": [2, 2, 2, 1], "num_heads": [1, 2, 2, 4], "window": 7, "drop_path": 0.1}
+        ),
+        None,
+    ),
     "resnet": (Part("resnet", {"depth": 50}), None),
     "mobilenet_v2": (Part("mobilenet_v2", {}), None),
 }
@@ -69,7 +74,9 @@ def network_of(run):
 
 
 def predicted(file, images):
-    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(["prediction"], {"images": images.numpy()})[0]
+    return onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(
+        ["prediction"], {"images": images.numpy()}
+    )[0]
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -87,7 +94,13 @@ def test_the_file_says_which_run_it_is_and_how_images_are_prepared(told, run):
     onnx.checker.check_model(model, full_check=True)
     said, record = {each.key: each.value for each in model.metadata_props}, record_of(run)
     assert said["digest"] == record.digest == hashlib.sha256(said.pop("config").encode()).hexdigest()[:12]
-    assert (said["run"], said["task"], said["backbone"], said["mixer"], said["image_size"]) == (record.run_id, "inpainting", "vit", "afno", "16")
+    assert (said["run"], said["task"], said["backbone"], said["mixer"], said["image_size"]) == (
+        record.run_id,
+        "inpainting",
+        "vit",
+        "afno",
+        "16",
+    )
     assert "mean colour of its visible pixels" in said["input"]
 
 
@@ -188,7 +201,9 @@ def small(record, backbone, mixer, size=16):
     """The record of a small network, and the network, its head not zero."""
     config = replace(record.config, model=ModelConfig(backbone, mixer, Part("linear_segmentation", {"num_classes": 3})))
     torch.manual_seed(0)
-    return replace(record, config=replace(config, data=replace(config.data, image_size=size))), build_model(config.model, size).eval()
+    return replace(record, config=replace(config, data=replace(config.data, image_size=size))), build_model(
+        config.model, size
+    ).eval()
 
 
 @pytest.mark.parametrize("name", sorted(MIXERS))
@@ -198,10 +213,15 @@ def test_every_mixer_is_exported_or_named_with_those_that_can_be(run, name):
     if name in export.EXPORTED:
         data = export.translated(net, record).SerializeToString()
         assert export.compared(net, data, 20)[0] <= 1e-5
-    else:
-        with pytest.raises(ConfigError, match=f"{name} cannot be exported(.|\n)*mixers that can be exported: {', '.join(export.EXPORTED)}") as error:
-            export.translated(net, record)
-        assert record.run_id in str(error.value)
+        return
+    told = ""
+    try:
+        export.translated(net, record)
+    except ConfigError as error:
+        told = str(error)
+    assert told, f"the exporter takes {name}: add {name!r} to EXPORTED in afno_repro/runs/export.py"
+    can = f"mixers that can be exported: {', '.join(export.EXPORTED)}"
+    assert all(words in told for words in (record.run_id, f"{name} cannot be exported", can))
 
 
 @pytest.mark.slow
@@ -214,7 +234,9 @@ def test_segformer_with_every_such_mixer_and_every_trunk_is_exported(run, name):
 def test_a_mixer_that_cannot_be_exported_leaves_no_file(root, run):
     record = record_of(run)
     record, net = small(record, record.config.model.backbone, Part("fno", OPTIONS["fno"]))
-    safetensors.torch.save_file({name: value.contiguous() for name, value in net.state_dict().items()}, run / "weights.safetensors")
+    safetensors.torch.save_file(
+        {name: value.contiguous() for name, value in net.state_dict().items()}, run / "weights.safetensors"
+    )
     provenance = {key: value for key, value in record.provenance.items() if key != "weights"}
     (run / "record.json").write_text(replace(record, digest=digest(record.config), provenance=provenance).to_json())
     before = sorted(run.iterdir())
@@ -227,6 +249,9 @@ def test_a_mixer_that_cannot_be_exported_leaves_no_file(root, run):
 @pytest.mark.parametrize("module", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(root, tmp_path, module):
     (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError('No module named {module}', name='{module}')")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
     done = afno("export", "0" * 12, "--out", "a.onnx", root=root, env=environment, expect=3)
     assert f"the package {module} is not installed\n  pip install 'afno_repro[export]'" in done.stderr
