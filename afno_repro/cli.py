@@ -18,6 +18,7 @@ from afno_repro.commands.check import check
 from afno_repro.commands.convert import convert
 from afno_repro.commands.data import data_sets
 from afno_repro.commands.doctor import doctor
+from afno_repro.commands.evaluate import evaluate
 from afno_repro.commands.export import export
 from afno_repro.commands.list import list_tables
 from afno_repro.commands.profile import profile
@@ -59,6 +60,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "list": list_tables,
     "check": check,
+    "evaluate": evaluate,
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)

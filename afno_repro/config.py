@@ -89,6 +89,7 @@ class Machine:
     data_root: Path
     runs_root: Path
     checkpoint_every_s: float
+    code: Mapping[str, Any]  # commit and source as the command started: see runs.source
 
 
 def canonical_json(config: RunConfig) -> str:

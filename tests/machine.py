@@ -21,5 +21,6 @@ def machine_at(root: Path, **changes: Any) -> Machine:
         data_root=root,
         runs_root=root / "runs",
         checkpoint_every_s=600.0,
+        code={"commit": None, "dirty": None, "source": "0" * 16, "code": "a test"},
     )
     return replace(machine, **changes)

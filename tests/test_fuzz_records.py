@@ -46,11 +46,13 @@ def made(tmp_path_factory):
 
 
 def as_bytes(tree):
-    return json.dumps(tree).encode()
+    """The text of a record, signed as the program does it."""
+    signature = {"sha256": hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()}
+    return json.dumps(tree | signature if isinstance(tree, dict) else tree).encode()
 
 
 def unsigned(record):
-    """A record's tree without its checksum, as the first ones were."""
+    """A record's tree without its checksum."""
     return {key: value for key, value in json.loads(record.to_json()).items() if key != "sha256"}
 
 
@@ -112,8 +114,8 @@ STRANGE = [
 def test_a_record_with_a_part_of_another_type_is_told_below_the_table_and_not_used(made, change):
     root, spec, _, record = made
     with pytest.raises(ValueError, match=r"not a record|surrogates"):
-        Record.from_json(json.dumps(unsigned(record) | change))
-    table = tables(root, spec, json.dumps(unsigned(record) | change).encode())
+        Record.from_json(as_bytes(unsigned(record) | change).decode())
+    table = tables(root, spec, as_bytes(unsigned(record) | change))
     assert table.cells["afno", "psnr"].state == "missing"
     assert table.stale[0].startswith("afno/pretrain seed 0: ")
 
@@ -123,7 +125,7 @@ def test_a_record_must_say_what_it_was_made_with(made, key):
     tree = unsigned(made[3])
     del tree["provenance"][key]
     with pytest.raises(ValueError, match=key):
-        Record.from_json(json.dumps(tree))
+        Record.from_json(as_bytes(tree).decode())
 
 
 @given(data=st.data())
@@ -157,7 +159,7 @@ def test_a_run_with_a_damaged_record_counts_as_not_finished(made, data):
 def checkpoints(folder):
     """Two checkpoints, the newest of which is to be damaged."""
     for step in (1, 2):
-        checkpoint.save(folder, step, STATE | {"step": step})
+        checkpoint.save(folder, step, STATE | {"step": step}, {})
     return folder / "step-000000002"
 
 

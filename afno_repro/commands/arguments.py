@@ -44,6 +44,10 @@ DryRun = Annotated[
         "--dry-run", help="Show the plan, what is done and the estimated time, memory and disk; compute nothing."
     ),
 ]
+Rerun = Annotated[
+    bool,
+    typer.Option("--rerun", help="Do again what was made with other data or other source than today's, or diverged."),
+]
 Root = Annotated[Path, typer.Option(help="The folder that holds experiments/, results/ and runs/.")]
 Data = Annotated[
     Path | None, typer.Option("--data", envvar="AFNO_DATA", help="The folder that holds data sets, like imagenet/.")

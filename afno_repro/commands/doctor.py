@@ -62,12 +62,13 @@ def _packages() -> list[dict[str, Any]]:
 def _device(places: "Places") -> list[dict[str, Any]]:
     import torch
 
-    from afno_repro.runs.provenance import code_version, cores, device_name
+    from afno_repro.runs.provenance import cores, device_name
+    from afno_repro.runs.source import code_version
 
     gpu = device_name("cuda:0") if torch.cuda.is_available() else "none; runs use the CPU"
     memory = next((line.split()[1] for line in _meminfo() if line.startswith("MemTotal")), None)
-    commit = code_version()
-    code = "not a checkout: records name no commit"
+    commit = code_version(places.runs)
+    code = f"{commit.get('code', '')}: records name no commit"
     if commit["commit"]:
         code = f"commit {commit['commit'][:12]}{', with local changes' if commit['dirty'] else ''}"
     return [

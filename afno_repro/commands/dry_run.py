@@ -6,6 +6,7 @@ from afno_repro.commands.answer import Answer
 from afno_repro.commands.reproduce import Prepared
 from afno_repro.commands.terminal import print_grid, say
 from afno_repro.config import Machine
+from afno_repro.runs.bound import unread
 from afno_repro.runs.estimate import Estimate, estimates, total
 from afno_repro.runs.store import Store, readable
 from afno_repro.spec.places import Places
@@ -48,6 +49,8 @@ def planned(places: Places, prepared: Prepared, scale: str, machine: Machine) ->
         }
     )
 
+    files, size = unread(prepared.pending, machine)
+
     def show() -> None:
         for each in prepared.plans:
             lines = [
@@ -61,6 +64,8 @@ def planned(places: Places, prepared: Prepared, scale: str, machine: Machine) ->
                 ["row, stage", "seed", "state", "steps", "time", "memory", "disk"],
                 lines,
             )
+        if files:
+            say(f"to know the data by their content {files:,} files, {size / 2**30:.1f} GiB, are read once")
         for note in [
             *dict.fromkeys(prepared.absent.values()),
             *_expectations(value, machine, len(found), len(prepared.absent)),

@@ -26,12 +26,14 @@ def list_tables(
 def overview(places: "Places", scales: list[str]) -> Answer:
     """Every spec at every scale: how many runs have records, what is missing; as text also the disk in use."""
     from afno_repro.commands.terminal import print_grid, say
+    from afno_repro.runs.source import source_hash
     from afno_repro.runs.store import readable
     from afno_repro.spec.places import sound_specs
     from afno_repro.spec.plan import resolve_runs
     from afno_repro.tables.results import records_folder
 
     value: list[dict[str, Any]] = []
+    source = source_hash(places.runs)
     for spec in sound_specs(places, "all"):
         for scale in scales:
             if scale not in spec.structure.scales:
@@ -40,11 +42,9 @@ def overview(places: "Places", scales: list[str]) -> Answer:
             if problems:
                 raise ConfigError(*problems)
             folder = records_folder(places.results(scale), spec.name)
-            done = [
-                need
-                for need, run in plan.needs.items()
-                if (r := readable(folder, *need)) is not None and r.digest == run.digest
-            ]
+            records = {need: readable(folder, *need) for need in plan.needs}
+            done = {need: r for need, r in records.items() if r is not None and r.digest == plan.needs[need].digest}
+            other = sum(record.provenance.get("source") != source for record in done.values())
             missing = sorted({f"{row}/{stage}" for row, stage, seed in plan.needs if (row, stage, seed) not in done})
             entry = {
                 "table": spec.name,
@@ -53,11 +53,13 @@ def overview(places: "Places", scales: list[str]) -> Answer:
                 "runs": len(plan.needs),
                 "done": len(done),
             }
-            value.append({**entry, "missing": missing})
+            value.append({**entry, "missing": missing, "other_source": other})
 
     def show() -> None:
         lines = [[e["table"], e["scale"], f"{e['done']}/{e['runs']}", some(e["missing"]), e["title"]] for e in value]
         print_grid("Specs", ["table", "scale", "runs", "missing", "title"], lines)
+        if others := [f"{e['table']} {e['scale']} {e['other_source']}" for e in value if e["other_source"]]:
+            say(f"made by other source than today's, or before records knew it: {', '.join(others)}")
         say("disk: " + ", ".join(f"{folder} {_disk(folder)}" for folder in (places.runs, places.root / "results")))
 
     return Answer(value, show)

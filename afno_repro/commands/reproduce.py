@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from afno_repro.config import Machine
-from afno_repro.errors import ConfigError, DataError, LockedError, StorageError
+from afno_repro.errors import ConfigError, DataError, LockedError, Problem, StorageError
 from afno_repro.files import check_writable
 from afno_repro.runs.machine import on
 from afno_repro.runs.show import Place, Show
@@ -29,6 +29,8 @@ class Prepared:
     plans: list[Plan]
     pending: list[Run] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)  # digest: reason
+    forgotten: list[Run] = field(default_factory=list)  # what is done again from the start
+    elsewhere: list[Run] = field(default_factory=list)  # finished runs that other source made
     follows: bool = False
 
     @property
@@ -54,7 +56,12 @@ def prepare(
     prepared = Prepared(plans)
     store = Store(machine.runs_root)
     every = {run.digest: run for plan in plans for run in plan.runs}
-    prepared.pending = [run for run in every.values() if store.finished(run, on(machine, run)) is None]
+    pending = {run.digest for run in every.values() if store.finished(run, on(machine, run)) is None}
+    problems += _made_otherwise(prepared, every, store, machine, pending, choice.rerun)
+    pending |= {run.digest for run in prepared.forgotten}
+    for run in every.values():  # parents first; what starts from a run that is done anew may have to be, too
+        pending |= {run.digest} if run.config.init in pending else set()
+    prepared.pending = [run for run in every.values() if run.digest in pending]
     if prepared.pending or problems or check_all:
         from afno_repro.runs.check import check_runs
 
@@ -71,6 +78,29 @@ def prepare(
     if machine.devices > 1:
         _agree(prepared)
     return prepared
+
+
+def _made_otherwise(
+    prepared: Prepared, every: dict[str, Run], store: Store, machine: Machine, pending: set[str], rerun: bool
+) -> list[Problem]:
+    """Find what was made with other data, which is a mistake, or by other source; or have both done again."""
+    begun = {digest for digest in pending if (store.find(digest) or Path()) != Path()}
+    different: dict[str, Problem] = {}
+    if looked := [run for run in every.values() if run.digest not in pending or run.digest in begun]:
+        from afno_repro.runs.bound import altered, other_data
+
+        different = other_data(looked, machine)
+        if wrong := [told for run in looked if run.digest not in pending and (told := altered(run, machine))]:
+            raise StorageError("\n".join(wrong))
+    source = machine.code["source"]
+    records = [(run, store.record(run.digest)) for run in every.values() if run.digest not in pending]
+    prepared.elsewhere = [run for run, record in records if record and record.provenance.get("source") != source]
+    if not rerun:
+        return list(different.values())
+    failed = [run for run, record in records if record and record.outcome != "ok"]
+    again = {run.digest for run in (*prepared.elsewhere, *failed)} | set(different)
+    prepared.forgotten, prepared.elsewhere = [run for run in every.values() if run.digest in again], []
+    return []
 
 
 def _agree(prepared: Prepared) -> None:
@@ -103,6 +133,11 @@ def reproduce(
         show.note(f"left out: {', '.join(rows)}\n{reason}")
     if prepared.pending and not prepared.runnable:
         raise DataError("nothing can run without these data")
+    if prepared.elsewhere:
+        show.note(other_source(prepared.elsewhere))
+    for run in prepared.forgotten:
+        if run.digest not in prepared.absent:
+            Store(machine.runs_root).forget(run)
     failures: list[Any] = []
     try:
         failures = _execute(prepared, machine, show)
@@ -123,6 +158,12 @@ def reproduce(
         _complete(table, plan, choice) for table, plan in zip(asked, prepared.plans, strict=True)
     )
     return asked, 0 if whole else 4
+
+
+def other_source(runs: Sequence[Run]) -> str:
+    """What to say of finished runs that other source than today's made."""
+    names = ", ".join(run.id for run in runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
+    return f"made by other source than today's, --rerun does them again: {names}"
 
 
 def _execute(prepared: Prepared, machine: Machine, show: Show) -> list[Any]:
@@ -153,7 +194,7 @@ def _publish(plans: Sequence[Plan], machine: Machine, folder: Path) -> None:
             record = store.record(run.digest)
             if record is not None:
                 publish(records_folder(folder, plan.spec.name), row, stage, seed, record, store.directory(run))
-                store.tidy(store.directory(run))
+                store.tidy(store.directory(run), record)
 
 
 def _complete(table: Table, plan: Plan, choice: Choice) -> bool:

@@ -39,6 +39,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         checkpoint_activations: given.Recompute = False,
         compile: given.Compile = False,
         dry_run: given.DryRun = False,
+        rerun: given.Rerun = False,
         root: given.Root = HERE,
         data: given.Data = None,
         runs: given.Runs = None,
@@ -49,7 +50,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         from afno_repro.runs.machine import Asked, find_machine
         from afno_repro.spec.plan import Choice
 
-        choice = Choice(rows=given.chosen(row), seeds=given.chosen(seed), kinds=kinds, changes=tuple(set or ()))
+        choice = Choice(given.chosen(row), given.chosen(seed), kinds, changes=tuple(set or ()), rerun=rerun)
         asked = Asked(device, devices, nodes, jobs, workers, micro_batch, checkpoint_activations, compile)
         machine = find_machine(asked, data or root / "data", runs or root / "runs")
         if not dry_run:

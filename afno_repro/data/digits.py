@@ -4,12 +4,14 @@
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from afno_repro.contents import Contents
 from afno_repro.data.transforms import resize
 from afno_repro.errors import require
 
@@ -20,10 +22,16 @@ INK = 16  # the brightest value of the 8x8 images
 class Digits:
     """Grey images (N, size, size), uint8, and the digit on each; the images have no randomness."""
 
+    files: Sequence[Path] = ()
+
     def __init__(self, images: Tensor, labels: Tensor):
         self.images, self.labels = images, labels
         self.num_classes: int | None = 10
-        self.fingerprint = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+        self.content = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+
+    def fingerprint(self, contents: Contents) -> str:
+        """SHA-256 of the pixels that samples are made of."""
+        return self.content
 
     def __len__(self) -> int:
         return len(self.images)

@@ -1,6 +1,5 @@
 """An ImageNet-like folder: `imagenet/train/CLASS/*.JPEG` and `imagenet/val/CLASS/*.JPEG` below the data root."""
 
-import hashlib
 import io
 import struct
 import zlib
@@ -14,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from afno_repro.contents import Contents, names_and_contents
 from afno_repro.data.transforms import center_square
 from afno_repro.errors import DataError, require
 
@@ -61,8 +61,11 @@ class Folder:
         self.files, self.image_size, self.crop_fraction = files, image_size, crop_fraction
         self.labels = None if classes is None else {name: label for label, name in enumerate(classes)}
         self.num_classes = None if classes is None else len(classes)
-        names = "\n".join(f"{file.relative_to(root)} {file.stat().st_size}" for file in files)
-        self.fingerprint = hashlib.sha256(names.encode()).hexdigest()
+        self.root = root
+
+    def fingerprint(self, contents: Contents) -> str:
+        """SHA-256 of the files' names, their class folders among them, and of their bytes."""
+        return names_and_contents(self.files, self.root, contents)
 
     def __len__(self) -> int:
         return len(self.files)

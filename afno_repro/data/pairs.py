@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from afno_repro.contents import Contents, names_and_contents
 from afno_repro.data.imagenet import BROKEN, FORMATS, PLACE, failures, read_image
 from afno_repro.data.transforms import IGNORED, Example, resize_example
 from afno_repro.errors import DataError
@@ -132,9 +133,11 @@ class Pairs:
     ):
         self.name, self.split, self.pairs, self.image_size, self.unseen = name, split, pairs, image_size, unseen
         self.num_classes: int | None = split.labels.num_classes
-        lines = [f"{path.relative_to(root)} {path.stat().st_size}" for pair in pairs for path in pair]
-        lines += [] if unseen is None else [facts(mask)[1] for _, mask in pairs]
-        self.fingerprint = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        self.files, self.root = [path for pair in pairs for path in pair], root
+
+    def fingerprint(self, contents: Contents) -> str:
+        """SHA-256 of the names and bytes of images and masks."""
+        return names_and_contents(self.files, self.root, contents)
 
     def __len__(self) -> int:
         return len(self.pairs)

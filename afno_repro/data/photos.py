@@ -4,6 +4,7 @@ Every image is a square crop of random place and size; whole photographs are hel
 """
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from afno_repro.contents import Contents
 from afno_repro.data.transforms import Example, random_square
 from afno_repro.errors import DataError, require
 
@@ -47,11 +49,16 @@ class Crops:
     """`count` random square crops of some photographs, image_size pixels a side; a crop depends on its rng alone."""
 
     num_classes = None
+    files: Sequence[Path] = ()
 
     def __init__(self, names: list[str], count: int, side: list[float], image_size: int):
         self.photographs = [photograph(name) for name in names]
         self.count, self.side, self.image_size = count, side, image_size
-        self.fingerprint = hashlib.sha256(b"".join(p.numpy().tobytes() for p in self.photographs)).hexdigest()
+        self.content = hashlib.sha256(b"".join(p.numpy().tobytes() for p in self.photographs)).hexdigest()
+
+    def fingerprint(self, contents: Contents) -> str:
+        """SHA-256 of the pixels that samples are made of."""
+        return self.content
 
     def __len__(self) -> int:
         return self.count

@@ -3,12 +3,14 @@
 So neither the number of loader workers nor an interruption changes what a network sees.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from afno_repro.contents import Contents
 from afno_repro.data.transforms import Example
 
 TRAIN, VALIDATION, ORDER = 0, 1, 2  # independent streams of random numbers
@@ -16,10 +18,14 @@ Key = tuple[int, int]  # epoch, index
 
 
 class Images(Protocol):
-    """Images with their labels; `fingerprint` names their content, `num_classes` is None where there are no labels."""
+    """Images with their labels; `num_classes` is None where there are no labels, `files` are those that they lie in."""
 
-    fingerprint: str
+    files: Sequence[Path]
     num_classes: int | None
+
+    def fingerprint(self, contents: Contents) -> str:
+        """SHA-256 of what images and labels are made of: each file's name and bytes."""
+        ...
 
     def __len__(self) -> int: ...
 

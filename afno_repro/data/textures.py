@@ -7,6 +7,7 @@ a pixel's grey tells nothing.
 """
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from scipy.ndimage import find_objects, gaussian_filter, maximum_filter, minimum_filter, zoom
 from torch import Tensor
 
+from afno_repro.contents import Contents
 from afno_repro.data.photos import photograph
 from afno_repro.data.transforms import IGNORED, resize
 from afno_repro.errors import require
@@ -30,6 +32,8 @@ Array = np.ndarray[Any, Any]
 
 class Mosaics:
     """`count` mosaics; each follows from (seed, split, index), is made when first asked for, and is kept."""
+
+    files: Sequence[Path] = ()
 
     def __init__(
         self,
@@ -47,9 +51,13 @@ class Mosaics:
         self.num_classes: int | None = len(textures)
         self.made: dict[int, tuple[Array, Array]] = {}
         options = repr((split, count, side, seed, textures, regions, shrink, border))
-        self.fingerprint = hashlib.sha256(
+        self.content = hashlib.sha256(
             b"".join([options.encode(), *(photograph(name).numpy().tobytes() for name in textures)])
         ).hexdigest()
+
+    def fingerprint(self, contents: Contents) -> str:
+        """SHA-256 of the pixels that samples are made of."""
+        return self.content
 
     def __len__(self) -> int:
         return self.count

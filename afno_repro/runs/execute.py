@@ -8,10 +8,11 @@ import torch
 
 from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, Diverged, Interrupted, LockedError
+from afno_repro.runs.bound import fed_of
 from afno_repro.runs.executors import EXECUTORS, Outcome, Report
 from afno_repro.runs.provenance import device_name, provenance
 from afno_repro.runs.record import Record
-from afno_repro.runs.store import Store, weights_checksum
+from afno_repro.runs.store import ARTIFACTS, LOG, WEIGHTS, Store, checksum, write_arrays
 from afno_repro.spec.plan import Run
 from afno_repro.spec.resolve import TRAINED
 from afno_repro.training import engine
@@ -58,12 +59,18 @@ def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: P
     except Exception:
         store.fail(directory, traceback.format_exc())
         raise
-    made_with = provenance(device_name(machine.device), machine, time.monotonic() - started, result.data) | {
-        "weights": weights_checksum(directory),
+    if result.arrays:
+        write_arrays(directory / ARTIFACTS, result.arrays)
+    of, seconds = result.data, time.monotonic() - started
+    made_with = provenance(device_name(machine.device), machine, seconds, of.fingerprint if of else None) | {
+        "images": list(of.images) if of else [],
+        "weights": checksum(directory, WEIGHTS),
+        "files": {name: found for name in (LOG, ARTIFACTS) if (found := checksum(directory, name)) is not None},
+        "parent": store.parent(run),
         "skipped": len(run.config.data.options.get("skip", [])),
     }
     record = Record(run.id, run.digest, run.config, outcome, result.metrics, result.repeats, made_with)
-    store.finish(record, result.arrays, directory)
+    store.finish(record, directory)
     return record
 
 
@@ -72,12 +79,13 @@ def _outcome(run: Run, machine: Machine, directory: Path, report: Report) -> tup
     try:
         return "ok", EXECUTORS[run.config.kind](run.config, machine, directory, report)
     except Diverged:
-        return "diverged", Outcome({})
+        return "diverged", Outcome({}, data=fed_of(run.config, machine))
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         engine.meet()
-        return "out_of_memory", Outcome({"peak_memory_mib": engine.peak_memory_mib(machine.device)})
+        peak = {"peak_memory_mib": engine.peak_memory_mib(machine.device)}
+        return "out_of_memory", Outcome(peak, data=fed_of(run.config, machine))
 
 
 def out_of_memory(error: BaseException) -> bool:

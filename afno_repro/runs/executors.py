@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from afno_repro.config import Machine, RunConfig
+from afno_repro.config import Machine, RunConfig, digest
 from afno_repro.data import load_data
 from afno_repro.data.samples import VALIDATION, sample_rng
 from afno_repro.errors import DataError, Diverged, StorageError
@@ -19,10 +19,12 @@ from afno_repro.fills import FILLS
 from afno_repro.models import build_model
 from afno_repro.profiling.flops import CountingRule, count
 from afno_repro.profiling.measure import Latency, latencies_s
-from afno_repro.runs.store import WEIGHTS, Store, weights_checksum
+from afno_repro.runs.bound import Fed, contents, fed
+from afno_repro.runs.store import WEIGHTS, Store, checksum
+from afno_repro.tasks import TASKS
 from afno_repro.tasks.inpainting import Inpainting
 from afno_repro.training import engine
-from afno_repro.training.evaluation import validation_loader
+from afno_repro.training.evaluation import evaluate, validation_loader
 from afno_repro.training.loop import Progress, Weights, train
 from afno_repro.visualize.visuals import VISUALS
 from afno_repro.weights.load import load_weights, read_state_dict
@@ -32,11 +34,11 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an executor found; `data` is the fingerprint of its input, `arrays` are what a picture is drawn from."""
+    """What an executor found; `data` is what it was fed, `arrays` are what a picture is drawn from."""
 
     metrics: dict[str, float]
     repeats: dict[str, list[float]] = field(default_factory=dict)
-    data: str | None = None
+    data: Fed | None = None
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
@@ -64,22 +66,39 @@ def baseline(config: RunConfig, machine: Machine, directory: Path, report: Repor
     options = dict(config.task.options)
     fill = FILLS[options.pop("fill")]
     task = Inpainting(config.data.image_size, **options)
-    _, validation = load_data(config.data, machine.data_root)
+    sets = load_data(config.data, machine.data_root)
+    of, validation = fed(config, sets, machine), sets[1]
     metrics = task.metrics()
     for images, masks in validation_loader(task, validation, config, batch_size=64, num_workers=machine.num_workers):
         filled = np.stack(
             [fill(image, mask) for image, mask in zip(images.double().numpy(), masks.numpy(), strict=True)]
         )
         metrics.add(*task.scored(torch.from_numpy(filled).float(), (images, masks)))
-    return Outcome(metrics.compute(), data=validation.fingerprint)
+    return Outcome(metrics.compute(), data=of)
 
 
 def training(config: RunConfig, machine: Machine, directory: Path, report: Report) -> Outcome:
     """Train a network from scratch, or from the weights of the run that it starts from."""
     start = None if config.init is None else trunk_weights(config.init, machine)
-    images, validation = load_data(config.data, machine.data_root)
-    metrics = train(config, (images, validation), machine, directory, report, start)
-    return Outcome(metrics, data=f"{images.fingerprint[:16]}/{validation.fingerprint[:16]}")
+    sets = load_data(config.data, machine.data_root)
+    of = fed(config, sets, machine)
+    bound: dict[str, Any] = {"digest": digest(config), "data": of.fingerprint, "images": list(of.images)}
+    if config.init is not None:
+        bound["parent"] = checksum(Store(machine.runs_root).find(config.init) or directory, WEIGHTS)
+    metrics = train(config, sets, machine, directory, report, start, bound)
+    return Outcome(metrics, data=of)
+
+
+def evaluated(config: RunConfig, machine: Machine) -> tuple[dict[str, float], Fed]:
+    """The task's metrics of a finished training's network, on the validation images at hand, and what those are."""
+    assert config.model is not None
+    device = engine.start(machine.device, machine.threads)
+    model = build_model(config.model, config.data.image_size)
+    load_weights(model, weights_of(digest(config), machine))
+    task = TASKS[config.task.name](config.data.image_size, **config.task.options)
+    _, validation = load_data(config.data, machine.data_root)
+    scores = evaluate(model.to(device), task, validation, config, machine, device)
+    return scores, Fed(validation.fingerprint(contents(machine))[:16], (len(validation),))
 
 
 def visualize(config: RunConfig, machine: Machine, directory: Path, report: Report) -> Outcome:
@@ -94,17 +113,18 @@ def visualize(config: RunConfig, machine: Machine, directory: Path, report: Repo
     engine.seed_everything(config.seed)
     model = build_model(config.model, config.data.image_size)
     load_weights(model, weights_of(config.init, machine))
-    images, labels, fingerprint = first_images(config, machine)
+    images, labels, of = first_images(config, machine)
     pictures = visual.compute(model.to(device).eval(), images, labels)
-    return Outcome(pictures.metrics, pictures.repeats, fingerprint, pictures.arrays)
+    return Outcome(pictures.metrics, pictures.repeats, of, pictures.arrays)
 
 
-def first_images(config: RunConfig, machine: Machine) -> tuple[list[Tensor], list[Tensor | None], str]:
-    """As many of the first validation images as a visualize stage asks for, their labels, the set's fingerprint."""
-    _, validation = load_data(config.data, machine.data_root)
+def first_images(config: RunConfig, machine: Machine) -> tuple[list[Tensor], list[Tensor | None], Fed]:
+    """As many of the first validation images as a visualize stage asks for, their labels, and what the set is."""
+    sets = load_data(config.data, machine.data_root)
+    validation = sets[1]
     count = min(config.task.options["images"], len(validation))
     examples = [validation.example(i, sample_rng(config.data.seed or 0, VALIDATION, 0, i)) for i in range(count)]
-    return [image for image, _ in examples], [label for _, label in examples], validation.fingerprint
+    return [image for image, _ in examples], [label for _, label in examples], fed(config, sets, machine)
 
 
 def trunk_weights(digest: str, machine: Machine) -> Weights:
@@ -129,9 +149,9 @@ def weights_of(digest: str, machine: Machine) -> Weights:
         raise Diverged(f"{record.run_id}, from which this run starts, diverged")
     if record.outcome == "out_of_memory":
         raise MemoryError(f"{record.run_id}, from which this run starts, ran out of memory")
-    if (checksum := record.provenance.get("weights")) not in (None, weights_checksum(directory)):
+    if (written := record.provenance.get("weights")) not in (None, checksum(directory, WEIGHTS)):
         raise StorageError(
-            f"{directory / WEIGHTS}: not the weights that were written ({checksum})\n"
+            f"{directory / WEIGHTS}: not the weights that were written ({written})\n"
             f"  remove {directory} to train this run again"
         )
     return read_state_dict(directory / WEIGHTS)

@@ -22,7 +22,7 @@ from afno_repro.escape import plain
 from afno_repro.files import write_atomic
 from afno_repro.models import build_model
 from afno_repro.runs.record import Record
-from afno_repro.runs.store import WEIGHTS, Store, weights_checksum
+from afno_repro.runs.store import WEIGHTS, Store, checksum
 from afno_repro.spec.resolve import TRAINED
 from afno_repro.tasks.inputs import IMAGENET_MEAN, IMAGENET_STD
 from afno_repro.weights.load import load_weights, read_state_dict
@@ -134,9 +134,9 @@ def network(directory: Path, record: Record) -> nn.Module:
     """The run's network, evaluating. Raises StorageError when the weights are not those that the record names."""
     config = record.config
     assert config.model is not None
-    if (checksum := record.provenance.get("weights")) not in (None, weights_checksum(directory)):
+    if (written := record.provenance.get("weights")) not in (None, checksum(directory, WEIGHTS)):
         raise StorageError(
-            f"{directory / WEIGHTS}: not the weights that were written ({checksum})\n"
+            f"{directory / WEIGHTS}: not the weights that were written ({written})\n"
             f"  remove {directory} to train this run again"
         )
     net = build_model(config.model, config.data.image_size)

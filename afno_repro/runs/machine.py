@@ -7,6 +7,7 @@ from pathlib import Path
 from afno_repro.config import Machine
 from afno_repro.errors import ConfigError, DataError
 from afno_repro.runs.provenance import cores
+from afno_repro.runs.source import code_version
 from afno_repro.runs.store import is_latency
 from afno_repro.spec.plan import Run
 
@@ -64,6 +65,7 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
         data_root=data_root,
         runs_root=runs_root,
         checkpoint_every_s=CHECKPOINT_EVERY_S,
+        code=code_version(runs_root),
     )
 
 

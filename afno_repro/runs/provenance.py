@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,8 +25,8 @@ PACKAGES = (
 def provenance(device: str, machine: Machine, seconds: float, data: str | None) -> dict[str, Any]:
     """What a number was made with: code, packages, device, its share of it, threads, time, the data's fingerprint."""
     return {
-        **code_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        **machine.code,
+        "packages": {name: installed(name) for name in PACKAGES},
         "python": platform.python_version(),
         "device": device,
         "devices": machine.devices,
@@ -42,22 +41,8 @@ def provenance(device: str, machine: Machine, seconds: float, data: str | None) 
 
 
 @cache
-def code_version() -> dict[str, Any]:
-    """The commit of this package's checkout, and whether package or specs differ from it; None outside a checkout."""
-
-    def git(*arguments: str) -> str | None:
-        here = Path(__file__).resolve().parents[2]
-        try:
-            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    changes = git("status", "--porcelain", "--", "afno_repro", "experiments")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
-
-
-def _version(package: str) -> str | None:
+def installed(package: str) -> str | None:
+    """The version of a package; None where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -34,23 +34,35 @@ class Record:
     metrics: Mapping[str, float]
     repeats: Mapping[str, list[float]]
     provenance: Mapping[str, Any]
+    evaluations: tuple[Mapping[str, Any], ...] = ()  # made later from the weights: metrics, data, source
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The metrics, with those that were evaluated later on the run's own validation images."""
+        own = str(self.provenance.get("data") or "").rpartition("/")[2]
+        later = [each["metrics"] for each in self.evaluations if each["data"] == own]
+        return {**self.metrics, **{key: value for metrics in later for key, value in metrics.items()}}
 
     def to_json(self) -> str:
         """The text of record.json, with a checksum of the rest."""
         tree = asdict(self)
+        tree |= {"evaluations": list(self.evaluations)}
+        if not self.evaluations:
+            del tree["evaluations"]
         return json.dumps(tree | {"sha256": _checksum(tree)}, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Record":
         """Read record.json; raises ValueError when it is not one, or its digest or checksum is not right.
 
-        The digest is its config's, the checksum that of the rest. The first records had no checksum.
+        The digest is its config's, the checksum that of the rest.
         """
         try:
             tree = json.loads(text)
-            if (checksum := tree.pop("sha256", None)) not in (None, _checksum(tree)):
+            if (checksum := tree.pop("sha256", None)) != _checksum(tree):
                 raise ValueError(f"its bytes are not those that were written (sha256 {checksum})")
-            record = cls(**{**tree, "config": config_from_json(tree["config"])})
+            later = tuple(tree.get("evaluations", ()))
+            record = cls(**{**tree, "config": config_from_json(tree["config"]), "evaluations": later})
             if wrong := _wrong(record):
                 raise ValueError(f"not a record: {', '.join(f'{key} is {value!r}' for key, value in wrong.items())}")
             if "\\u" in text or not text.isascii():
@@ -72,11 +84,17 @@ def _wrong(record: Record) -> dict[str, Any]:
     wrong = {
         key: getattr(record, key)
         for key, hint in _hints().items()
-        if key != "config" and not fits(getattr(record, key), hint)
+        if key not in ("config", "evaluations") and not fits(getattr(record, key), hint)
     }
     provenance = {"devices": 1, **record.provenance}  # the first records did not say how many
     wrong |= {
         f"provenance.{key}": provenance[key] for key, hint in PROVENANCE.items() if not fits(provenance[key], hint)
+    }
+    hints = {"metrics": dict[str, float], "data": str}
+    wrong |= {
+        f"evaluations.{i}": each
+        for i, each in enumerate(record.evaluations)
+        if not (isinstance(each, dict) and all(fits(each.get(key), hint) for key, hint in hints.items()))
     }
     wrong |= {f"repeats.{key}": values for key, values in record.repeats.items() if not values}
     wrong |= (

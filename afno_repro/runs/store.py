@@ -33,7 +33,14 @@ from afno_repro.spec.plan import Run
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ARTIFACTS, LOG, WEIGHTS = "artifacts.npz", "log.csv", "weights.safetensors"
+ARTIFACTS, CONFIG, LOG, RECORD, WEIGHTS = (
+    "artifacts.npz",
+    "config.json",
+    "log.csv",
+    "record.json",
+    "weights.safetensors",
+)
+PUT_BACK = "put the right file there, or remove the folder to do this run again"
 
 
 class Store:
@@ -48,25 +55,37 @@ class Store:
 
     def find(self, digest: str) -> Path | None:
         """The directory of the run of this digest, if there is one."""
-        return next(iter(sorted(self.root.glob(f"*-{digest}"))), None)
+        found = sorted(self.root.glob(f"*-{digest}"))
+        return next((path for path in found if (path / RECORD).exists()), next(iter(found), None))
 
     def record(self, digest: str) -> Record | None:
-        """The record of the finished run of this digest, or None. A file that is no record of it counts as none."""
+        """The record of the finished run of this digest, or None. A file that is no record of it counts as none.
+
+        Raises StorageError where it cannot be read: that is no absence.
+        """
         directory = self.find(digest)
-        try:
-            record = Record.from_json((directory / "record.json").read_text()) if directory else None
-        except (OSError, ValueError):
+        if directory is None or not (directory / RECORD).exists():
             return None
-        return record if record and record.digest == digest else None
+        with storage_errors(directory / RECORD):
+            data = (directory / RECORD).read_bytes()
+        try:
+            record = Record.from_json(data.decode())
+        except ValueError:
+            return None
+        if record.digest != digest:
+            raise StorageError(f"{directory / RECORD}: the record of another run, {record.run_id}\n  {PUT_BACK}")
+        return record
 
     def finished(self, run: Run, machine: Machine) -> Record | None:
         """The run's record if it need not run again.
 
-        A latency is measured anew on another device or thread count; what ran out of memory is tried anew with other
-        means.
+        A latency is measured anew on another device or thread count; what diverged or ran out of memory is tried anew
+        with other means. A run whose parent is not the one that it started from is not finished.
         """
         record = self.record(run.digest)
-        if record is None or not (is_latency(run) or record.outcome == "out_of_memory"):
+        if record is None or self._orphaned(run, record):
+            return None
+        if not (is_latency(run) or record.outcome != "ok"):
             return record
         here: dict[str, Any] = {"device": device_name(machine.device)}
         if is_latency(run):
@@ -109,23 +128,44 @@ class Store:
 
     def begin(self, run: Run, directory: Path) -> None:
         """Write config.json, first of all files."""
-        write_atomic(directory / "config.json", json.dumps(asdict(run.config), indent=1, sort_keys=True) + "\n")
+        write_atomic(directory / CONFIG, json.dumps(asdict(run.config), indent=1, sort_keys=True) + "\n")
 
-    def finish(self, record: Record, arrays: Mapping[str, "NDArray[Any]"], directory: Path) -> None:
-        """Write artifacts.npz if there is something to draw, and record.json, last of all files.
-
-        Then checkpoints are not needed any more.
-        """
-        if arrays:
-            write_arrays(directory / ARTIFACTS, arrays)
-        write_atomic(directory / "record.json", record.to_json())
+    def finish(self, record: Record, directory: Path) -> None:
+        """Write record.json, last of all files; the checkpoints of what ended well are not needed any more."""
+        write_atomic(directory / RECORD, record.to_json())
         fault("run: recorded")
-        self.tidy(directory)
+        self.tidy(directory, record)
 
-    def tidy(self, directory: Path) -> None:
-        """Remove what a finished run needs no more."""
+    def tidy(self, directory: Path, record: Record) -> None:
+        """Remove what a finished run needs no more; one that did not end well may go on from its checkpoints."""
         (directory / "error.txt").unlink(missing_ok=True)
-        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+        if record.outcome == "ok":
+            shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+
+    def forget(self, run: Run) -> None:
+        """Remove all that a run has left, its record first, so that it begins anew. Raises LockedError."""
+        with self.lock(run) as directory, storage_errors(directory):
+            for name in (RECORD, WEIGHTS, ARTIFACTS, LOG, "error.txt"):
+                (directory / name).unlink(missing_ok=True)
+            shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+
+    def parent(self, run: Run) -> dict[str, Any] | None:
+        """What tells the run that this one starts from: its weights and its data; None where it starts from none."""
+        record = self.record(run.config.init) if run.parent and run.config.init else None
+        return None if record is None else {key: record.provenance.get(key) for key in ("weights", "data")}
+
+    def _orphaned(self, run: Run, record: Record) -> bool:
+        """Whether the parent that stands there now is not the one that the run started from."""
+        before, now = record.provenance.get("parent"), self.parent(run)
+        return before is not None and now is not None and before != now
+
+    def fed(self, run: Run) -> tuple[str, tuple[int, ...], dict[str, Any]] | None:
+        """The data that a finished or half-done run was made with, its number of images, and the packages then."""
+        record, directory = self.record(run.digest), self.find(run.digest)
+        made = record.provenance if record else checkpointed(directory / "checkpoints") if directory else {}
+        if not isinstance(made.get("data"), str):
+            return None
+        return made["data"], tuple(made.get("images") or ()), made.get("packages") or {}
 
     def fail(self, directory: Path, text: str) -> None:
         """Write error.txt, if there is room for it: the run broke and will start again where its checkpoint stands."""
@@ -133,13 +173,24 @@ class Store:
             write_atomic(directory / "error.txt", text)
 
 
-def weights_checksum(directory: Path) -> str | None:
-    """SHA-256 of a run's final weights; None where it has none."""
-    path = directory / WEIGHTS
+def checksum(directory: Path, name: str) -> str | None:
+    """SHA-256 of a file that a run has left; None where it has left none."""
+    path = directory / name
     if not path.is_file():
         return None
     with storage_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checkpointed(folder: Path) -> dict[str, Any]:
+    """What the newest checkpoint in a folder says that it belongs to; nothing where there is none, or an old one."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            bound = json.loads((path / "manifest.json").read_text())["bound"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return bound if isinstance(bound, dict) else {}
+    return {}
 
 
 def is_latency(run: Run) -> bool:

@@ -57,6 +57,7 @@ class Choice:
     kinds: tuple[str, ...] | None = None
     latency: bool = True  # False: leave latencies out
     changes: tuple[str, ...] = ()
+    rerun: bool = False  # also what was made with other data or source than today's
 
 
 EVERYTHING = Choice()

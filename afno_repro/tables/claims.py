@@ -39,7 +39,7 @@ def claim_verdicts(table: Table) -> list[Verdict]:
     difference, in the column's own sense, less the claim's `by` at paper scale; elsewhere only the sign of `by`
     matters: above zero, a tie is not enough. The cases of a bound are its cells, the margin is value less bound, those
     of a peak are its columns (see `_peak`). A case is undecided when its margin lies within twice its standard error or
-    with one seed, a claim when a number is missing. Counted columns have no error.
+    with one seed, a claim when a number is missing or cells saw other data. Counted columns have no error.
     """
     return [_test(table, claim) for claim in table.spec.structure.claims]
 
@@ -48,7 +48,8 @@ def _test(table: Table, claim: Claim) -> Verdict:
     rows = (
         claim.over if isinstance(claim, Peak) else claim.better + (claim.worse if isinstance(claim, Ordering) else [])
     )
-    if any(table.cells[row, key].state != "measured" for row, key in product(rows, claim.column)):
+    cells = [table.cells[row, key] for row, key in product(rows, claim.column)]
+    if any(cell.state != "measured" or cell.mixed for cell in cells):
         return Verdict(claim, None, None, "undecided")
     worst = min(_cases(table, claim), key=lambda case: (OUTCOMES.index(case.outcome), case.margin))
     return Verdict(claim, worst.margin, worst.standard_error, worst.outcome)

@@ -10,10 +10,12 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+from afno_repro.contents import sha256_of
 from afno_repro.errors import DataError
 from afno_repro.escape import csv_lines, drawable
 from afno_repro.files import write_atomic
-from afno_repro.runs.store import committed_name, read_arrays
+from afno_repro.runs.record import Record
+from afno_repro.runs.store import ARTIFACTS, LOG, committed_name, read_arrays
 from afno_repro.spec.spec import Row
 from afno_repro.tables.results import records_folder
 from afno_repro.tables.table import Table
@@ -95,10 +97,25 @@ def training(table: Table, records: Path, options: Mapping[str, Any], paths: lis
     runs: dict[str, list[dict[str, list[float]]]] = {}
     for row in table.spec.rows:
         for log in sorted(records.glob(f"{row.key}.{options['stage']}.*.csv")):
-            runs.setdefault(drawable(row.title[-1]), []).append(read_log(log))
+            if recorded(log, LOG):
+                runs.setdefault(drawable(row.title[-1]), []).append(read_log(log))
     if runs:
         training_curves(runs, paths)
     return bool(runs)
+
+
+def recorded(file: Path, name: str) -> bool:
+    """Whether a file lies beside a record, which knows it as `name`.
+
+    Raises DataError when it is not the one that was written.
+    """
+    try:
+        record = Record.from_json(file.with_suffix(".json").read_text())
+    except (OSError, ValueError):
+        return False
+    if (record.provenance.get("files") or {}).get(name) not in (None, sha256_of(file)):
+        raise DataError(f"{file}: not the bytes that were written; the run makes them again")
+    return True
 
 
 def read_log(path: Path) -> dict[str, list[float]]:
@@ -119,7 +136,7 @@ def arrays(table: Table, records: Path, stage: str) -> dict[str, dict[str, Any]]
     found = {}
     for row in table.spec.rows:
         files = sorted(records.glob(committed_name(row.key, stage, 0).replace(".0.json", ".*.npz")))
-        if files:
+        if files and recorded(files[0], ARTIFACTS):
             try:
                 found[row.title[-1]] = read_arrays(files[0])
             except ValueError as error:

@@ -188,7 +188,7 @@ def ours(cell: Cell, column: Column) -> str:
         return {"not_applicable": "–", "out_of_memory": "out of memory"}.get(cell.state, cell.state)
     spread = f" ± {number(cell.spread, column)}" if cell.spread is not None else ""
     failed = f" ({cell.state.replace('_', ' ')})" if cell.state != "measured" else ""
-    return number(cell.value, column) + spread + failed
+    return number(cell.value, column) + spread + failed + (" (other data)" if cell.mixed else "")
 
 
 def _papers(cell: Cell, column: Column, brief: bool) -> str:
@@ -263,6 +263,11 @@ def _provenance(table: Table) -> str:
         found = sorted({what(record) for record in table.records})
         mixed = " **The records mix them.**" if len(found) > 1 and title != "Packages" else ""
         lines.append(f"- {title}: {md('; '.join(found))}{mixed}")
+    sources = {str(record.provenance.get("source") or "unknown") for record in table.records}
+    if sources == {"unknown"}:
+        lines.append("- Source: made before records knew the source that made them.")
+    elif len(sources) > 1:
+        lines.append(f"- Source: {md('; '.join(sorted(sources)))} **The records mix them.**")
     seconds = sum(record.provenance["seconds"] for record in table.records)
     lines.append(f"- {len(table.records)} runs, {seconds:.0f} s of computing in all.")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """A table is a view on records: every cell finds its runs, or says why it has no number."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,9 @@ from afno_repro.spec.spec import Column, Row, Spec
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+OTHER_DATA = "rows or seeds saw other data than these, where the spec asks for the same"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Cell:
     verdict: str = ""
     runs: tuple[str, ...] = ()
     note: str = ""
+    mixed: bool = False  # made with other data than cells that should have seen the same
 
     @property
     def difference(self) -> float | None:
@@ -67,8 +71,12 @@ def build_table(spec: Spec, scale: str, records: Path, changes: tuple[str, ...] 
         if record is not None:
             found[row, stage, seed] = record
     columns = spec.columns(scale)
-    values = _aggregate(columns, found)
+    values, mixed = _aggregate(columns, found), _mixed(found)
     cells = {(row.key, column.key): _cell(plan, row, column, found, values) for row in spec.rows for column in columns}
+    for (row, key), cell in cells.items():
+        column = next(column for column in columns if column.key == key)
+        if cell.value is not None and (row, column.source.split("/")[0]) in mixed:
+            cells[row, key] = replace(cell, mixed=True, note="; ".join(filter(None, (cell.note, OTHER_DATA))))
     return Table(spec, scale, columns, cells, list({r.digest: r for r in found.values()}.values()), stale)
 
 
@@ -84,6 +92,16 @@ def _read(folder: Path, row: str, stage: str, seed: int, run: Run, stale: list[s
     return record
 
 
+def _mixed(found: Mapping[tuple[str, str, int], Record]) -> set[tuple[str, str]]:
+    """Rows and stages whose data are asked for by one config and differ in content."""
+    groups: dict[str, dict[str, set[tuple[str, str]]]] = {}
+    for (row, stage, _), record in found.items():
+        asked, seen = repr((record.config.data, record.config.train is None)), record.provenance.get("data")
+        if seen is not None:
+            groups.setdefault(asked, {}).setdefault(seen, set()).add((row, stage))
+    return {place for seen in groups.values() if len(seen) > 1 for places in seen.values() for place in places}
+
+
 def _aggregate(columns: list[Column], found: Mapping[tuple[str, str, int], Record]) -> "pd.DataFrame":
     """Mean, sample standard deviation and samples per row and column; repeats of one run count as its samples."""
     import pandas as pd  # not above: listing tables needs no pandas
@@ -92,10 +110,11 @@ def _aggregate(columns: list[Column], found: Mapping[tuple[str, str, int], Recor
     for (row, stage, seed), record in found.items():
         for column in columns:
             source, metric = column.source.split("/")
-            if source == stage and metric in record.metrics:
-                samples = record.repeats.get(metric, [record.metrics[metric]])
+            scores = record.scores
+            if source == stage and metric in scores:
+                samples = record.repeats.get(metric, [scores[metric]])
                 rows += [
-                    {"row": row, "column": column.key, "seed": seed, "center": record.metrics[metric], "sample": s}
+                    {"row": row, "column": column.key, "seed": seed, "center": scores[metric], "sample": s}
                     for s in samples
                 ]
     frame = pd.DataFrame(rows, columns=["row", "column", "seed", "center", "sample"])

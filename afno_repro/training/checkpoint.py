@@ -21,12 +21,15 @@ from afno_repro.files import storage_errors, sync_folder, write_atomic
 KEPT = 2
 
 
-def save(folder: Path, step: int, state: dict[str, Any]) -> None:
-    """Write the state as the checkpoint of this step and drop all but the newest two. Raises StorageError."""
+def save(folder: Path, step: int, state: dict[str, Any], bound: dict[str, Any]) -> None:
+    """Write the state as the checkpoint of this step and drop all but the newest two; `bound` is what it belongs to.
+
+    Raises StorageError.
+    """
     final = folder / f"step-{step:09d}"
     temporary = folder / f".step-{step:09d}.tmp"
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save({**state, "bound": bound}, buffer)
     data = buffer.getvalue()
     with storage_errors(folder, len(data)):
         folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +38,7 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
         fault("checkpoint: begun")
         try:
             write_atomic(temporary / "state.pt", data)
-            manifest = {"state.pt": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+            manifest = {"state.pt": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}, "bound": bound}
             write_atomic(temporary / "manifest.json", json.dumps(manifest))
             temporary.rename(final)
         finally:

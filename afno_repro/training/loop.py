@@ -5,7 +5,7 @@ import io
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from afno_repro.tasks import TASKS, Batch, Task
 from afno_repro.training import checkpoint, engine
 from afno_repro.training.evaluation import autocast, evaluate, parts_of
 from afno_repro.training.optim import learning_rate, make_optimizer, set_learning_rate, warmup_steps
+from afno_repro.training.state import State, disk_bytes, resume, save
 from afno_repro.training.stop import stop_flag
 from afno_repro.training.watch import alive_fractions, dead_layers
 from afno_repro.weights.load import load_weights
@@ -49,15 +50,6 @@ class Progress:
     note: str = ""
 
 
-@dataclass
-class State:
-    """What a checkpoint holds besides weights and optimiser: where the run is and what it has logged."""
-
-    step: int
-    loss_sum: float  # of the steps of the running epoch
-    rows: list[dict[str, Any]]
-
-
 def train(
     config: RunConfig,
     data: tuple[Images, Images],
@@ -65,11 +57,13 @@ def train(
     directory: Path,
     report: Callable[[Progress], None],
     start: Weights | None = None,
+    bound: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Train on data[0], evaluated on data[1], to the end; returns the last metrics and the best of the task's own one.
 
     Begins with `start` or random weights; continues from what lies below `directory`, where it writes checkpoints/,
-    log.csv and weights.safetensors. Raises Diverged, Interrupted after a checkpoint, DataError, StorageError.
+    log.csv and weights.safetensors; `bound` is what its checkpoints belong to besides their own steps.
+    Raises Diverged, Interrupted after a checkpoint, DataError, StorageError.
     """
     assert config.model is not None
     assert config.train is not None
@@ -89,26 +83,19 @@ def train(
     optimizer = make_optimizer(model, recipe)
     engine.part_ways(config.seed)
     notes: list[str] = []
-    state = resume(directory, model, optimizer, machine, notes.append)
+    batches = TrainingBatches(
+        len(images), recipe.batch_size, recipe.epochs, config.seed, 0, engine.rank(), engine.ranks()
+    )
+    wrong = f"at least the {engine.ranks()} processes that share it" if recipe.batch_size < engine.ranks() else ""
+    wrong = wrong or (f"at most the {len(images)} training images" if batches.per_epoch == 0 else "")
+    if wrong:
+        raise ConfigError(Problem(f"must be {wrong}, is {recipe.batch_size}", ("train", "batch_size")))
+    bound = {**(bound or {}), "steps_per_epoch": batches.per_epoch, "planned_steps": batches.total}
+    state = resume(directory, model, optimizer, machine, bound, notes.append)
+    batches.start = state.step
     directory.mkdir(parents=True, exist_ok=True)
     check_space(directory, disk_bytes(model) - checkpoint.bytes_on_disk(directory / "checkpoints"))
     shared = engine.share(model, device)
-    batches = TrainingBatches(
-        len(images), recipe.batch_size, recipe.epochs, config.seed, state.step, engine.rank(), engine.ranks()
-    )
-    if recipe.batch_size < engine.ranks():
-        raise ConfigError(
-            Problem(
-                f"must be at least the {engine.ranks()} processes that share it, is {recipe.batch_size}",
-                ("train", "batch_size"),
-            )
-        )
-    if batches.per_epoch == 0:
-        raise ConfigError(
-            Problem(
-                f"must be at most the {len(images)} training images, is {recipe.batch_size}", ("train", "batch_size")
-            )
-        )
     warmup = warmup_steps(recipe, batches.per_epoch)
     samples = Samples(images, augmented(recipe, config.data.image_size, task), config.seed, TRAIN)
     saved_at = looked_at = time.monotonic()
@@ -157,7 +144,7 @@ def train(
 
             # Keep the work: at each epoch's end, after a while, and when a signal asks any process to stop.
             if epoch_ends or stopping or overdue:
-                save(directory, model, optimizer, state, machine)
+                save(directory, model, optimizer, state, machine, bound)
                 saved_at = now
             if stopping:
                 break
@@ -167,6 +154,8 @@ def train(
             looked_at, looked_step = now, state.step
         if any(engine.anywhere(stop.signal is not None)):  # also one that came during the last evaluation
             raise Interrupted(stop.signal or signal.SIGTERM)
+    if state.step != batches.total:
+        raise StorageError(f"{directory}: {state.step} of {batches.total} planned steps are done")
 
     write_log(directory, state)
     if engine.rank() == 0:
@@ -176,69 +165,6 @@ def train(
         key: float(value) for key, value in state.rows[-1].items() if key not in ("epoch", "step", "lr") and value != ""
     }
     return last | {f"best_{task.best}": max(float(row[task.best]) for row in state.rows if row[task.best] != "")}
-
-
-def resume(
-    directory: Path, model: nn.Module, optimizer: Optimizer, machine: Machine, note: Callable[[str], None]
-) -> State:
-    """Weights, optimiser, random states and log as they were at the newest whole checkpoint, or at the start.
-
-    `note` is told what is different now and may change the last bits. Raises StorageError for another run's.
-    """
-    saved = checkpoint.load_newest(directory / "checkpoints", note)
-    if saved is None:
-        return State(step=0, loss_sum=0.0, rows=[])
-    try:
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        if len(saved["random"]) == engine.ranks():  # another number of processes draws anew
-            engine.restore_random_states(saved["random"][engine.rank()])
-        state, before = State(**saved["state"]), saved["made_with"]
-    except torch.OutOfMemoryError:  # a RuntimeError, and no fault of the checkpoint's
-        raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        where = directory / "checkpoints"
-        raise StorageError(
-            f"{where}: not a checkpoint of this run ({error})\n"
-            "  remove the folder to train this run again from the start"
-        ) from error
-    changed = [
-        f"{key} {before.get(key)}, now {value}" for key, value in made_with(machine).items() if value != before.get(key)
-    ]
-    if changed:
-        note(f"continues at step {state.step} on another machine ({'; '.join(changed)}): the last bits may differ")
-    return state
-
-
-def made_with(machine: Machine) -> dict[str, Any]:
-    """What the same bits depend on besides the config and the machine's kind of processor."""
-    return {
-        "devices": engine.ranks(),
-        "device": machine.device,
-        "threads": machine.threads,
-        "compile": machine.compile,
-        "torch": str(torch.__version__),
-    }
-
-
-def disk_bytes(model: nn.Module) -> int:
-    """What a training writes: weights and two moments a checkpoint, for a moment one more of these, and the weights."""
-    weights = sum(int(value.nbytes) for value in model.state_dict().values())
-    return weights * (3 * (checkpoint.KEPT + 1) + 1)
-
-
-def save(directory: Path, model: nn.Module, optimizer: Optimizer, state: State, machine: Machine) -> None:
-    """Everything that `resume` needs."""
-    random = engine.random_states()
-    if engine.rank() == 0:
-        parts = {
-            "model": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "random": random,
-            "state": vars(state),
-        }
-        parts["made_with"] = made_with(machine)
-        checkpoint.save(directory / "checkpoints", state.step, parts)
 
 
 def optimise(model: nn.Module, optimizer: Optimizer, task: Task, parts: list[Batch], recipe: TrainConfig) -> Tensor:

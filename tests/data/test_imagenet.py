@@ -7,6 +7,7 @@ import sklearn
 import torch
 from PIL import Image
 
+from afno_repro.contents import Contents
 from afno_repro.data.imagenet import imagenet, problems, read_image
 from afno_repro.errors import ConfigError, DataError
 
@@ -65,11 +66,11 @@ def test_a_fraction_is_a_fixed_choice_of_each_class(tmp_path):
     assert len(load(tmp_path, 0.01)[0]) == 3
 
 
-def test_the_fingerprint_is_that_of_the_files_names_and_sizes(tmp_path):
+def test_the_fingerprint_is_that_of_the_files_names_and_bytes(tmp_path):
     folder = make_folder(tmp_path)
     train, _ = load(tmp_path, 0.5)
-    lines = [f"{file.relative_to(folder)} {file.stat().st_size}" for file in train.files]
-    assert train.fingerprint == hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    lines = [f"{file.relative_to(folder)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in train.files]
+    assert train.fingerprint(Contents(tmp_path / "memory")) == hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from afno_repro.contents import Contents
 from afno_repro.data import pairs
 from afno_repro.data.fewshot import fewshot, plain_splits
 from afno_repro.errors import DataError
@@ -231,10 +232,10 @@ def test_a_mask_is_read_alike_however_it_is_stored(name, stored, tmp_path):
 def test_a_changed_mask_is_read_again_and_changes_the_fingerprint(tmp_path):
     folder = make_pairs(tmp_path / "faces") / "train"
     npy(folder, IDS)
-    before = fewshot(8, 1.0, 0, tmp_path, **OPTIONS)[0].fingerprint
-    assert fewshot(8, 1.0, 0, tmp_path, **OPTIONS)[0].fingerprint == before
+    before = fewshot(8, 1.0, 0, tmp_path, **OPTIONS)[0].fingerprint(Contents(tmp_path / "memory"))
+    assert fewshot(8, 1.0, 0, tmp_path, **OPTIONS)[0].fingerprint(Contents(tmp_path / "memory")) == before
     np.save(folder / "1.npy", IDS[::-1])  # as many bytes as before
-    assert fewshot(8, 1.0, 0, tmp_path, **OPTIONS)[0].fingerprint != before
+    assert fewshot(8, 1.0, 0, tmp_path, **OPTIONS)[0].fingerprint(Contents(tmp_path / "memory")) != before
 
 
 def test_files_damaged_at_random_are_always_a_data_error(tmp_path):

@@ -8,6 +8,7 @@ from scipy.signal import fftconvolve
 from skimage.filters import gabor_kernel
 from sklearn.ensemble import RandomForestClassifier
 
+from afno_repro.contents import Contents
 from afno_repro.data.textures import TEXTURES, equalised, halves, patch, textures, voronoi
 from afno_repro.errors import ConfigError
 
@@ -174,9 +175,11 @@ def test_the_fingerprint_tells_every_difference(tmp_path):
         {"seed": 1},
         {"image_size": 63},
     ]
-    prints = [s.fingerprint for s in made(tmp_path)] + [made(tmp_path, **change)[0].fingerprint for change in changes]
+    prints = [s.fingerprint(Contents(tmp_path / "memory")) for s in made(tmp_path)] + [
+        made(tmp_path, **change)[0].fingerprint(Contents(tmp_path / "memory")) for change in changes
+    ]
     assert len(set(prints)) == len(prints)
-    assert [s.fingerprint for s in made(tmp_path)] == prints[:2]
+    assert [s.fingerprint(Contents(tmp_path / "memory")) for s in made(tmp_path)] == prints[:2]
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_a_finished_run_needs_no_checkpoint_any_more(tmp_path, run):
     with store.lock(run) as directory:
         (directory / "checkpoints" / "step-1").mkdir(parents=True)
         store.fail(directory, "broken")
-        store.finish(record(run, psnr=1.0), {}, directory)
+        store.finish(record(run, psnr=1.0), directory)
     assert {p.name for p in directory.iterdir()} == {"lock", "record.json"}
 
 

@@ -28,6 +28,7 @@ from tests.command import afno
 from tests.machine import machine_at
 from tests.specs import SMALL, write_spec
 from tests.tables.test_report import Page
+from tests.test_fuzz_records import as_bytes
 
 PIECES = (
     *(
@@ -215,7 +216,7 @@ def test_a_record_that_says_nonsense_is_named_and_not_used(tmp_path):
         "digest": "../../x",
         "run_id": 5,
     }.items():
-        path.write_text(json.dumps({**tree, key: value}))
+        path.write_bytes(as_bytes({**tree, key: value}))
         table = build_table(load_spec(tmp_path / "experiments/small.yaml"), "tiny", folder)
         assert table.cells["afno", "psnr"].state == "missing"
         assert len(table.stale) == 1

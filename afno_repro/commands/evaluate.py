@@ -1,0 +1,91 @@
+"""`afno evaluate`: metrics of finished runs, computed again from their weights; nothing is trained."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from afno_repro.commands import arguments as given
+from afno_repro.commands.answer import Answer, tell
+from afno_repro.commands.arguments import HERE
+
+if TYPE_CHECKING:
+    from afno_repro.config import Machine
+    from afno_repro.runs.record import Record
+    from afno_repro.runs.show import Show
+    from afno_repro.spec.places import Places
+    from afno_repro.spec.plan import Choice, Run
+
+
+def evaluate(
+    spec: given.Spec,
+    scale: given.Scale = "tiny",
+    row: given.Rows = None,
+    seed: given.Seeds = None,
+    device: given.Device = "auto",
+    root: given.Root = HERE,
+    data: given.Data = None,
+    runs: given.Runs = None,
+    json: given.Json = False,
+    quiet: given.Quiet = False,
+) -> None:
+    """Evaluate finished runs again from their weights: for a metric added later, or other validation images."""
+    from afno_repro.commands.terminal import show_for
+    from afno_repro.spec.plan import Choice
+
+    machine, places = given.machine(device, root, data, runs), given.places(root, runs)
+    choice = Choice(rows=given.chosen(row), seeds=given.chosen(seed), kinds=("pretrain", "finetune"))
+    with show_for(quiet) as show:
+        answer = reevaluated(places, spec, scale, choice, machine, show)
+    tell(answer, json)
+    raise typer.Exit(4 if any(entry["state"] != "evaluated" for entry in answer.value) else 0)
+
+
+def reevaluated(places: "Places", name: str, scale: str, choice: "Choice", machine: "Machine", show: "Show") -> Answer:
+    """Evaluate what is finished, add that to the records, and write the tables anew."""
+    from afno_repro.commands.terminal import say
+    from afno_repro.runs.store import Store, publish
+    from afno_repro.spec.places import sound_specs
+    from afno_repro.spec.plan import plan_runs
+    from afno_repro.tables.rebuild import rebuild
+    from afno_repro.tables.results import records_folder
+
+    store, folder = Store(machine.runs_root), places.results(scale)
+    value: list[dict[str, Any]] = []
+    specs = sound_specs(places, name)
+    new: dict[str, Record | None] = {}
+    for spec in specs:
+        for (row, stage, seed), run in plan_runs(spec, scale, choice).needs.items():
+            if run.digest not in new:
+                show.started(run)
+                new[run.digest] = _evaluate(run, store, machine)
+            record = new[run.digest]
+            found = {"table": spec.name, "row": row, "stage": stage, "seed": seed, "run": run.id}
+            value.append({**found, "state": "not finished", "metrics": {}, "data": ""})
+            if record is not None:
+                newest = record.evaluations[-1]
+                value[-1] |= {"state": "evaluated", "metrics": newest["metrics"], "data": newest["data"]}
+                publish(records_folder(folder, spec.name), row, stage, seed, record, store.directory(run))
+    rebuild(places, scale, choice, specs)
+
+    def text() -> None:
+        for entry in value:
+            numbers = "  ".join(f"{key} {number:.4g}" for key, number in entry["metrics"].items())
+            say(f"{entry['table']} {entry['row']}/{entry['stage']} seed {entry['seed']}: {entry['state']}  {numbers}")
+
+    return Answer(value, text)
+
+
+def _evaluate(run: "Run", store: Any, machine: "Machine") -> "Record | None":
+    """A finished run's record with one more evaluation; None where the run did not end well."""
+    record = store.record(run.digest)
+    if record is None or record.outcome != "ok":
+        return None
+    from afno_repro.runs.executors import evaluated
+
+    with store.lock(run) as directory:
+        metrics, of = evaluated(run.config, machine)
+        made = {"metrics": metrics, "data": of.fingerprint, "images": list(of.images), **machine.code}
+        record = replace(record, evaluations=(*record.evaluations, made))
+        store.finish(record, directory)
+    return record  # type: ignore[no-any-return]

@@ -1,0 +1,98 @@
+"""The code that makes numbers: its commit, whether files differ from it, and a hash of the package's source."""
+
+import hashlib
+import io
+import os
+import subprocess
+import tokenize
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from afno_repro.contents import Contents
+
+PACKAGE = Path(__file__).resolve().parents[1]
+ASIDE = (tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER)
+SPACE = {tokenize.NEWLINE: "\n", tokenize.INDENT: ">", tokenize.DEDENT: "<"}  # whatever they are written with
+F_STRINGS = tuple(
+    (getattr(tokenize, f"{kind}_START"), getattr(tokenize, f"{kind}_END"))
+    for kind in ("FSTRING", "TSTRING")
+    if hasattr(tokenize, f"{kind}_START")
+)  # which newer Pythons take apart
+
+
+@cache
+def code_version(runs: Path) -> dict[str, Any]:
+    """The commit of this package's own checkout, whether package or specs differ from it, and the source's hash.
+
+    Where there is no commit to name, `code` says why. To be asked as a command starts: a commit may come later.
+    What was read of the source is remembered in the folder of runs.
+    """
+    commit, why = _git("rev-parse", "HEAD")
+    top, _ = _git("rev-parse", "--show-toplevel")
+    if commit is not None and Path(top or "").resolve() != PACKAGE.parent:
+        commit, why = None, "the package is no part of the checkout that it lies in"
+    changes = None if commit is None else _git("status", "--porcelain", "--", "afno_repro", "experiments")[0]
+    known = {"commit": commit, "dirty": None if changes is None else bool(changes), "source": source_hash(runs)}
+    return known if commit is not None else {**known, "code": why}
+
+
+def _git(*arguments: str) -> tuple[str | None, str]:
+    """What git says of the package's own folder, whatever the environment tells it; or None and why."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(PACKAGE.parent), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, env={**environment, "LC_ALL": "C"})
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return None, f"git cannot be asked ({error})"
+    if done.returncode == 0:
+        return done.stdout.strip(), ""
+    first = done.stderr.strip().partition("\n")[0]
+    return None, "the checkout belongs to another user" if "dubious ownership" in first else "not a checkout"
+
+
+@cache
+def source_hash(runs: Path) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of all files of the package: their names and tokens."""
+    files = sorted(PACKAGE.rglob("*.py"))
+    hashes = Contents(runs / "contents" / "source", lambda file: tokens_hash(file.read_text())).hashes(files)
+    lines = [f"{file.relative_to(PACKAGE)} {found}" for file, found in zip(files, hashes, strict=True)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def tokens_hash(source: str) -> str:
+    """SHA-256 of a file's tokens without comments and docstrings; the same under every Python that reads it."""
+    return hashlib.sha256("\0".join(_tokens(source)).encode()).hexdigest()
+
+
+def _tokens(source: str) -> list[str]:
+    """The tokens that do something; a string that stands alone does nothing."""
+    lines, found, line = io.StringIO(source).readlines(), list[str](), list[tuple[int, str]]()
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    for token in tokens:
+        kind, text = token.type, token.string
+        ends = dict(F_STRINGS).get(kind)
+        if ends is not None:
+            kind, text = tokenize.STRING, _f_string(tokens, kind, ends, token.start, lines)
+        if kind in ASIDE:
+            continue
+        if kind in SPACE:
+            stands_alone = [of for of, _ in line] == [tokenize.STRING]
+            found += [] if stands_alone else [*(word for _, word in line), SPACE[kind]]
+            line = []
+        else:
+            line.append((kind, text))
+    return found
+
+
+def _f_string(tokens: Any, begins: int, ends: int, start: tuple[int, int], lines: list[str]) -> str:
+    """The whole of a formatted string as it is written, from the token that begins it to the one that ends it."""
+    depth = 1
+    while depth:
+        token = next(tokens)
+        depth += (token.type == begins) - (token.type == ends)
+    row, column = start
+    last, end = int(token.end[0]), int(token.end[1])
+    if row == last:
+        return lines[row - 1][column:end]
+    return lines[row - 1][column:] + "".join(lines[row : last - 1]) + lines[last - 1][:end]
