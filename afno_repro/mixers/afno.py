@@ -38,7 +38,9 @@ class AFNO(nn.Module):
     """Token mixer (B, H, W, C) -> (B, H, W, C) for any grid.
 
     `num_blocks` K divides `dim`; `sparsity_threshold` is lambda; `keep` is the fraction of modes kept per axis (below 1
-    the hard thresholding of Section 5.5, the higher frequencies being removed and never computed);
+    the hard thresholding of Section 5.5, the higher frequencies being removed and never computed). It is rounded to
+    2 round(keep H / 2) rows, at least 2, and round(keep W / 2) + 1 columns, halves to the even number: 0.5 of a grid
+    of 14 keeps 8 rows and 5 columns;
     `bias` is what is added to the mixed tokens: nothing, x itself (Figure 3) or a 1x1 convolution of x (A.2, A.5);
     `init_std` is the standard deviation of the initial weights' real and imaginary parts.
     """

@@ -38,7 +38,11 @@ def box(grid: Grid, rows: int, columns: int) -> Modes:
 
 
 def kept_modes(grid: Grid, keep: float) -> Modes:
-    """The fraction `keep` of the modes of each axis, the low ones: 0.5 keeps a quarter of them, 1 everything."""
+    """The fraction `keep` of the modes of each axis, the low ones: 0.5 keeps a quarter of them, 1 everything.
+
+    Along H frequencies -m .. m - 1 stay, along W 0 .. n: m = round(keep H / 2), at least 1, and n = round(keep W / 2).
+    Halves go to the even number: 0.5 of 14 rows keeps 8, of 10 rows 4.
+    """
     if keep == 1:
         return all_modes(grid)
     return box(grid, max(1, round(keep * grid[0] / 2)), round(keep * grid[1] / 2) + 1)
@@ -88,9 +92,9 @@ def in_one(z: Tensor, grid: Grid, dim: int) -> Tensor:
     An entry's mirror along H has its frequency's negative.
     """
     step = grid[1] if grid[1] % 2 else grid[1] // 2
-    own = z[(..., slice(None, None, step), *[slice(None)] * (-dim - 2))]
-    own = (own + own.flip(dim).roll(1, dim).conj()) / 2
-    z = z.slice_scatter(own, dim + 1, step=step)
+    both = (..., slice(None, None, step), *[slice(None)] * (-dim - 2))
+    z = z.clone()
+    z[both] = (z[both] + z[both].flip(dim).roll(1, dim).conj()) / 2
     return torch.fft.irfft2(z, s=grid, dim=(dim, dim + 1), norm="ortho")
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
 
-from afno_repro.mixers import AFNO, MIXERS, afno
+from afno_repro.mixers import AFNO, MIXERS, afno, spectral
 from tests.mixers.test_contract import OPTIONS
 
 FORMS = [*((name, "") for name in sorted(MIXERS) if name != "afno")]
@@ -126,3 +126,21 @@ def test_the_form_that_a_grid_gets_has_second_derivatives(grid):
     (product,) = torch.autograd.grad((gradient(x, create_graph=True) * step).sum(), inputs=x)
     expected = (gradient(x + eps * step) - gradient(x - eps * step)) / (2 * eps)
     assert (product * step).sum().item() == pytest.approx((expected * step).sum().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["gfn", "fno", "afno_static", "afno"])
+def test_with_the_other_devices_inverse_all_derivatives_are_the_same(name, monkeypatch):
+    use("transforms" if name == "afno" else "", monkeypatch)
+    torch.manual_seed(0)
+    mixer, x, step = MIXERS[name](4, (4, 4), **OPTIONS[name]).double(), tokens(2, 4, 4, 4), tokens(1, 4, 4, 4)
+
+    def derivatives():
+        y = x.clone().requires_grad_()
+        (first,) = torch.autograd.grad(mixer(y).pow(3).sum(), y, create_graph=True)
+        each = vmap(grad(lambda item: mixer(item[None]).pow(3).sum()))(x)
+        forward = jvp(mixer, (x[:1],), (step,))[1]
+        return first.detach(), torch.autograd.grad((first * step).sum(), y)[0], each, forward.detach()
+
+    expected = derivatives()
+    monkeypatch.setattr(spectral, "in_two", spectral.in_one)
+    torch.testing.assert_close(derivatives(), expected)
