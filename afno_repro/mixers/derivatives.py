@@ -1,4 +1,4 @@
-"""Derivatives of what is computed by other means than differentiable operations: fused, in place, by a hand-written pass.
+"""Derivatives of what is computed by other means than differentiable operations: fused, in place, by hand.
 
 Such code comes with the same function written `plainly`, which is differentiated wherever more than the first gradient
 is asked for: by `torch.func`, in forward mode, or by a backward pass that is to be differentiated itself.
@@ -23,7 +23,7 @@ def wants_plain() -> bool:
 
 def gradients(plain: Plain, inputs: tuple[Tensor, ...], gradient: Tensor) -> tuple[Tensor, ...]:
     """The gradients of plainly(*inputs), which can be differentiated again."""
-    return torch.func.vjp(plain, *inputs)[1](gradient)  # type: ignore[no-any-return]
+    return torch.func.vjp(plain, *inputs)[1](gradient)
 
 
 class Again(torch.autograd.Function):

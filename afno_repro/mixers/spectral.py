@@ -82,17 +82,17 @@ def irfft2(z: Tensor, modes: Modes, grid: Grid, dim: int = -2) -> Tensor:
 
 
 def in_two(z: Tensor, grid: Grid, dim: int) -> Tensor:
-    """A complex inverse FFT along H, then a real one along W, which ignores what is imaginary of columns 0 and W / 2."""
+    """A complex inverse FFT along H, then a real one along W, which ignores imaginary parts of columns 0 and W / 2."""
     return torch.fft.irfft(torch.fft.ifft(z, dim=dim, norm="ortho"), n=grid[1], dim=dim + 1, norm="ortho")
 
 
 def in_one(z: Tensor, grid: Grid, dim: int) -> Tensor:
-    """One two-dimensional inverse real FFT: each entry of columns 0 and W / 2 is the mean of it and its conjugate mirror's.
+    """One two-dimensional inverse real FFT, columns 0 and W / 2 made Hermitian.
 
-    An entry's mirror along H has its frequency's negative.
+    Each entry of theirs is averaged with the conjugate of its mirror along H, the entry of the negative frequency.
     """
     step = grid[1] if grid[1] % 2 else grid[1] // 2
-    both = (..., slice(None, None, step), *[slice(None)] * (-dim - 2))
+    both: tuple[Any, ...] = (..., slice(None, None, step), *[slice(None)] * (-dim - 2))
     z = z.clone()
     z[both] = (z[both] + z[both].flip(dim).roll(1, dim).conj()) / 2
     return torch.fft.irfft2(z, s=grid, dim=(dim, dim + 1), norm="ortho")
@@ -121,7 +121,7 @@ def transposed(x: Tensor) -> Tensor:
     """B m n -> B n m, contiguous."""
     if x.device.type != "cpu" or torch.compiler.is_compiling() or wants_plain():
         return x.transpose(1, 2).contiguous()
-    return Transposed.apply(x)  # type: ignore[no-any-return]
+    return Transposed.apply(x)
 
 
 class Transposed(torch.autograd.Function):
@@ -188,7 +188,8 @@ def on_parts(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 def float32_region(forward: Callable[[Mixer, Tensor], Tensor]) -> Callable[[Mixer, Tensor], Tensor]:
     """Run a forward pass in at least float32 whatever autocast says: not every device has half-precision FFTs.
 
-    Weights are widened where they are used. No library has transforms of nothing: an empty batch goes with a blank image.
+    Weights are widened where they are used. Libraries have no transforms of nothing: an empty batch goes with a blank
+    image.
     """
 
     @functools.wraps(forward)

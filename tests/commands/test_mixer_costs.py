@@ -84,7 +84,17 @@ def test_every_size_is_one_kind_of_network_and_says_which():
 
 def test_the_head_is_named_where_costs_are_shown():
     shown = afno(
-        "profile", "--mixer", "gfn", "--res", "64", "--backbone", "segformer-b0", "--no-latency", "--device", "cpu", root=ROOT
+        "profile",
+        "--mixer",
+        "gfn",
+        "--res",
+        "64",
+        "--backbone",
+        "segformer-b0",
+        "--no-latency",
+        "--device",
+        "cpu",
+        root=ROOT,
     ).stdout
     assert "with the head" in " ".join(shown.split())
 

@@ -54,7 +54,7 @@ class Image(torch.autograd.Function):
 
 
 def conjugated(z: Tensor, grid: Grid, dim: int, power: int) -> Tensor:
-    """z conjugated and times a power of how many columns each column stands for, in place where autograd does not look."""
+    """z conjugated and times a power of how many columns each column stands for, in place unless autograd looks."""
     factors = stood_for(z.shape[dim + 1], grid, z) ** power
     signed = torch.stack([factors, -factors], -1)[(slice(None), *[None] * (-dim - 2))]
     parts = torch.view_as_real(z)

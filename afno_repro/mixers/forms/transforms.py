@@ -30,8 +30,8 @@ def block_mlp(z: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, shrink:
 class LeanMLP(torch.autograd.Function):
     """z (B C R M), the parameters of AFNO, its shrinkage -> s (B C R M).
 
-    Where no gradient `is_needed` nothing is kept, and z's memory is used again: asking for new takes longer than many an
-    operation on it.
+    Where no gradient `is_needed` nothing is kept, and z's memory is used again: asking for new takes longer than many
+    an operation on it.
     """
 
     @staticmethod
