@@ -1,5 +1,6 @@
 """What the README and docs/ say can be done can be done: links, commands, and the worked examples word by word."""
 
+import json
 import os
 import re
 import shlex
@@ -12,6 +13,8 @@ import pytest
 from typer.main import get_command
 
 from afno_repro.cli import app
+from afno_repro.mixers import AFNO
+from afno_repro.spec.places import Places, sound_specs
 from tests.command import afno
 from tests.specs import ROOT
 
@@ -60,6 +63,22 @@ def test_the_mixer_example_runs(capsys):
     assert len([line for line in code.splitlines() if line]) == 5
     exec(code, {})
     assert capsys.readouterr().out == "torch.Size([8, 14, 14, 64])\n"
+
+
+def test_the_network_of_ones_own_runs_and_has_the_mixer_of_table_2(capsys):
+    (code,) = (text for _, language, text in BLOCK.findall(PAGES["own-code.md"]) if language == "python")
+    made: dict = {}
+    exec(code, made)
+    weights, shape = capsys.readouterr().out.splitlines()
+    assert shape == "(1, 3, 64, 48)"
+    (spec,) = sound_specs(Places(ROOT, ROOT / "runs"), "table2")
+    model = {**spec.structure.model["backbone"], **spec.row("afno").model["backbone"]}
+    options = {key: value for key, value in spec.row("afno").model["mixer"].items() if key != "name"}
+    assert ", ".join(f"{key}={json.dumps(value)}" for key, value in options.items()) in code
+    assert f"depth={model['depth']}, image_size={spec.structure.stages['cost']['data']['image_size']}" in code
+    named = AFNO(model["embed_dim"], (8, 8), **options)
+    assert str(made["network"].blocks[0].mixer) == str(named)
+    assert weights == f"{sum(p.numel() for p in named.parameters())} weights mix tokens"
 
 
 def test_the_readme_fits_two_screens():

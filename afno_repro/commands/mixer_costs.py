@@ -1,8 +1,10 @@
 """`afno profile --mixer afno --res 1024`: what mixers cost in a backbone, counted and measured, without a spec.
 
-Models come from the tables: a mixer's options are those of the first row that pairs it with the backbone.
+Models come from the tables: a mixer's options are those of the first row that pairs it with the backbone, the head is
+that of the table's task, also where the table counts the network as it is pretrained: so all sizes are of one kind.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -48,6 +50,7 @@ class Profile:
 
     mixer: str
     backbone: str
+    head: str
     resolution: int | str
     tokens: int
     batch: int
@@ -116,8 +119,10 @@ def _pair(places: Places, asked: Asked, mixer: str) -> Pair:
             backbone, name = slug(row.title[0]), (row.model or {}).get("mixer", {}).get("name")
             known.setdefault(backbone, []).append(str(name))
             if backbone == slug(asked.backbone) and name == mixer:
+                head = {**spec.structure.model.get("head", {}), **(row.model or {}).get("head", {})}
+                changes = (f"model.head={json.dumps(head)}", *asked.changes)
                 plan, problems = resolve_runs(
-                    spec, "paper", Choice(rows=(row.key,), kinds=("profile",), changes=asked.changes)
+                    spec, "paper", Choice(rows=(row.key,), kinds=("profile",), changes=changes)
                 )
                 if problems:
                     raise ConfigError(*problems)
@@ -167,6 +172,7 @@ def _profile(pair: Pair, size: tuple[int, int], asked: Asked, device: torch.devi
     return Profile(
         mixer=pair.model.mixer.name,
         backbone=pair.backbone,
+        head=pair.model.head.name,
         resolution=height if height == width else f"{height}x{width}",
         tokens=(height // model.strides[0]) * (width // model.strides[0]),
         batch=asked.batch,

@@ -102,7 +102,8 @@ def profiled(places: "Places", asked: Any, device: str, out: Path | None) -> Ans
             "Peak (MiB)",
         ]
         print_grid(
-            f"{profiles[0].backbone} on {profiles[0].device}, {profiles[0].mode}, batch {profiles[0].batch}",
+            f"{profiles[0].backbone} with the head {profiles[0].head} on {profiles[0].device}, {profiles[0].mode}, "
+            f"batch {profiles[0].batch}",
             header,
             lines,
             whole=1,

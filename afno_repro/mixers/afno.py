@@ -14,16 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from afno_repro.errors import require
-from afno_repro.mixers.forms.planes import PlanarAFNO
+from afno_repro.mixers.derivatives import wants_plain
+from afno_repro.mixers.forms.pair import image, spectrum
+from afno_repro.mixers.forms.planes import PlanarMLP
 from afno_repro.mixers.forms.products import dft, inverse_dft, real_layer
 from afno_repro.mixers.forms.rule import prefers_planes, prefers_products
-from afno_repro.mixers.forms.transforms import LeanAFNO
+from afno_repro.mixers.forms.transforms import LeanMLP, block_mlp
 from afno_repro.mixers.spectral import (
     Grid,
     Modes,
     Shrinkage,
     add_bias,
     bias_layer,
+    channels_first,
+    channels_last,
     complex_parameter,
     float32_region,
     kept_modes,
@@ -34,7 +38,9 @@ class AFNO(nn.Module):
     """Token mixer (B, H, W, C) -> (B, H, W, C) for any grid.
 
     `num_blocks` K divides `dim`; `sparsity_threshold` is lambda; `keep` is the fraction of modes kept per axis (below 1
-    the hard thresholding of Section 5.5, the higher frequencies being removed and never computed);
+    the hard thresholding of Section 5.5, the higher frequencies being removed and never computed). It is rounded to
+    2 round(keep H / 2) rows, at least 2, and round(keep W / 2) + 1 columns, halves to the even number: 0.5 of a grid
+    of 14 keeps 8 rows and 5 columns;
     `bias` is what is added to the mixed tokens: nothing, x itself (Figure 3) or a 1x1 convolution of x (A.2, A.5);
     `init_std` is the standard deviation of the initial weights' real and imaginary parts.
     """
@@ -80,17 +86,27 @@ class AFNO(nn.Module):
         mix = self.by_products if prefers_products(x, modes) else self.by_transforms
         return add_bias(mix(x, modes), self.bias, x)
 
+    def weights(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """W1, b1, W2, b2 in the precision of x."""
+        return self.w1.to(x.dtype), self.b1.to(x.dtype), self.w2.to(x.dtype), self.b2.to(x.dtype)
+
     def by_transforms(self, x: Tensor, modes: Modes) -> Tensor:
         """FFTs: B H W C -> B H W C."""
-        function = PlanarAFNO if prefers_planes(x, self.w1.shape[1]) else LeanAFNO
-        return function.apply(x, self.w1, self.b1, self.w2, self.b2, self.shrink, modes, torch.is_grad_enabled())
+        z = spectrum(channels_first(x), modes)  # B C R M
+        if wants_plain():
+            s = block_mlp(z, *self.weights(x), self.shrink)
+        else:
+            mlp = PlanarMLP if prefers_planes(x, self.w1.shape[1]) else LeanMLP
+            s = mlp.apply(z, *self.weights(x), self.shrink, torch.is_grad_enabled())
+        return channels_last(image(s, modes, (x.shape[1], x.shape[2])))
 
     def by_products(self, x: Tensor, modes: Modes) -> Tensor:
         """Real matrix products throughout: B H W C -> B H W C."""
         grid, batch, width = (x.shape[1], x.shape[2]), x.shape[0], self.w1.shape[1]
+        w1, b1, w2, b2 = self.weights(x)
         z = dft(x, modes)  # B 2 R M C
         z = z.flatten(2, 3).unflatten(-1, (self.num_blocks, width)).permute(3, 0, 2, 1, 4)  # K B N 2 D
-        z = torch.relu(real_layer(z.reshape(self.num_blocks, -1, 2 * width), self.w1, self.b1))
-        z = real_layer(z, self.w2, self.b2).view(self.num_blocks, batch, -1, 2, width)
+        z = torch.relu(real_layer(z.reshape(self.num_blocks, -1, 2 * width), w1, b1))
+        z = real_layer(z, w2, b2).view(self.num_blocks, batch, -1, 2, width)
         z = self.shrink(z.permute(1, 0, 4, 2, 3)).permute(0, 4, 3, 1, 2)  # as B K D N 2, then B 2 N K D
         return inverse_dft(z.reshape(batch, 2, -1, modes.columns, x.shape[3]), modes, grid)

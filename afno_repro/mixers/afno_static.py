@@ -74,6 +74,6 @@ class AFNOStatic(nn.Module):
         grid = (x.shape[1], x.shape[2])
         modes = box(grid, *self.modes)
         z = rfft2(channels_first(x), modes).unflatten(1, (self.num_blocks, -1))  # B K D R M
-        weight = rows_of(self.weight, modes.low, modes.high, dim=0)[:, : modes.columns]  # R M K D D
+        weight = rows_of(self.weight.to(x.dtype), modes.low, modes.high, dim=0)[:, : modes.columns]  # R M K D D
         z = on_parts(self.shrink, mode_matmul(z, weight).flatten(1, 2))
         return add_bias(channels_last(irfft2(z, modes, grid)), self.bias, x)

@@ -7,9 +7,10 @@ Shapes: B batch, H W token grid, N = H W, C channels, D = C // num_heads.
 """
 
 from torch import Tensor, nn
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
 from afno_repro.errors import require
+from afno_repro.mixers.attention import attention
 from afno_repro.mixers.spectral import Grid
 
 
@@ -41,7 +42,7 @@ class EfficientSelfAttention(nn.Module):
         q = self.q(x).flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # B heads N D
         kv = self.kv(self.reduced(x)).unflatten(-1, (2, self.num_heads, -1))  # B N' 2 heads D
         k, v = kv.permute(2, 0, 3, 1, 4)
-        y = scaled_dot_product_attention(q, k, v)
+        y = attention(q, k, v)
         return self.project(y.transpose(1, 2).reshape(x.shape))
 
     def reduced(self, x: Tensor) -> Tensor:

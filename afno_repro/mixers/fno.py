@@ -43,6 +43,6 @@ class FNO(nn.Module):
         grid = (x.shape[1], x.shape[2])
         modes = box(grid, *self.modes)
         z = rfft2(channels_first(x), modes)  # B C R M
-        weight = rows_of(self.weight, modes.low, modes.high, dim=0)[:, : modes.columns]  # R M C C
+        weight = rows_of(self.weight.to(x.dtype), modes.low, modes.high, dim=0)[:, : modes.columns]  # R M C C
         z = mode_matmul(z.unsqueeze(1), weight.unsqueeze(2)).squeeze(1)
         return channels_last(irfft2(z, modes, grid))

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import interpolate
 
-from afno_repro.mixers.spectral import Grid, complex_parameter, float32_region, stood_for
+from afno_repro.mixers.derivatives import gradients, wants_plain
+from afno_repro.mixers.forms.pair import image, spectrum
+from afno_repro.mixers.spectral import Grid, all_modes, complex_parameter, float32_region
 
 
 class GFN(nn.Module):
@@ -26,7 +27,9 @@ class GFN(nn.Module):
 
     @float32_region
     def forward(self, x: Tensor) -> Tensor:  # B H W C
-        return Filtered.apply(x, self.filter_for(x.shape[1], x.shape[2] // 2 + 1), torch.is_grad_enabled())
+        grid = (x.shape[1], x.shape[2])
+        z = spectrum(x, all_modes(grid), dim=-3)
+        return image(filtered(z, self.filter_for(*z.shape[1:3]).to(x.dtype)), all_modes(grid), grid, dim=-3)
 
     def filter_for(self, height: int, modes: int) -> Tensor:
         """The filter at a grid of `height` rows and `modes` columns: H M C 2."""
@@ -40,39 +43,34 @@ class GFN(nn.Module):
         )
 
 
-class Filtered(torch.autograd.Function):
-    """x (B H W C), filter (H M C 2) -> B H W C; the spectrum is kept where it `is_needed` for the filter's gradient.
+def filtered(z: Tensor, kernel: Tensor) -> Tensor:
+    """The equation's product: spectrum z (B H M C), filter (H M C 2) -> B H M C, which may lie in z's memory."""
+    return product(z, kernel) if wants_plain() else Filtered.apply(z, kernel, torch.is_grad_enabled())
 
-    x's gradient is the output's, filtered by the conjugate; autograd's would take a complex transform of all modes.
+
+def product(z: Tensor, kernel: Tensor) -> Tensor:
+    """The same for every derivative, in new memory."""
+    return z * torch.view_as_complex(kernel)
+
+
+class Filtered(torch.autograd.Function):
+    """The same; z is kept where it `is_needed` for the filter's gradient.
+
+    As in forms/pair.py the gradient comes conjugated and in this layer's own memory, and goes so.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernel: Tensor, is_needed: bool) -> Tensor:
-        z, k = rfft2(x), torch.view_as_complex(kernel)
+    def forward(ctx: Any, z: Tensor, kernel: Tensor, is_needed: bool) -> Tensor:
         if not is_needed:
-            return irfft2(z.mul_(k), x.shape[2])
+            return z.mul_(torch.view_as_complex(kernel))
         ctx.save_for_backward(z, kernel)
-        ctx.width = x.shape[2]
-        return irfft2(z * k, ctx.width)
+        return product(z, kernel)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         z, kernel = ctx.saved_tensors
-        conjugate = rfft2(gradient)
-        torch.view_as_real(conjugate)[..., 1].neg_()
-        times = stood_for(z.shape[2], (z.shape[1], ctx.width), z)
-        of_kernel = torch.view_as_real((z * conjugate).sum(0)) * torch.stack([times, -times], -1)[:, None]
-        conjugate.mul_(torch.view_as_complex(kernel))
-        torch.view_as_real(conjugate)[..., 1].neg_()
-        return irfft2(conjugate, ctx.width), of_kernel, None
-
-
-def rfft2(x: Tensor) -> Tensor:
-    """Orthonormal real FFT over the token grid: B H W C -> B H M C, complex."""
-    return torch.fft.rfft2(x, dim=(1, 2), norm="ortho")
-
-
-def irfft2(z: Tensor, width: int) -> Tensor:
-    """Its inverse, a complex FFT along H and a real one along W as in spectral.py: B H M C -> B H W C."""
-    return torch.fft.irfft(torch.fft.ifft(z, dim=1, norm="ortho"), n=width, dim=2, norm="ortho")
+        if torch.is_grad_enabled():
+            return *gradients(product, (z, kernel), gradient), None
+        conjugate = gradient.conj().resolve_conj()
+        of_kernel = torch.view_as_real((z * conjugate).sum(0).conj().resolve_conj())
+        return conjugate.mul_(torch.view_as_complex(kernel)).conj(), of_kernel, None

@@ -92,4 +92,4 @@ class LongShort(nn.Module):
 
     def outside(self, x: Tensor) -> Tensor:
         """Which window keys lie outside the grid: T n."""
-        return self.overlapping(torch.ones_like(x[:1, :, :, :1]))[0, :, :, 0] == 0
+        return self.overlapping(x.new_ones(1, *x.shape[1:3], 1))[0, :, :, 0] == 0

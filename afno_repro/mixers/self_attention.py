@@ -6,9 +6,9 @@ Shapes: B batch, H W token grid, N = H W, C channels, D = C // num_heads.
 """
 
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 from afno_repro.errors import require
+from afno_repro.mixers.attention import attention
 from afno_repro.mixers.spectral import Grid
 
 
@@ -31,5 +31,5 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         qkv = self.qkv(x).flatten(1, 2).unflatten(-1, (3, self.num_heads, -1))  # B N 3 heads D
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each B heads N D
-        y = scaled_dot_product_attention(q, k, v)
+        y = attention(q, k, v)
         return self.project(y.transpose(1, 2).reshape(x.shape))

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+
+from afno_repro.mixers.derivatives import wants_plain
 
 Grid = tuple[int, int]
 Mixer = TypeVar("Mixer", bound=nn.Module)
@@ -35,21 +38,26 @@ def box(grid: Grid, rows: int, columns: int) -> Modes:
 
 
 def kept_modes(grid: Grid, keep: float) -> Modes:
-    """The fraction `keep` of the modes of each axis, the low ones: 0.5 keeps a quarter of them, 1 everything."""
+    """The fraction `keep` of the modes of each axis, the low ones: 0.5 keeps a quarter of them, 1 everything.
+
+    Along H frequencies -m .. m - 1 stay, along W 0 .. n: m = round(keep H / 2), at least 1, and n = round(keep W / 2).
+    Halves go to the even number: 0.5 of 14 rows keeps 8, of 10 rows 4.
+    """
     if keep == 1:
         return all_modes(grid)
     return box(grid, max(1, round(keep * grid[0] / 2)), round(keep * grid[1] / 2) + 1)
 
 
-def rfft2(x: Tensor, modes: Modes) -> Tensor:
+def rfft2(x: Tensor, modes: Modes, dim: int = -2) -> Tensor:
     """Orthonormal real FFT over the token grid: B C H W -> B C R M, complex, for the R rows and M columns of `modes`.
 
-    Columns that are not kept are left out before the transform along H.
+    `dim` is the axis of H, counted from the last; W follows. Columns that are not kept are left out before the
+    transform along H.
     """
-    if modes == all_modes((x.shape[-2], x.shape[-1])):
-        return torch.fft.rfft2(x, norm="ortho")
-    z = torch.fft.rfft(x, dim=-1, norm="ortho")[..., : modes.columns]
-    return rows_of(torch.fft.fft(z, dim=-2, norm="ortho"), modes.low, modes.high, dim=-2)
+    if modes == all_modes((x.shape[dim], x.shape[dim + 1])):
+        return torch.fft.rfft2(x, dim=(dim, dim + 1), norm="ortho")
+    z = torch.fft.rfft(x, dim=dim + 1, norm="ortho").narrow(dim + 1, 0, modes.columns)
+    return rows_of(torch.fft.fft(z, dim=dim, norm="ortho"), modes.low, modes.high, dim=dim)
 
 
 def rows_of(z: Tensor, low: int, high: int, dim: int) -> Tensor:
@@ -57,17 +65,37 @@ def rows_of(z: Tensor, low: int, high: int, dim: int) -> Tensor:
     return torch.cat([z.narrow(dim, 0, low), z.narrow(dim, z.shape[dim] - high, high)], dim=dim)
 
 
-def irfft2(z: Tensor, modes: Modes, grid: Grid) -> Tensor:
+def irfft2(z: Tensor, modes: Modes, grid: Grid, dim: int = -2) -> Tensor:
     """Inverse of rfft2, modes that were not kept being zero: B C R M -> B C H W.
 
     After a nonlinearity the columns of frequency 0 and W / 2 are not Hermitian any more, and libraries disagree on a
-    two-dimensional inverse real FFT of such a spectrum. A complex FFT along H, then a real one along W, means the
-    same everywhere: the real one ignores the imaginary parts of both columns.
+    two-dimensional inverse real FFT of such a spectrum. Two transforms mean the same everywhere, and so does one of a
+    spectrum that was made Hermitian; on a CPU two are faster. Costs are counted on the meta device as on a CPU.
     """
-    if z.shape[-2] < grid[0]:
-        gap = z.new_zeros(*z.shape[:-2], grid[0] - z.shape[-2], z.shape[-1])
-        z = torch.cat([z[..., : modes.low, :], gap, z[..., modes.low :, :]], dim=-2)
-    return torch.fft.irfft(torch.fft.ifft(z, dim=-2, norm="ortho"), n=grid[1], dim=-1, norm="ortho")
+    if z.shape[dim] < grid[0]:
+        first, last = z.narrow(dim, 0, modes.low), z.narrow(dim, modes.low, modes.high)
+        gap = first.new_zeros(
+            [grid[0] - z.shape[dim] if i == z.dim() + dim else size for i, size in enumerate(z.shape)]
+        )
+        z = torch.cat([first, gap, last], dim=dim)
+    return (in_two if z.device.type in ("cpu", "meta") else in_one)(z, grid, dim)
+
+
+def in_two(z: Tensor, grid: Grid, dim: int) -> Tensor:
+    """A complex inverse FFT along H, then a real one along W, which ignores imaginary parts of columns 0 and W / 2."""
+    return torch.fft.irfft(torch.fft.ifft(z, dim=dim, norm="ortho"), n=grid[1], dim=dim + 1, norm="ortho")
+
+
+def in_one(z: Tensor, grid: Grid, dim: int) -> Tensor:
+    """One two-dimensional inverse real FFT, columns 0 and W / 2 made Hermitian.
+
+    Each entry of theirs is averaged with the conjugate of its mirror along H, the entry of the negative frequency.
+    """
+    step = grid[1] if grid[1] % 2 else grid[1] // 2
+    both: tuple[Any, ...] = (..., slice(None, None, step), *[slice(None)] * (-dim - 2))
+    z = z.clone()
+    z[both] = (z[both] + z[both].flip(dim).roll(1, dim).conj()) / 2
+    return torch.fft.irfft2(z, s=grid, dim=(dim, dim + 1), norm="ortho")
 
 
 def stood_for(columns: int, grid: Grid, like: Tensor) -> Tensor:
@@ -81,12 +109,19 @@ def stood_for(columns: int, grid: Grid, like: Tensor) -> Tensor:
 
 def channels_first(x: Tensor) -> Tensor:
     """B H W C -> B C H W, contiguous, where FFTs run over neighbours."""
-    return Transposed.apply(x.flatten(1, 2)).unflatten(2, x.shape[1:3])
+    return transposed(x.flatten(1, 2)).unflatten(2, x.shape[1:3])
 
 
 def channels_last(x: Tensor) -> Tensor:
     """B C H W -> B H W C, contiguous."""
-    return Transposed.apply(x.flatten(2)).unflatten(1, x.shape[2:])
+    return transposed(x.flatten(2)).unflatten(1, x.shape[2:])
+
+
+def transposed(x: Tensor) -> Tensor:
+    """B m n -> B n m, contiguous."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or wants_plain():
+        return x.transpose(1, 2).contiguous()
+    return Transposed.apply(x)
 
 
 class Transposed(torch.autograd.Function):
@@ -94,8 +129,6 @@ class Transposed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
-            return x.transpose(1, 2).contiguous()
         y = x.new_empty(x.shape[0], x.shape[2], x.shape[1])
         for one, other in zip(x, y, strict=True):
             other.copy_(one.t())
@@ -103,7 +136,7 @@ class Transposed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return Transposed.apply(gradient)
+        return transposed(gradient)
 
 
 def complex_parameter(*shape: int, std: float) -> nn.Parameter:
@@ -141,7 +174,10 @@ def bias_layer(bias: str, dim: int) -> nn.Module | None:
 
 def add_bias(y: Tensor, bias: nn.Module | None, x: Tensor) -> Tensor:
     """The mixed tokens y and what is added to them, both from tokens x: B H W C."""
-    return y if bias is None else y + bias(x.flatten(1, 2).transpose(1, 2)).transpose(1, 2).view_as(x)
+    if bias is None:
+        return y
+    wide = {name: parameter.to(x.dtype) for name, parameter in bias.named_parameters()}
+    return y + functional_call(bias, wide, x.flatten(1, 2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
 
 
 def on_parts(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
@@ -150,10 +186,16 @@ def on_parts(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
 
 
 def float32_region(forward: Callable[[Mixer, Tensor], Tensor]) -> Callable[[Mixer, Tensor], Tensor]:
-    """Run a forward pass in at least float32 whatever autocast says: not every device has half-precision FFTs."""
+    """Run a forward pass in at least float32 whatever autocast says: not every device has half-precision FFTs.
+
+    Weights are widened where they are used. Libraries have no transforms of nothing: an empty batch goes with a blank
+    image.
+    """
 
     @functools.wraps(forward)
     def run(self: Mixer, x: Tensor) -> Tensor:
+        if x.shape[0] == 0:
+            return run(self, torch.cat([x, x.new_zeros(1, *x.shape[1:])]))[:0]
         if not torch.amp.is_autocast_available(x.device.type):  # the meta device
             return forward(self, x)
         with torch.autocast(x.device.type, enabled=False):

@@ -11,6 +11,7 @@ from tests.specs import ROOT
 KEYS = [
     "mixer",
     "backbone",
+    "head",
     "resolution",
     "tokens",
     "batch",
@@ -66,6 +67,36 @@ def test_a_mixers_options_come_from_the_first_table_and_can_be_changed():
     base, changed = profiles()[0], profiles(changes=("model.mixer.num_blocks=1",))[0]
     assert changed.mixer_params > 2 * base.mixer_params
     assert profiles(backbone="vit-xs", mixers=("fno",))[0].mixer_params == 5 * 392 * 64 * 64 * 2
+
+
+def test_every_size_is_one_kind_of_network_and_says_which():
+    """At a size alike but for its blocks, B3 has B2's head: what they differ by is twelve blocks of 320 channels."""
+    b2, b3 = (profiles(backbone=f"segformer-b{i}", mixers=("efficient_self_attention",))[0] for i in (2, 3))
+    assert (b2.head, b3.head) == ("segformer", "segformer")
+    attention = 4 * 320 * 320 + 4 * 320 + (4 * 320 * 320 + 320) + 2 * 320  # q, kv, output; reduction by 2 and its norm
+    channels = 2 * 4 * 320 * 320 + 5 * 320 + 10 * 4 * 320  # two layers and a depthwise 3 x 3 convolution
+    assert b3.params - b2.params == 12 * (attention + channels + 4 * 320)
+    sizes = [profiles(backbone=f"segformer-b{i}", resolutions=("512",))[0] for i in range(4)]
+    assert {p.head for p in sizes} == {"segformer"}
+    assert sorted(sizes, key=lambda p: p.gflops) == sizes
+    assert profiles(changes=("model.head.num_classes=3",))[0].params < profiles()[0].params
+
+
+def test_the_head_is_named_where_costs_are_shown():
+    shown = afno(
+        "profile",
+        "--mixer",
+        "gfn",
+        "--res",
+        "64",
+        "--backbone",
+        "segformer-b0",
+        "--no-latency",
+        "--device",
+        "cpu",
+        root=ROOT,
+    ).stdout
+    assert "with the head" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize("mode", ["forward", "train"])

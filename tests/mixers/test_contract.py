@@ -1,9 +1,12 @@
 """What every mixer of MIXERS promises, whatever it computes."""
 
+import copy
 import inspect
+import pickle
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from afno_repro.mixers import MIXERS
 
@@ -85,3 +88,61 @@ def test_it_starts_with_dim_and_grid_and_no_option_has_a_default(name):
     parameters = list(inspect.signature(MIXERS[name]).parameters.values())
     assert [p.name for p in parameters[:2]] == ["dim", "grid"]
     assert all(p.default is inspect.Parameter.empty for p in parameters)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("grid", [(6, 7), (32, 32)])
+def test_a_module_of_another_precision_takes_and_gives_it_and_stays_close(name, grid, dtype):
+    mixer, x = build(name, grid), torch.randn(2, *grid, DIM)
+    other, tokens = copy.deepcopy(mixer).to(dtype), x.to(dtype).requires_grad_()
+    y = other(tokens)
+    y.sum().backward()
+    assert {y.dtype, tokens.grad.dtype, *(p.grad.dtype for p in other.parameters())} == {dtype}
+    exact = mixer(x)
+    assert (y.to(x.dtype) - exact).norm() <= (1e-5 if dtype == torch.float64 else 0.05) * exact.norm()
+
+
+@pytest.mark.parametrize("grid", [(6, 7), (32, 32)])
+def test_an_empty_batch_stays_empty_and_gives_gradients_of_zero(name, grid):
+    mixer, x = build(name, grid), torch.randn(0, *grid, DIM, requires_grad=True)
+    with torch.no_grad():
+        assert mixer(x).shape == x.shape
+    y = mixer(x)
+    y.sum().backward()
+    assert y.shape == x.grad.shape == x.shape
+    assert all(p.grad is None or not p.grad.any() for p in mixer.parameters())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda mixer: pickle.loads(pickle.dumps(mixer))])
+def test_a_copy_computes_the_same_and_has_weights_of_its_own(name, copied):
+    mixer, x = build(name, (6, 7)), torch.randn(1, 6, 7, DIM)
+    before = mixer(x)
+    before.sum().backward()
+    other = copied(mixer)
+    torch.testing.assert_close(other(x), before, rtol=0, atol=0)
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(1)
+    torch.testing.assert_close(mixer(x), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("grid", [(9, 11), (32, 32)])
+@pytest.mark.parametrize("watching", [lambda: FakeTensorMode(allow_non_fake_inputs=True), lambda: torch.device("meta")])
+def test_what_a_mode_left_behind_reaches_no_later_call(name, grid, watching):
+    mixer, x = build(name, grid), torch.randn(2, *grid, DIM)
+    with watching():
+        assert mixer(torch.empty(2, *grid, DIM, device="cpu")).shape == x.shape
+        assert build(name, grid)(torch.empty(2, *grid, DIM)).shape == x.shape
+    y = mixer(x)
+    assert type(y) is torch.Tensor
+    assert y.device.type == "cpu"
+    torch.testing.assert_close(y, mixer.double()(x.double()).float(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("grid", [(6, 7), (32, 32)])
+def test_it_is_exported_for_any_batch(name, grid):
+    mixer, x = build(name, grid), torch.randn(3, *grid, DIM)
+    program = torch.export.export(mixer, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    for batch in (1, 2, 5):
+        tokens = torch.randn(batch, *grid, DIM)
+        torch.testing.assert_close(program.module()(tokens), mixer(tokens), atol=1e-4, rtol=1e-4)

@@ -19,7 +19,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 Some = Tensor | None
 Layer = tuple[Tensor, Some]  # a weight by its planes, and a bias
@@ -87,8 +86,9 @@ class FusedBlockMLP(torch.autograd.Function):
         return torch.view_as_complex(s)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("the AFNO kernel has no second derivatives: compute this gradient without create_graph")
         (x, hidden, alive, w1, w2), cut = ctx.saved_tensors, ctx.cut
         of_s = torch.view_as_real(gradient.resolve_conj().contiguous())
         of_hidden, of_x = torch.empty_like(hidden), torch.empty_like(x)

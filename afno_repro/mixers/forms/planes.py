@@ -4,7 +4,7 @@
 
 A quarter of the multiplications goes, for a few sums: it pays where products take most of the time. What is kept for
 the backward pass, and how gradients are conjugated in it, is as in transforms.py.
-Shapes: B batch, H W token grid, R M kept modes along H and W, N = R M, C channels, K blocks, D = C // K;
+Shapes: B batch, R M kept modes along H and W, N = R M, C channels, K blocks, D = C // K;
 spectra 2 B K D N.
 """
 
@@ -12,47 +12,38 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from afno_repro.mixers.forms.transforms import Gradients, before_relu, conjugated
-from afno_repro.mixers.spectral import Modes, Shrinkage, channels_first, channels_last, irfft2, rfft2
+from afno_repro.mixers.forms.transforms import Gradients, again, before_relu
+from afno_repro.mixers.spectral import Shrinkage
 
 
-class PlanarAFNO(torch.autograd.Function):
-    """x (B H W C), the parameters of AFNO, its shrinkage and modes -> mixed tokens (B H W C), nothing added."""
+class PlanarMLP(torch.autograd.Function):
+    """z (B C R M), the parameters of AFNO, its shrinkage -> s (B C R M); z is kept as it came and split again."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        w1: Tensor,
-        b1: Tensor,
-        w2: Tensor,
-        b2: Tensor,
-        shrink: Shrinkage,
-        modes: Modes,
-        is_needed: bool,
+        ctx: Any, z: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, shrink: Shrinkage, is_needed: bool
     ) -> Tensor:
-        grid = (x.shape[1], x.shape[2])
-        z = split(rfft2(channels_first(x), modes), w1.shape[0])
-        hidden = product(w1.transpose(1, 2), z).add_(per_channel(b1)).relu_()
+        hidden = product(w1.transpose(1, 2), split(z, w1.shape[0])).add_(per_channel(b1)).relu_()
         s = product(w2.transpose(1, 2), hidden).add_(per_channel(b2))
         s = shrink(s.permute(1, 2, 3, 4, 0))  # B K D N 2
         if is_needed:
-            ctx.save_for_backward(z, hidden, s == 0, w1, w2)
-            ctx.modes, ctx.grid = modes, grid
-        return channels_last(irfft2(joined(s, modes), modes, grid))
+            ctx.save_for_backward(z, hidden, s == 0, w1, b1, w2, b2)
+            ctx.shrink = shrink
+        return joined(s, z)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Gradients:
-        z, hidden, dead, w1, w2 = ctx.saved_tensors
-        of_output = split(conjugated(rfft2(channels_first(gradient), ctx.modes), ctx.grid, 1), w1.shape[0])
+        z, hidden, dead, *weights = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return again(z, weights, ctx.shrink, gradient)
+        w1, _, w2, _ = weights
+        of_output = split(gradient.conj().resolve_conj(), w1.shape[0])
         of_output.masked_fill_(dead.permute(4, 0, 1, 2, 3), 0)
         of_hidden = before_relu(product(w2, of_output), hidden)
-        of_z = joined(product(w1, of_hidden).permute(1, 2, 3, 4, 0), ctx.modes)
-        of_x = irfft2(conjugated(of_z, ctx.grid, -1), ctx.modes, ctx.grid)
-        return channels_last(of_x), *of_layer(z, of_hidden), *of_layer(hidden, of_output), None, None, None
+        of_z = joined(product(w1, of_hidden).permute(1, 2, 3, 4, 0), z)
+        of_first, of_second = of_layer(split(z, w1.shape[0]), of_hidden), of_layer(hidden, of_output)
+        return of_z.conj(), *of_first, *of_second, None, None
 
 
 def split(z: Tensor, blocks: int) -> Tensor:
@@ -60,9 +51,9 @@ def split(z: Tensor, blocks: int) -> Tensor:
     return torch.view_as_real(z.flatten(2).unflatten(1, (blocks, -1))).permute(4, 0, 1, 2, 3).contiguous()
 
 
-def joined(parts: Tensor, modes: Modes) -> Tensor:
-    """The inverse of split, of parts B K D N 2."""
-    return torch.view_as_complex(parts.contiguous()).flatten(1, 2).unflatten(2, (-1, modes.columns))
+def joined(parts: Tensor, like: Tensor) -> Tensor:
+    """The inverse of split, of parts B K D N 2, as a spectrum `like` another."""
+    return torch.view_as_complex(parts.contiguous()).view(like.shape)
 
 
 def per_channel(bias: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from afno_repro.mixers.derivatives import wants_plain
 from afno_repro.mixers.spectral import Grid, Modes
 
 
@@ -40,14 +41,16 @@ def inverse_dft(z: Tensor, modes: Modes, grid: Grid) -> Tensor:
 
 
 def matrices_of(grid: Grid, modes: Modes, dtype: torch.dtype, device: torch.device) -> Matrices:
-    """The matrices of a grid and its kept modes, made once, but by a compiler, whose tensors end with it."""
-    return (matrices if torch.compiler.is_compiling() else remembered)(grid, modes, dtype, device)
+    """The matrices of a grid and its kept modes, made once; those of a compiler, a transform or a mode end with it."""
+    passing = torch.compiler.is_compiling() or wants_plain() or torch._C._len_torch_dispatch_stack() > 0
+    return (matrices if passing else remembered)(grid, modes, dtype, device)
 
 
 def matrices(grid: Grid, modes: Modes, dtype: torch.dtype, device: torch.device) -> Matrices:
     """The matrices, rounded once from float64."""
-    (height, width), columns = grid, torch.arange(modes.columns)
-    with torch.inference_mode(False):  # they outlive the call, and training may come after it
+    height, width = grid
+    with torch.inference_mode(False), torch.device("cpu"):  # they outlive the call, and training may come after it
+        columns = torch.arange(modes.columns)
         rows = torch.cat([torch.arange(modes.low), torch.arange(height - modes.high, height)])
         cos_w, sin_w = waves(columns, width)  # M W
         cos_h, sin_h = waves(rows, height)  # R H

@@ -125,6 +125,35 @@ def what_is_not_a_number_stays_so():
     return all(found)
 
 
+def refuses_second_derivatives():
+    """Whether every way to a second derivative raises, the one that asks for a single input's included."""
+    from afno_repro.mixers.forms.kernel import fused_block_mlp
+
+    z, *weights = (
+        value.to(torch.complex64 if value.is_complex() else torch.float32) for value in inputs(1, 1, 4, 9, 0.5)
+    )
+    x = torch.view_as_real(z).clone().requires_grad_()
+
+    def loss(x):
+        y = torch.view_as_complex(x)
+        return torch.view_as_real(fused_block_mlp(y, *weights, 0.5, "float32") + y).square().sum()
+
+    tries = [
+        lambda: torch.autograd.grad(loss(x), inputs=x, create_graph=True),
+        lambda: torch.autograd.grad(loss(x), x, create_graph=True),
+        lambda: loss(x).backward(create_graph=True),
+        lambda: torch.func.grad(loss)(x.detach()),
+        lambda: torch.func.jvp(loss, (x.detach(),), (x.detach(),)),
+    ]
+    raised = 0
+    for each in tries:
+        try:
+            each()
+        except RuntimeError:
+            raised += 1
+    return raised == len(tries)
+
+
 @pytest.fixture(scope="module")
 def interpreted():
     """What a process that interprets the kernels found."""
@@ -150,6 +179,10 @@ def test_a_number_that_is_none_is_not_hidden(interpreted):
     assert interpreted["stays"]
 
 
+def test_it_says_that_it_has_no_second_derivatives(interpreted):
+    assert interpreted["refuses"]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("case", GPU_CASES, ids=lambda case: "-".join(map(str, case)))
@@ -161,4 +194,5 @@ def test_a_gpu_computes_the_same_twice(case):
 
 if __name__ == "__main__":
     repair_the_interpreter()
-    print(json.dumps({"errors": [errors(case, "cpu") for case in CASES], "stays": what_is_not_a_number_stays_so()}))
+    found = {"errors": [errors(case, "cpu") for case in CASES], "stays": what_is_not_a_number_stays_so()}
+    print(json.dumps({**found, "refuses": refuses_second_derivatives()}))

@@ -1,0 +1,61 @@
+"""The transform pair with gradients that are one real transform each; autograd's would take complex ones of all modes.
+
+Up to how many columns one stands for, each is the other's gradient. The gradient of a complex value is that of its real
+and imaginary parts. Between the two, a spectrum's gradient is handed on conjugated (lazily: as a view that undoes it)
+in memory that nobody else reads: what lies in between then multiplies with spectra and weights as they are, in place.
+Shapes as in spectral.py: B C R M, or other axes with H at `dim`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from afno_repro.mixers.derivatives import wants_plain
+from afno_repro.mixers.spectral import Grid, Modes, irfft2, rfft2, stood_for
+
+
+def spectrum(x: Tensor, modes: Modes, dim: int = -2) -> Tensor:
+    """spectral.rfft2: B C H W -> B C R M."""
+    return rfft2(x, modes, dim) if wants_plain() else Spectrum.apply(x, modes, dim)
+
+
+def image(z: Tensor, modes: Modes, grid: Grid, dim: int = -2) -> Tensor:
+    """spectral.irfft2: B C R M -> B C H W."""
+    return irfft2(z, modes, grid, dim) if wants_plain() else Image.apply(z, modes, grid, dim)
+
+
+class Spectrum(torch.autograd.Function):
+    """The function `spectrum`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, modes: Modes, dim: int) -> Tensor:
+        ctx.modes, ctx.grid, ctx.dim = modes, (x.shape[dim], x.shape[dim + 1]), dim
+        return rfft2(x, modes, dim)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        z = conjugated(gradient.conj().resolve_conj(), ctx.grid, ctx.dim, -1)
+        return image(z, ctx.modes, ctx.grid, ctx.dim), None, None
+
+
+class Image(torch.autograd.Function):
+    """The function `image`."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, modes: Modes, grid: Grid, dim: int) -> Tensor:
+        ctx.modes, ctx.grid, ctx.dim = modes, grid, dim
+        return irfft2(z, modes, grid, dim)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        z = conjugated(spectrum(gradient, ctx.modes, ctx.dim), ctx.grid, ctx.dim, 1)
+        return z.conj(), None, None, None
+
+
+def conjugated(z: Tensor, grid: Grid, dim: int, power: int) -> Tensor:
+    """z conjugated and times a power of how many columns each column stands for, in place unless autograd looks."""
+    factors = stood_for(z.shape[dim + 1], grid, z) ** power
+    signed = torch.stack([factors, -factors], -1)[(slice(None), *[None] * (-dim - 2))]
+    parts = torch.view_as_real(z)
+    return torch.view_as_complex(parts * signed if torch.is_grad_enabled() else parts.mul_(signed))
