@@ -25,7 +25,8 @@ from afno_repro.training import engine
 from afno_repro.training.evaluation import validation_loader
 from afno_repro.training.loop import Progress, Weights, train
 from afno_repro.visualize.visuals import VISUALS
-from afno_repro.weights.load import load_weights, read_state_dict
+from afno_repro.weights.checkpoint import read_state_dict
+from afno_repro.weights.load import load_weights
 
 Report = Callable[[Progress], None]
 

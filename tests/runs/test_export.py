@@ -21,7 +21,8 @@ from afno_repro.models import build_model
 from afno_repro.runs import export
 from afno_repro.runs.record import Record
 from afno_repro.runs.store import Store
-from afno_repro.weights.load import load_weights, read_state_dict
+from afno_repro.weights.checkpoint import read_state_dict
+from afno_repro.weights.load import load_weights
 from tests.command import afno, answer
 from tests.mixers.test_contract import OPTIONS
 from tests.specs import write_spec
