@@ -22,6 +22,8 @@ STRANGERS = {  # how a file begins that holds no weights, and what it is
     b"\x89HDF": "an HDF5 file; ask for the PyTorch or safetensors weights",
 }
 
+PICKLED = (b"PK", b"\x80")  # an archive of torch.save, a pickle
+
 
 class Dropped:
     """Stands for a number of NumPy's beside the weights (a best accuracy), which is not rebuilt."""
@@ -101,10 +103,11 @@ def _load(path: Path) -> Any:
             return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|class/function:?) ['\"`]?([\w.]+)", str(error))
-        if named is None:
+        if named is None and not head.startswith(PICKLED):
             raise DataError(f"{path}: is no weights file: neither safetensors nor what torch.save writes") from error
+        objects = f" ({named[1]})" if named else ""
         raise ConfigError(
-            f"{path}: refused: holds pickled objects other than tensors and plain containers ({named[1]})\n"
+            f"{path}: refused: holds pickled objects other than tensors and plain containers{objects}\n"
             "  ask for safetensors, or for torch.save(model.state_dict())"
         ) from error
     except Exception as error:  # a damaged file makes PyTorch's reader fail in every way

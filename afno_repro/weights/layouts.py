@@ -16,7 +16,7 @@ def _layouts(table: str) -> list[dict[str, str]]:
     """The columns of a table behind the first, each as a layout."""
     block, *rows = (line.split() for line in table.strip().splitlines())
     return [
-        {row[i].replace("~", block[i]): row[0].replace("~", block[0]) for row in [block, *rows] if row[i] != "-"}
+        {row[i].replace("~", block[i]): row[0].replace("~", block[0]) for row in rows if row[i] != "-"}
         for i in range(1, len(block))
     ]
 

@@ -36,6 +36,11 @@ def load_weights(model: nn.Module, weights: Weights) -> Fit:
     return fitting
 
 
+def trunk(weights: Weights) -> dict[str, Tensor]:
+    """Weights without their head, which belongs to its own task."""
+    return {name: value for name, value in weights.items() if name.startswith("backbone.")}
+
+
 def fit(expected: Weights, weights: Weights) -> Fit:
     """The weights on the grids of a model's tensors; only a whole head and what is not learned may be missing."""
     fitting = {

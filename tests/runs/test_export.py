@@ -31,7 +31,15 @@ SEGFORMER = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratio": 
 BACKBONES = {name: (Part("segformer", SEGFORMER), Part(name, OPTIONS[name])) for name in export.EXPORTED} | {
     "swin": (
         Part(
-            "swin", {"embed_dim": 8, "depths": [2, 2, 2, 1], "num_heads": [1, 2, 2, 4], "window": 7, "drop_path": 0.1}
+            "swin",
+            {
+                "embed_dim": 8,
+                "depths": [2, 2, 2, 1],
+                "num_heads": [1, 2, 2, 4],
+                "window": 7,
+                "drop_path": 0.1,
+                "final_norm": True,
+            },
         ),
         None,
     ),
