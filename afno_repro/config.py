@@ -68,7 +68,7 @@ class RunConfig:
     data: DataConfig
     train: TrainConfig | None
     seed: int
-    init: str | None  # digest of the run whose weights it starts from; None: from scratch
+    init: str | None  # digest of the run that it starts from, or sha256:... of a file of weights; None: scratch
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from afno_repro.data.pairs import _size_of, read_mask
 from afno_repro.errors import ConfigError, DataError
 from afno_repro.models import build_model
 from afno_repro.runs.store import read_arrays
-from afno_repro.weights.load import load_weights, read_state_dict
+from afno_repro.weights.checkpoint import read_state_dict
+from afno_repro.weights.load import load_weights
 from tests.data.test_fewshot import OPTIONS, make_pairs
 from tests.fuzz import cases, damaged, documented
 

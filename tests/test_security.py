@@ -18,7 +18,7 @@ from afno_repro.runs.store import read_arrays
 from afno_repro.spec.names import LONGEST
 from afno_repro.spec.reader import load_spec
 from afno_repro.training import checkpoint
-from afno_repro.weights.load import read_state_dict
+from afno_repro.weights.checkpoint import read_state_dict
 from tests.command import afno
 from tests.commands.test_own_images import STAGE
 from tests.specs import ROOT, SMALL, write_spec

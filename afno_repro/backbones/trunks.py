@@ -34,7 +34,8 @@ class Swin(Trunk):
     """Swin Transformer (Liu et al. 2021b) with random weights: patches of 4 pixels, widths that double by stage.
 
     `window` is a window's side in tokens; grids that it does not divide are padded. Blocks are dropped at random in
-    training, the last with probability `drop_path`, the first never.
+    training, the last with probability `drop_path`, the first never. `final_norm` puts a layer norm behind the last
+    map, as the published network has it before it pools that map.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Swin(Trunk):
         num_heads: list[int],
         window: int,
         drop_path: float,
+        final_norm: bool,
     ):
         from torchvision.models import SwinTransformer
 
@@ -67,6 +69,11 @@ class Swin(Trunk):
             [4, 4], embed_dim, depths, num_heads, [window, window], stochastic_depth_prob=drop_path
         ).features
         super().__init__([layers[:2], layers[2:4], layers[4:6], layers[6:8]], dims, channels_last=True)
+        self.norm = nn.LayerNorm(dims[-1], eps=1e-5) if final_norm else nn.Identity()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        *features, last = super().forward(images)
+        return [*features, self.norm(last)]
 
 
 class ResNet(Trunk):

@@ -26,7 +26,8 @@ from afno_repro.spec.spec import Spec
 from afno_repro.tables.figures import FORMATS, function, radius_csv
 from afno_repro.visualize.pictures import Pictures
 from afno_repro.visualize.visuals import VISUALS
-from afno_repro.weights.load import load_weights, read_state_dict
+from afno_repro.weights.checkpoint import read_state_dict
+from afno_repro.weights.load import load_weights
 
 Note = Callable[[str], None]
 

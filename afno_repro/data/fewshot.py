@@ -19,7 +19,7 @@ SOURCE = "Any images with masks will do, for example FASSEG's frontal faces"
 GAN_LAYOUT = (
     "datasetgan/annotation/training_data/{face,car,cat}_processed/image_N.jpg with image_maskN.npy\n"
     "  and datasetgan/annotation/testing_data/{face_34_class,car_20_class,cat_16_class}/"
-    " with images and .npy masks in one order"
+    " with images and .npy masks of the same numbers, or in one order where names have none"
 )
 GAN_SOURCE = "The annotations come with nv-tlabs/datasetGAN_release on GitHub, for research"
 Part = Literal["face", "car", "cat"]
@@ -81,14 +81,15 @@ def _plain(folder: Path, meaning: Labels, min_pixels: int) -> Split:
 
 
 def gan_splits(root: Path, part: Part, num_classes: int, min_pixels: int) -> dict[str, Split]:
-    """The pairs of one part: training ones by their number, test ones by their order."""
+    """The pairs of one part: by their number, test ones whose names have none by their order."""
     folder = root / "datasetgan" / "annotation"
     train, test = folder / "training_data" / f"{part}_processed", folder / "testing_data" / TESTED[part]
     meaning = labels(num_classes, {one: one for one in range(num_classes)})
     pairs, unmatched = match(*_gan_files(train), key=numbers, where=train)
-    images, masks = (sorted(paths, key=lambda path: (numbers(path), path.name)) for paths in _gan_files(test))
+    images, masks = _gan_files(test)
     order = {path: place for paths in (images, masks) for place, path in enumerate(paths)}
-    tested, untested = match(images, masks, key=lambda path: order[path], where=test)
+    key = numbers if all(map(numbers, order)) else order.__getitem__
+    tested, untested = match(images, masks, key=key, where=test)
     return {
         "train": Split(train, pairs, unmatched, meaning, False, min_pixels),
         "test": Split(test, tested, untested, meaning, False, 0),

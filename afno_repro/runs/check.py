@@ -8,7 +8,7 @@ from afno_repro.config import ModelConfig, Part, RunConfig
 from afno_repro.data import DATASETS
 from afno_repro.data import GIVEN as DATA_GIVEN
 from afno_repro.data.transforms import AUGMENTS
-from afno_repro.errors import ConfigError, Problem
+from afno_repro.errors import ConfigError, DataError, Problem
 from afno_repro.fills import FILLS
 from afno_repro.models import build_model, check_model
 from afno_repro.options import option_problems, suggest
@@ -17,6 +17,8 @@ from afno_repro.profiling.measure import Latency
 from afno_repro.spec.plan import Plan, Run, located, stage_scale, stage_tree
 from afno_repro.tasks import TASKS
 from afno_repro.visualize.visuals import VISUALS
+from afno_repro.weights.checkpoint import read_state_dict
+from afno_repro.weights.load import fit, trunk
 
 MAX_SIZE, MAX_LAYERS = 2**16, 1000  # of a model: any whole number, and layers of a stage
 PROFILES: dict[str, Any] = {"count": CountingRule, "latency": Latency}
@@ -27,15 +29,32 @@ def check_runs(plan: Plan, runs: list[Run]) -> list[Problem]:
     problems: dict[tuple[str, str], Problem] = {}
     checked: set[Any] = set()
     for run in runs:
-        key = repr((run.config.kind, run.config.task, run.config.model, run.config.data, run.config.train))
+        config = run.config
+        key = repr((config.kind, config.task, config.model, config.data, config.train, run.weights and config.init))
         if key in checked:
             continue
         checked.add(key)
         tree = stage_tree(plan.spec, stage_scale(plan.spec, plan.scale, run.stage), run.row, run.stage, [])
-        error = ConfigError(*config_problems(run.config))
+        error = ConfigError(*(config_problems(config) or _start_problems(run)))
         for problem in (located(error, tree, run.row, run.stage) if tree else error).problems:
             problems.setdefault((problem.place, problem.message), problem)
     return list(problems.values())
+
+
+def _start_problems(run: Run) -> list[Problem]:
+    """Why the file that a run starts from holds no trunk of its network."""
+    if run.weights is None or run.config.model is None:
+        return []
+    with torch.device("meta"):
+        expected = build_model(run.config.model, run.config.data.image_size).state_dict()
+    try:
+        fit(expected, trunk(read_state_dict(run.weights)))
+    except (ConfigError, DataError) as error:
+        problems = error.problems if isinstance(error, ConfigError) else [Problem(str(error))]
+        told = [f"{'.'.join(p.key)}: {p.message}" if p.key else p.message for p in problems]
+        message = "\n  ".join([f"{run.weights}: does not fit this network", *told])
+        return [Problem(message, ("init", "weights"), "`afno convert` says which network a file holds")]
+    return []
 
 
 def config_problems(config: RunConfig) -> list[Problem]:

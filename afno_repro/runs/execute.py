@@ -77,7 +77,7 @@ def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: P
 def _outcome(run: Run, machine: Machine, directory: Path, report: Report) -> tuple[str, Outcome]:
     """What a run came to; running out of memory and diverging are results."""
     try:
-        return "ok", EXECUTORS[run.config.kind](run.config, machine, directory, report)
+        return "ok", EXECUTORS[run.config.kind](run, machine, directory, report)
     except Diverged:
         return "diverged", Outcome({}, data=fed_of(run.config, machine))
     except (MemoryError, RuntimeError) as error:

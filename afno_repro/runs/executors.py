@@ -21,13 +21,16 @@ from afno_repro.profiling.flops import CountingRule, count
 from afno_repro.profiling.measure import Latency, latencies_s
 from afno_repro.runs.bound import Fed, contents, fed
 from afno_repro.runs.store import WEIGHTS, Store, checksum
+from afno_repro.spec.plan import Run
+from afno_repro.spec.start import identity
 from afno_repro.tasks import TASKS
 from afno_repro.tasks.inpainting import Inpainting
 from afno_repro.training import engine
 from afno_repro.training.evaluation import evaluate, validation_loader
 from afno_repro.training.loop import Progress, Weights, train
 from afno_repro.visualize.visuals import VISUALS
-from afno_repro.weights.load import load_weights, read_state_dict
+from afno_repro.weights.checkpoint import read_state_dict
+from afno_repro.weights.load import load_weights, trunk
 
 Report = Callable[[Progress], None]
 
@@ -42,8 +45,9 @@ class Outcome:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
-def profile(config: RunConfig, machine: Machine, directory: Path, report: Report) -> Outcome:
+def profile(run: Run, machine: Machine, directory: Path, report: Report) -> Outcome:
     """Count the model on `meta`, or time its forward pass on the machine."""
+    config = run.config
     assert config.model is not None
     if config.task.name == "count":
         with torch.device("meta"):
@@ -61,8 +65,9 @@ def profile(config: RunConfig, machine: Machine, directory: Path, report: Report
     return Outcome({"latency_s": statistics.median(times)}, {"latency_s": times})
 
 
-def baseline(config: RunConfig, machine: Machine, directory: Path, report: Report) -> Outcome:
+def baseline(run: Run, machine: Machine, directory: Path, report: Report) -> Outcome:
     """Score a filling that learns nothing on the validation images and masks of the rows that do."""
+    config = run.config
     options = dict(config.task.options)
     fill = FILLS[options.pop("fill")]
     task = Inpainting(config.data.image_size, **options)
@@ -77,14 +82,18 @@ def baseline(config: RunConfig, machine: Machine, directory: Path, report: Repor
     return Outcome(metrics.compute(), data=of)
 
 
-def training(config: RunConfig, machine: Machine, directory: Path, report: Report) -> Outcome:
-    """Train a network from scratch, or from the weights of the run that it starts from."""
-    start = None if config.init is None else trunk_weights(config.init, machine)
+def training(run: Run, machine: Machine, directory: Path, report: Report) -> Outcome:
+    """Train a network from scratch, or from the trunk of the run or of the file that it starts from."""
+    config = run.config
+    if run.weights is not None:
+        start: Weights | None = trunk(weights_in(run.weights, config))
+    else:
+        start = None if config.init is None else trunk_weights(config.init, machine)
     sets = load_data(config.data, machine.data_root)
     of = fed(config, sets, machine)
-    bound: dict[str, Any] = {"digest": digest(config), "data": of.fingerprint, "images": list(of.images)}
-    if config.init is not None:
-        bound["parent"] = checksum(Store(machine.runs_root).find(config.init) or directory, WEIGHTS)
+    bound: dict[str, Any] = {"digest": run.digest, "data": of.fingerprint, "images": list(of.images)}
+    if run.parent is not None:
+        bound["parent"] = checksum(Store(machine.runs_root).directory(run.parent), WEIGHTS)
     metrics = train(config, sets, machine, directory, report, start, bound)
     return Outcome(metrics, data=of)
 
@@ -101,8 +110,9 @@ def evaluated(config: RunConfig, machine: Machine) -> tuple[dict[str, float], Fe
     return scores, Fed(validation.fingerprint(contents(machine))[:16], (len(validation),))
 
 
-def visualize(config: RunConfig, machine: Machine, directory: Path, report: Report) -> Outcome:
+def visualize(run: Run, machine: Machine, directory: Path, report: Report) -> Outcome:
     """What a picture of a finished run's network is drawn from, on the first of the validation images."""
+    config = run.config
     assert config.model is not None
     assert config.init is not None
     options = dict(config.task.options)
@@ -129,7 +139,16 @@ def first_images(config: RunConfig, machine: Machine) -> tuple[list[Tensor], lis
 
 def trunk_weights(digest: str, machine: Machine) -> Weights:
     """A finished run's weights without its head, which belongs to its own task."""
-    return {name: value for name, value in weights_of(digest, machine).items() if name.startswith("backbone.")}
+    return trunk(weights_of(digest, machine))
+
+
+def weights_in(path: Path, config: RunConfig) -> Weights:
+    """The weights of the file that a run starts from; raises StorageError when they are not those that it was
+    planned with."""
+    weights = read_state_dict(path)
+    if identity(path) != config.init:
+        raise StorageError(f"{path}: has changed since the run was planned\n  the same command plans it anew")
+    return weights
 
 
 def weights_of(digest: str, machine: Machine) -> Weights:
@@ -157,7 +176,7 @@ def weights_of(digest: str, machine: Machine) -> Weights:
     return read_state_dict(directory / WEIGHTS)
 
 
-EXECUTORS: dict[str, Callable[[RunConfig, Machine, Path, Report], Outcome]] = {
+EXECUTORS: dict[str, Callable[[Run, Machine, Path, Report], Outcome]] = {
     "profile": profile,
     "baseline": baseline,
     "pretrain": training,

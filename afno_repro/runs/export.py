@@ -25,7 +25,8 @@ from afno_repro.runs.record import Record
 from afno_repro.runs.store import WEIGHTS, Store, checksum
 from afno_repro.spec.resolve import TRAINED
 from afno_repro.tasks.inputs import IMAGENET_MEAN, IMAGENET_STD
-from afno_repro.weights.load import load_weights, read_state_dict
+from afno_repro.weights.checkpoint import read_state_dict
+from afno_repro.weights.load import load_weights
 
 EXPORTED = (
     "self_attention",

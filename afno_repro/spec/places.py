@@ -56,7 +56,7 @@ def load_specs(places: Places, name: str) -> list[tuple[Spec | None, list[Proble
         raise ConfigError(
             Problem(f"there are no specs in {places.experiments}", (), "run in a checkout or give --root")
         )
-    return [read_spec(path := places.spec_path(each), _label(path, places)) for each in names]
+    return [read_spec(path := places.spec_path(each), _label(path, places), places.root) for each in names]
 
 
 def _text(path: Path) -> str:

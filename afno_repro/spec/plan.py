@@ -1,6 +1,7 @@
 """Which runs fill a table's cells: spec, row and scale merged into one resolved config per row, stage and seed."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from afno_repro.config import RunConfig, digest
@@ -8,6 +9,7 @@ from afno_repro.errors import ConfigError, Problem
 from afno_repro.options import suggest
 from afno_repro.spec.resolve import SEEDED, run_config
 from afno_repro.spec.spec import Spec
+from afno_repro.spec.start import identity, weights_file
 from afno_repro.spec.tree import MAX_DEPTH, Tree, from_plain, merge, parse_value
 
 Need = tuple[str, str, int]  # row, stage, seed
@@ -17,7 +19,7 @@ Need = tuple[str, str, int]  # row, stage, seed
 class Run:
     """One computation: its config, the digest that names it, and the run it starts from.
 
-    Row and stage are those that it is first planned for.
+    Row and stage are those that it is first planned for. `weights` is where the file lies that it starts from instead.
     """
 
     digest: str
@@ -25,6 +27,7 @@ class Run:
     row: str
     stage: str
     parent: "Run | None" = None
+    weights: Path | None = None
 
     @property
     def id(self) -> str:
@@ -172,6 +175,8 @@ def _run(
     init = _said(tree, "init")
     earlier = spec.stages[: spec.stages.index(stage)]
     try:
+        weights = weights_file(init, spec.root)
+        init = None if weights else init
         if init is not None and init not in earlier:
             raise ConfigError(
                 Problem(f"there is no earlier stage {init!r}", ("init",), suggest(str(init), earlier, "earlier stages"))
@@ -182,10 +187,10 @@ def _run(
                 raise ConfigError(Problem(f"this row leaves the stage {init!r} out", ("init",)))
             _run(spec, scale, row, init, before, seed, changes, made)
         parent = made.get((row, init))
-        config = run_config(tree, seed, parent.digest if parent else None)
+        config = run_config(tree, seed, parent.digest if parent else identity(weights) if weights else None)
     except ConfigError as error:
         raise located(error, tree, row, stage) from None
-    made[row, stage] = Run(digest(config), config, row, stage, parent)
+    made[row, stage] = Run(digest(config), config, row, stage, parent, weights)
     return made[row, stage]
 
 
@@ -194,8 +199,8 @@ def _reseeded(run: Run, seed: int) -> Run:
     if run.config.kind not in SEEDED or run.config.seed == seed:
         return run
     parent = _reseeded(run.parent, seed) if run.parent else None
-    config = replace(run.config, seed=seed, init=parent.digest if parent else None)
-    return Run(digest(config), config, run.row, run.stage, parent)
+    config = replace(run.config, seed=seed, init=parent.digest if parent else run.config.init)
+    return replace(run, digest=digest(config), config=config, parent=parent)
 
 
 def located(error: ConfigError, tree: Tree, row: str, stage: str) -> ConfigError:

@@ -14,15 +14,15 @@ from afno_repro.spec.tree import Tree, read_tree
 SHOWN = 200  # characters of a wrong value in a message
 
 
-def load_spec(path: Path, label: str | None = None) -> Spec:
-    """Read a spec; raises one ConfigError with every mistake in its structure."""
-    spec, problems = read_spec(path, label)
+def load_spec(path: Path, label: str | None = None, root: Path = Path()) -> Spec:
+    """Read a spec whose files begin at `root`; raises one ConfigError with every mistake in its structure."""
+    spec, problems = read_spec(path, label, root)
     if problems or spec is None:
         raise ConfigError(*problems)
     return spec
 
 
-def read_spec(path: Path, label: str | None = None) -> tuple[Spec | None, list[Problem]]:
+def read_spec(path: Path, label: str | None = None, root: Path = Path()) -> tuple[Spec | None, list[Problem]]:
     """A spec and its mistakes; what is wrong is left out of the spec, so that the rest can be looked at too.
 
     The spec is None when too little is left. Raises ConfigError when the file is no YAML mapping.
@@ -32,7 +32,7 @@ def read_spec(path: Path, label: str | None = None) -> tuple[Spec | None, list[P
         raise ConfigError(Problem(wrong, place=tree.place))
     for _ in range(2):  # look, leave out what is wrong, look once more
         try:
-            spec = Spec(path.stem, tree, Structure.model_validate(tree.plain()))
+            spec = Spec(path.stem, tree, Structure.model_validate(tree.plain()), root)
         except ValidationError as error:
             for keys, problem in _structure_problems(tree, error):
                 problems += [problem] if problem not in problems else []

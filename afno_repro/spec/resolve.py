@@ -18,8 +18,8 @@ DATA_KEYS = ("name", "image_size", "fraction", "seed")
 def run_config(tree: Tree, seed: int, init: str | None = None) -> RunConfig:
     """The config of a stage; raises one ConfigError with every mistake, keyed from the stage.
 
-    `init` is the digest of the run that the stage starts from. A profile and a baseline draw nothing from the run's
-    seed: theirs is always 0.
+    `init` is the digest of the run, or the SHA-256 of the weights, that the stage starts from. A profile and a baseline
+    draw nothing from the run's seed: theirs is always 0.
     """
     stage, problems = tree.plain(), []
     problems += _unknown(stage, STAGE_KEYS, ())
@@ -30,7 +30,7 @@ def run_config(tree: Tree, seed: int, init: str | None = None) -> RunConfig:
     model = _model(stage.get("model"), kind, problems)
     data = _data(stage.get("data"), kind, problems)
     train = _train(stage.get("train"), kind, problems)
-    if kind == "visualize" and init is None:
+    if kind == "visualize" and (init is None or isinstance(stage["init"], dict)):
         problems.append(Problem("a visualize stage needs the stage whose network it shows", ("init",)))
     if stage.get("init") is not None and kind not in SEEDED:
         problems.append(Problem(f"a {kind} stage starts from no other", ("init",)))

@@ -4,6 +4,7 @@ pydantic lives here: it checks the structure of what `reader.py` reads.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
@@ -133,11 +134,12 @@ class Structure(BaseModel):
 
 @dataclass(frozen=True)
 class Spec:
-    """One YAML file. `tree` is the file itself, whose levels the plan merges."""
+    """One YAML file. `tree` is the file itself, whose levels the plan merges; files that it names begin at `root`."""
 
     name: str
     tree: Tree
     structure: Structure
+    root: Path = Path()
 
     @property
     def rows(self) -> list[Row]:

@@ -1,24 +1,33 @@
-"""The formats of published weights: a table of names, theirs -> ours, and the model that tensors of our names show.
+"""The formats of published weights: their layouts, and the model that tensors of our names and layouts show."""
 
-Each name stands for everything below it. {s} is a stage from zero, {S} from one, {b} a block, {j} its place behind the
-stage's patch embedding, {end} the place behind the last block.
-"""
-
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
-
-from torch import Tensor
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from afno_repro.config import ModelConfig, Part
+from afno_repro.errors import ConfigError, Problem
+from afno_repro.weights.layouts import AFNO, GFNET, RESNET, SEGFORMER, SWIN, Layout
+from afno_repro.weights.load import Weights
 
-Weights = Mapping[str, Tensor]
+PRETRAINED_AT = 224  # pixels; no tensor of a convolution or a window tells
+
+
+@dataclass(frozen=True)
+class Told:
+    """What no tensor tells: asked for by whoever converts, or among the arguments of the script that trained."""
+
+    residuals: int | None = None  # in a block of AFNO's
+    num_heads: tuple[int, ...] | None = None  # of SegFormer's four stages
+    args: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Format(NamedTuple):
-    """How published models are spelled, and what model (with its image size) tensors of our names and layouts show."""
+    """A family of networks: how it is spelled, what model tensors show, which options say what no tensor tells."""
 
-    names: Mapping[str, str]
-    model: Callable[[Weights], tuple[ModelConfig, int]]
+    layouts: Sequence[Layout]
+    model: Callable[[Weights, Told], tuple[ModelConfig, int]]
+    takes: tuple[str, ...] = ()
 
 
 def _count(weights: Weights, prefix: str) -> int:
@@ -36,134 +45,109 @@ def _head(weights: Weights) -> Part:
     return Part("segformer", {"embed_dim": width, "dropout": 0.1, "num_classes": classes})
 
 
-def _segformer(weights: Weights) -> tuple[ModelConfig, int]:
-    """Heads 1, 2, 5, 8 as in MiT-B0 to B5 (Xie et al. 2021); no tensor tells the image size, 224 in pretraining."""
+def _segformer(weights: Weights, told: Told) -> tuple[ModelConfig, int]:
     stages = [f"backbone.stages.{stage}." for stage in range(4)]
     dims = [len(weights[stage + "0.project.weight"]) for stage in stages]
-    depths, ratio = (
-        [_count(weights, stage) for stage in stages],
-        len(weights[stages[0] + "1.mlp.expand.weight"]) // dims[0],
-    )
+    depths = [_count(weights, stage) for stage in stages]
+    ratio = len(weights[stages[0] + "1.mlp.expand.weight"]) // dims[0]
     reducing = [weights.get(stage + "1.mixer.reduce.weight") for stage in stages]
-    backbone = Part("segformer", {"embed_dims": dims, "depths": depths, "mlp_ratio": ratio, "learned_at": 224})
+    published = tuple(depths) in MIT.get(tuple(dims), ())
+    if told.num_heads is None and not published:
+        sizes = f"widths {dims} and depths {depths}"
+        hint = "say how many attention heads each stage has, as --num-heads 1,2,5,8"
+        raise ConfigError(
+            Problem(f"no tensor tells the number of heads, and {sizes} are none of MiT-B0 to B5", (), hint)
+        )
     mixer = Part(
         "efficient_self_attention",
-        {"num_heads": [1, 2, 5, 8], "reduction": [1 if r is None else r.shape[-1] for r in reducing]},
-    )
-    return ModelConfig(backbone, mixer, _head(weights)), 224
-
-
-def _vit(weights: Weights) -> tuple[ModelConfig, int]:
-    """GFNet (Rao et al. 2021) has one residual a block, the authors' AFNO two.
-
-    Their AFNO has threshold 0.01, the identity as bias, all modes and 0.02 randn as initial weights.
-    """
-    patches, ratio = weights["backbone.embed.project.weight"], len(weights["backbone.blocks.0.mlp.0.weight"])
-    mixer, skips = Part("gfn", {}), 1
-    if (w1 := weights.get("backbone.blocks.0.mixer.w1")) is not None:
-        mixer, skips = (
-            Part(
-                "afno",
-                {"num_blocks": len(w1), "sparsity_threshold": 0.01, "keep": 1.0, "bias": "identity", "init_std": 0.02},
-            ),
-            2,
-        )
-    depth, dim, patch = _count(weights, "backbone.blocks."), len(patches), patches.shape[-1]
-    backbone = Part(
-        "vit", {"patch_size": patch, "embed_dim": dim, "depth": depth, "mlp_ratio": ratio // dim, "skips": skips}
-    )
-    return ModelConfig(backbone, mixer, _head(weights)), patch * weights["backbone.positions.table"].shape[1]
-
-
-def _trunk(weights: Weights) -> tuple[ModelConfig, int]:
-    """Swin (Liu et al. 2021b) or ResNet (He et al. 2016), by stem width and third-stage blocks; pretrained at 224."""
-    stem = weights[
-        "backbone.stages.0.0.weight" if "backbone.stages.0.0.weight" in weights else "backbone.stages.0.0.0.weight"
-    ]
-    return ModelConfig(TRUNKS[len(stem), _count(weights, "backbone.stages.2.")], None, _head(weights)), 224
-
-
-RESNETS = {(64, 6): Part("resnet", {"depth": 50}), (64, 23): Part("resnet", {"depth": 101})}
-SWINS = {  # Swin-T, Swin-S, Swin-B
-    (dim, depth): Part(
-        "swin",
         {
-            "embed_dim": dim,
-            "depths": [2, 2, depth, 2],
-            "num_heads": [heads * 2**i for i in range(4)],
-            "window": 7,
-            "drop_path": drop,
+            "num_heads": list(told.num_heads or (1, 2, 5, 8)),
+            "reduction": [1 if r is None else r.shape[-1] for r in reducing],
         },
     )
-    for dim, depth, heads, drop in ((96, 6, 3, 0.2), (96, 18, 3, 0.3), (128, 18, 4, 0.5))
+    options = {"embed_dims": dims, "depths": depths, "mlp_ratio": ratio, "learned_at": PRETRAINED_AT}
+    return ModelConfig(Part("segformer", options), mixer, _head(weights)), PRETRAINED_AT
+
+
+MIT: dict[
+    tuple[int, ...], tuple[tuple[int, ...], ...]
+] = {  # widths: depths of MiT-B0, of B1 to B5, whose stages have 1, 2, 5 and 8 heads (Xie et al. 2021)
+    (32, 64, 160, 256): ((2, 2, 2, 2),),
+    (64, 128, 320, 512): ((2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 18, 3), (3, 8, 27, 3), (3, 6, 40, 3)),
 }
-TRUNKS = RESNETS | SWINS
-# SegFormer: ours, the original's, Hugging Face's in files; ~ is the first row.
-SEGFORMER = """
-backbone.stages.{s}.{j}        block{S}.{b}                  encoder.block.{s}.{b}
-~.norm1                        ~.norm1                       ~.layer_norm_1
-~.mixer.q                      ~.attn.q                      ~.attention.self.query
-~.mixer.kv                     ~.attn.kv                     ~.attention.self.key
-~.mixer.kv                     ~.attn.kv                     ~.attention.self.value
-~.mixer.reduce                 ~.attn.sr                     ~.attention.self.sr
-~.mixer.norm                   ~.attn.norm                   ~.attention.self.layer_norm
-~.mixer.project                ~.attn.proj                   ~.attention.output.dense
-~.norm2                        ~.norm2                       ~.layer_norm_2
-~.mlp.expand                   ~.mlp.fc1                     ~.mlp.dense1
-~.mlp.depthwise                ~.mlp.dwconv.dwconv           ~.mlp.dwconv.dwconv
-~.mlp.contract                 ~.mlp.fc2                     ~.mlp.dense2
-backbone.stages.{s}.0.project  patch_embed{S}.proj           encoder.patch_embeddings.{s}.proj
-backbone.stages.{s}.0.norm     patch_embed{S}.norm           encoder.patch_embeddings.{s}.layer_norm
-backbone.stages.{s}.{end}      norm{S}                       encoder.layer_norm.{s}
-head.projections.{s}           decode_head.linear_c{S}.proj  decode_head.linear_c.{s}.proj
-head.fuse.0                    decode_head.linear_fuse.conv  decode_head.linear_fuse
-head.fuse.1                    decode_head.linear_fuse.bn    decode_head.batch_norm
-head.classify                  decode_head.linear_pred       decode_head.classifier
-head.project                   head                          classifier"""
-# Ours, Hugging Face's in memory since version 5.
-HF_IN_MEMORY = """
-backbone.stages.{s}.{j}        stages.{s}.blocks.{b}
-~.norm1                        ~.layernorm_before
-~.mixer.q                      ~.attention.q_proj
-~.mixer.kv                     ~.attention.k_proj
-~.mixer.kv                     ~.attention.v_proj
-~.mixer.reduce                 ~.attention.sequence_reduction.sequence_reduction
-~.mixer.norm                   ~.attention.sequence_reduction.layer_norm
-~.mixer.project                ~.attention.o_proj
-~.norm2                        ~.layernorm_after
-~.mlp.expand                   ~.mlp.fc1
-~.mlp.depthwise                ~.mlp.dwconv.dwconv
-~.mlp.contract                 ~.mlp.fc2
-backbone.stages.{s}.0.project  stages.{s}.patch_embeddings.proj
-backbone.stages.{s}.0.norm     stages.{s}.patch_embeddings.layer_norm
-backbone.stages.{s}.{end}      stages.{s}.layer_norm
-head.projections.{s}           decode_head.linear_projections.{s}.proj
-head.fuse.0                    decode_head.linear_fuse
-head.fuse.1                    decode_head.batch_norm
-head.classify                  decode_head.classifier
-head.project                   classifier"""
 
 
-def _segformer_names(table: str, column: int) -> dict[str, str]:
-    block, *rows = (line.split() for line in table.strip().splitlines())
-    return {row[column].replace("~", block[column]): row[0].replace("~", block[0]) for row in rows}
+def _vit(weights: Weights, mixer: Part, skips: int) -> tuple[ModelConfig, int]:
+    patches, ratio = weights["backbone.embed.project.weight"], len(weights["backbone.blocks.0.mlp.0.weight"])
+    depth, dim, patch = _count(weights, "backbone.blocks."), len(patches), patches.shape[-1]
+    options = {"patch_size": patch, "embed_dim": dim, "depth": depth, "mlp_ratio": ratio // dim, "skips": skips}
+    size = patch * weights["backbone.positions.table"].shape[1]
+    return ModelConfig(Part("vit", options), mixer, _head(weights)), size
 
 
-VIT = {
-    "patch_embed.proj": "backbone.embed.project",
-    "pos_embed": "backbone.positions.table",
-    "norm": "backbone.norm",
-    "head": "head.project",
-} | {
-    f"blocks.{{b}}.{old}": f"backbone.blocks.{{b}}.{new}"
-    for old, new in {"norm1": "norm1", "norm2": "norm2", "mlp.fc1": "mlp.0", "mlp.fc2": "mlp.2"}.items()
-}
-RESNET = {"conv1": "0.0", "bn1": "0.1", "layer1": "0.4", "layer2": "1", "layer3": "2", "layer4": "3"}
+def _gfnet(weights: Weights, told: Told) -> tuple[ModelConfig, int]:
+    """One residual a block (Rao et al. 2021)."""
+    return _vit(weights, Part("gfn", {}), skips=1)
+
+
+def _afno(weights: Weights, told: Told) -> tuple[ModelConfig, int]:
+    """Threshold 0.01, all modes and 0.02 randn as initial weights, as published; one residual or two.
+
+    With a convolution as bias the threshold is an argument of the training script.
+    """
+    said = 1 + bool(told.args["double_skip"]) if "double_skip" in told.args else None
+    skips = said or told.residuals
+    if said and told.residuals not in (None, said):
+        raise ConfigError(Problem(f"the file's own arguments say --residuals {said}", (), "leave --residuals out"))
+    if skips is None:
+        hint = "say it: --residuals 1, or 2 where it was trained with --double-skip"
+        raise ConfigError(Problem("neither a tensor nor an argument in the file tells a block's residuals", (), hint))
+    convolution = "backbone.blocks.0.mixer.bias.weight" in weights
+    mixer = {
+        "num_blocks": len(weights["backbone.blocks.0.mixer.w1"]),
+        "sparsity_threshold": told.args.get("fno_softshrink", 0.01) if convolution else 0.01,
+        "keep": 1.0,
+        "bias": "conv" if convolution else "identity",
+        "init_std": 0.02,
+    }
+    return _vit(weights, Part("afno", mixer), skips)
+
+
+def _swin(weights: Weights, told: Told) -> tuple[ModelConfig, int]:
+    """Heads and window from the tables of relative positions, (2 window - 1)^2 x heads; the drop path as published."""
+    blocks = [f"backbone.stages.{stage}.{2 * stage + 1}." for stage in range(4)]
+    tables = [weights[f"{stage}0.attn.relative_position_bias_table"] for stage in blocks]
+    dim, depths = len(weights["backbone.stages.0.0.0.weight"]), [_count(weights, stage) for stage in blocks]
+    window = (math.isqrt(len(tables[0])) + 1) // 2
+    options = {
+        "embed_dim": dim,
+        "depths": depths,
+        "num_heads": [table.shape[1] for table in tables],
+        "window": window,
+        "drop_path": DROP_PATH.get((dim, *depths), 0.0),
+        "final_norm": "backbone.norm.weight" in weights,
+    }
+    return ModelConfig(Part("swin", options), None, _head(weights)), 32 * window
+
+
+# Swin-T, S and B (Liu et al. 2021b): width and depths.
+DROP_PATH: dict[tuple[int, ...], float] = {(96, 2, 2, 6, 2): 0.2, (96, 2, 2, 18, 2): 0.3, (128, 2, 2, 18, 2): 0.5}
+
+
+def _resnet(weights: Weights, told: Told) -> tuple[ModelConfig, int]:
+    """The stride lies in a block's 3x3 convolution, as in torchvision."""
+    blocks = tuple(_count(weights, f"backbone.stages.{stage}.") for stage in ("0.4", 1, 2, 3))
+    if blocks not in RESNETS:
+        raise ConfigError(Problem(f"no ResNet here has {blocks} blocks", (), "there are ResNet-50 and ResNet-101"))
+    return ModelConfig(Part("resnet", {"depth": RESNETS[blocks]}), None, _head(weights)), PRETRAINED_AT
+
+
+RESNETS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101}  # blocks: depth
 FORMATS = {
-    "segformer": Format(_segformer_names(SEGFORMER, 1), _segformer),
-    "hf_segformer": Format(_segformer_names(SEGFORMER, 2) | _segformer_names(HF_IN_MEMORY, 1), _segformer),
-    "gfnet": Format(VIT | {"blocks.{b}.filter.complex_weight": "backbone.blocks.{b}.mixer.filter"}, _vit),
-    "afno": Format(VIT | {"blocks.{b}.filter": "backbone.blocks.{b}.mixer"}, _vit),
-    "swin": Format({f"features.{layer}": f"backbone.stages.{layer // 2}.{layer}" for layer in range(8)}, _trunk),
-    "resnet": Format({theirs: f"backbone.stages.{ours}" for theirs, ours in RESNET.items()}, _trunk),
+    "segformer": Format(SEGFORMER, _segformer, ("num_heads",)),
+    "gfnet": Format([GFNET], _gfnet),
+    "afno": Format([AFNO], _afno, ("residuals",)),
+    "swin": Format(SWIN, _swin),
+    "resnet": Format(RESNET, _resnet),
 }
+ALIASES = {"hf_segformer": "segformer"}  # a format's name of its own before layouts were told from the file

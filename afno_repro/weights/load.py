@@ -1,21 +1,17 @@
-"""Tensors of a weights file, and weights loaded into a model of ours, on its grids.
+"""Weights loaded into a model of ours, on its grids.
 
 Position tables and GFN filters of another grid are resized; every tensor is held to the model.
 """
 
-import argparse
-import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import safetensors.torch
-import torch
 from torch import Tensor, nn
 
-from afno_repro.errors import ConfigError, DataError, Problem
-from afno_repro.weights.formats import Weights
+from afno_repro.errors import ConfigError, Problem
 
-NESTED = 8  # dicts within dicts in which a state dict is looked for
+Weights = Mapping[str, Tensor]
+COMPUTED = (".num_batches_tracked", ".relative_position_index")  # of tensors that a file may lack: nothing is learned
 
 
 @dataclass(frozen=True)
@@ -26,47 +22,6 @@ class Fit:
     matched: list[str]
     missing: list[str]
     resized: list[str]
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """The named tensors of a .safetensors or PyTorch file; pickled objects are never executed.
-
-    Raises DataError (missing, damaged) or ConfigError (pickled objects).
-    """
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # a training script's arguments beside its weights
-            found = (
-                safetensors.torch.load_file(path)
-                if path.suffix == ".safetensors"
-                else torch.load(path, weights_only=True, map_location="cpu")
-            )
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    except pickle.UnpicklingError as error:
-        raise ConfigError(
-            f"{path}: refused: holds pickled objects other than tensors and plain containers; ask for safetensors"
-        ) from error
-    except Exception as error:  # a damaged file makes PyTorch's reader fail in every way
-        raise DataError(f"{path}: is no whole weights file ({str(error).partition('.')[0]})") from error
-    for _ in range(NESTED):  # a pickled dict may hold itself
-        nest = (
-            next((key for key in ("state_dict", "model") if isinstance(found.get(key), dict)), None)
-            if isinstance(found, dict)
-            else None
-        )
-        found = found if nest is None else found[nest]
-    items = found.items() if isinstance(found, dict) else ()
-    tensors = {str(name).removeprefix("module."): value.detach() for name, value in items if isinstance(value, Tensor)}
-    if not tensors:
-        raise ConfigError(Problem("holds no state dict", place=str(path)))
-    strange = [
-        name for name, value in tensors.items() if value.layout != torch.strided or value.is_quantized or value.is_meta
-    ]
-    if strange:
-        raise ConfigError(
-            Problem(f"{strange[0]}: must be a dense tensor, is sparse, quantized or without values", place=str(path))
-        )
-    return tensors
 
 
 def load_weights(model: nn.Module, weights: Weights) -> Fit:
@@ -81,14 +36,19 @@ def load_weights(model: nn.Module, weights: Weights) -> Fit:
     return fitting
 
 
+def trunk(weights: Weights) -> dict[str, Tensor]:
+    """Weights without their head, which belongs to its own task."""
+    return {name: value for name, value in weights.items() if name.startswith("backbone.")}
+
+
 def fit(expected: Weights, weights: Weights) -> Fit:
-    """The weights on the grids of a model's tensors; only a whole head and batch norm's step counts may be missing."""
+    """The weights on the grids of a model's tensors; only a whole head and what is not learned may be missing."""
     fitting = {
         name: _on_grid(name, tensor, expected[name]) if name in expected else tensor for name, tensor in weights.items()
     }
     missing = [name for name in expected if name not in weights]
     optional = "head." if not any(name.startswith("head.") for name in weights) else ()
-    excused = {name for name in missing if name.startswith(optional) or name.endswith(".num_batches_tracked")}
+    excused = {name for name in missing if name.startswith(optional) or name.endswith(COMPUTED)}
     shapes, found = ({name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (expected, fitting))
     real = {name for name, tensor in expected.items() if tensor.is_floating_point()}
     other = {

@@ -12,10 +12,17 @@ from afno_repro.errors import ConfigError
 from afno_repro.models import build_model, check_model
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
-from afno_repro.weights.formats import SWINS
+from afno_repro.weights.convert import convert
 
 FIG1 = Path(__file__).parents[2] / "experiments" / "fig1.yaml"
-SMALL = {"embed_dim": 8, "depths": [1, 2, 1, 1], "num_heads": [1, 2, 2, 4], "window": 4, "drop_path": 0.1}
+SMALL = {
+    "embed_dim": 8,
+    "depths": [1, 2, 1, 1],
+    "num_heads": [1, 2, 2, 4],
+    "window": 4,
+    "drop_path": 0.1,
+    "final_norm": False,
+}
 PUBLISHED = {"swin_tiny": tv.swin_t, "swin_small": tv.swin_s, "swin_base": tv.swin_b}
 
 
@@ -39,18 +46,33 @@ def test_figure_1_states_the_networks_of_torchvision(row):
     expected = {
         name.removeprefix("features."): value.shape
         for name, value in theirs.state_dict().items()
-        if name.startswith("features.")
+        if not name.startswith("head.")
     }
-    assert {name.split(".", 2)[2]: value.shape for name, value in ours.state_dict().items()} == expected
-    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.features.parameters())
+    found = {name if name.startswith("norm.") else name.split(".", 2)[2] for name in ours.state_dict()}
+    assert found == set(expected)
+    assert sum(p.numel() for p in ours.parameters()) + theirs.head.weight.numel() + len(theirs.head.bias) == sum(
+        p.numel() for p in theirs.parameters()
+    )
     drops = [[m.p for m in net.modules() if type(m).__name__ == "StochasticDepth"] for net in (ours, theirs)]
     assert drops[0] == drops[1]
 
 
 @pytest.mark.parametrize("row", PUBLISHED)
-def test_weights_show_the_same_networks_as_figure_1(row):
-    options = swin_options(row)
-    assert SWINS[options["embed_dim"], options["depths"][2]].options == options
+def test_weights_show_the_same_networks_as_figure_1(row, tmp_path):
+    torch.save(PUBLISHED[row](weights=None).state_dict(), tmp_path / "theirs.pth")
+    assert convert(tmp_path / "theirs.pth", "swin").model.backbone.options == swin_options(row)
+
+
+def test_the_last_map_is_normed_and_the_others_are_not():
+    torch.manual_seed(0)
+    normed = Swin(64, no_mixer, **{**SMALL, "final_norm": True}).eval()
+    plain = Swin(64, no_mixer, **SMALL).eval()
+    plain.load_state_dict(normed.state_dict(), strict=False)
+    images = torch.randn(1, 3, 64, 64)
+    *rest, last = plain(images)
+    expected = [*rest, (last - last.mean(-1, keepdim=True)) / (last.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()]
+    for found, features in zip(normed(images), expected, strict=True):
+        torch.testing.assert_close(found, features)
 
 
 @pytest.mark.parametrize("window", [4, 7])

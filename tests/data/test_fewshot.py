@@ -157,6 +157,25 @@ def test_datasetgans_files_are_paired_by_number_and_order_whatever_their_sizes(t
             np.testing.assert_array_equal(label, np.eye(16) if i == 0 else np.arange(16) % 3 * np.ones((16, 1)))
 
 
+def test_datasetgans_test_pairs_with_numbers_never_meet_by_rank(tmp_path):
+    test = make_datasetgan(tmp_path, test=4) / "testing_data/cat_16_class"
+    (test / "cat_1_mask.npy").rename(test / "cat_4_mask.npy")
+    with pytest.raises(DataError) as told:
+        datasetgan(16, 1.0, 0, tmp_path, **GAN)
+    assert "cat_1.png: has no mask" in str(told.value)
+    assert "cat_4_mask.npy: has no image" in str(told.value)
+    assert "cat_2" not in str(told.value)
+
+
+def test_datasetgans_test_pairs_without_numbers_meet_in_order(tmp_path):
+    test = make_datasetgan(tmp_path, test=3) / "testing_data/cat_16_class"
+    for i, name in enumerate("abc"):
+        (test / f"cat_{i}.png").rename(test / f"{name}.png")
+        (test / f"cat_{i}_mask.npy").rename(test / f"{name}_mask.npy")
+    images = datasetgan(16, 1.0, 0, tmp_path, **GAN)[1]
+    assert [(image.stem, mask.stem) for image, mask in images.pairs] == [(n, f"{n}_mask") for n in "abc"]
+
+
 def test_a_class_that_only_datasetgans_test_images_hold_is_a_property(tmp_path):
     annotation = make_datasetgan(tmp_path, train=1)
     assert [images.unseen for images in datasetgan(8, 1.0, 0, tmp_path, **GAN)] == [(2,), (2,)]

@@ -21,7 +21,8 @@ from afno_repro.models import build_model
 from afno_repro.runs import export
 from afno_repro.runs.record import Record
 from afno_repro.runs.store import Store
-from afno_repro.weights.load import load_weights, read_state_dict
+from afno_repro.weights.checkpoint import read_state_dict
+from afno_repro.weights.load import load_weights
 from tests.command import afno, answer
 from tests.mixers.test_contract import OPTIONS
 from tests.specs import write_spec
@@ -30,7 +31,15 @@ SEGFORMER = {"embed_dims": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "mlp_ratio": 
 BACKBONES = {name: (Part("segformer", SEGFORMER), Part(name, OPTIONS[name])) for name in export.EXPORTED} | {
     "swin": (
         Part(
-            "swin", {"embed_dim": 8, "depths": [2, 2, 2, 1], "num_heads": [1, 2, 2, 4], "window": 7, "drop_path": 0.1}
+            "swin",
+            {
+                "embed_dim": 8,
+                "depths": [2, 2, 2, 1],
+                "num_heads": [1, 2, 2, 4],
+                "window": 7,
+                "drop_path": 0.1,
+                "final_norm": True,
+            },
         ),
         None,
     ),
