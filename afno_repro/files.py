@@ -4,9 +4,11 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from afno_repro.errors import StorageError
 from afno_repro.faults import fault
@@ -37,6 +39,32 @@ def _space(path: Path, needed: int) -> str:
         [f"{needed / 2**20:.1f} MiB needed"] * (needed > 0) + [f"{shutil.disk_usage(here).free / 2**20:.1f} MiB free"]
     )
     return f"{numbers}\n  make room, or name another folder with --runs; the same command continues"
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A file to read from. Raises OSError for a pipe, a socket or a device, and waits for none of them."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "not a regular file but a pipe, a socket or a device", str(path))
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError unless it is a file that can be read."""
+    open_regular(path).close()
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """A file's content. Raises OSError where it is no regular file, or larger than `most` bytes."""
+    with open_regular(path) as file:
+        data = file.read(most + 1) if (size := os.fstat(file.fileno()).st_size) <= most else b""
+    if size > most or len(data) > most:
+        raise OSError(errno.EFBIG, f"has {size} bytes, at most {most} are read", str(path))
+    return data
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:

@@ -16,12 +16,17 @@ Key = tuple[int, int]  # epoch, index
 
 
 class Images(Protocol):
-    """Images with their labels; `fingerprint` names their content, `num_classes` is None where there are no labels."""
+    """Images with their labels; `fingerprint` names their content, `num_classes` is None where there are no labels.
+
+    `sizes` are the heights and widths of the examples.
+    """
 
     fingerprint: str
     num_classes: int | None
 
     def __len__(self) -> int: ...
+
+    def sizes(self) -> set[tuple[int, int]]: ...
 
     def example(self, index: int, rng: np.random.Generator) -> Example: ...
 
