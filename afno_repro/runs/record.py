@@ -38,7 +38,7 @@ class Record:
     def to_json(self) -> str:
         """The text of record.json, with a checksum of the rest."""
         tree = asdict(self)
-        return json.dumps(tree | {"sha256": _checksum(tree)}, indent=1, sort_keys=True) + "\n"
+        return json.dumps(tree | {"sha256": _checksum(tree)}, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Record":
@@ -47,7 +47,7 @@ class Record:
         The digest is its config's, the checksum that of the rest. The first records had no checksum.
         """
         try:
-            tree = json.loads(text)
+            tree = json.loads(text, parse_constant=_no_number)
             if (checksum := tree.pop("sha256", None)) not in (None, _checksum(tree)):
                 raise ValueError(f"its bytes are not those that were written (sha256 {checksum})")
             record = cls(**{**tree, "config": config_from_json(tree["config"])})
@@ -60,6 +60,10 @@ class Record:
         if record.digest != digest(record.config):
             raise ValueError("the digest is not that of the config")
         return record
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"not a record: {text} is no number")
 
 
 @cache
