@@ -69,11 +69,11 @@ class Diverged(AfnoError):
 class Interrupted(AfnoError):
     """A signal asked the command to stop; the exit code is the shell's for that signal.
 
-    SIGUSR1, with which schedulers ask first, has SIGTERM's.
+    SIGUSR1, with which schedulers ask first, SIGHUP and SIGXCPU have SIGTERM's.
     """
 
     def __init__(self, signal_number: int):
-        self.exit_code = 128 + (signal.SIGTERM if signal_number == signal.SIGUSR1 else signal_number)
+        self.exit_code = 128 + (signal.SIGINT if signal_number == signal.SIGINT else signal.SIGTERM)
         super().__init__(f"stopped by signal {signal_number}; the same command continues")
 
 

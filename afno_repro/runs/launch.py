@@ -26,7 +26,7 @@ SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "MASTER_ADDR", 
 LAUNCHER = "AFNO_LAUNCHER"  # the process that must be the parent of those it started
 MEETING = "AFNO_MEETING"  # the file at which they meet and speak, in a folder that is theirs alone
 COMMAND = ("-m", "afno_repro")
-PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP, signal.SIGXCPU)
 GRACE_S = 10.0  # for the others to end by themselves after one failed, and again before they are killed
 POLL_S = 0.05
 
@@ -127,7 +127,8 @@ def _passing_on(processes: Sequence["Popen[bytes]"]) -> Iterator[list[int]]:
         for process in processes:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    heeded = [number for number in PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heeded}
     try:
         yield passed
     finally:

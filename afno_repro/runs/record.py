@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from afno_repro.config import RunConfig, config_from_json, digest
+from afno_repro.files import read_regular
 from afno_repro.options import fits
 
+MAX_BYTES = 64 * 2**20  # of a record's file
 OUTCOMES = ("ok", "out_of_memory", "diverged")
 PROVENANCE = {  # in every record
     "commit": str | None,
@@ -60,6 +63,11 @@ class Record:
         if record.digest != digest(record.config):
             raise ValueError("the digest is not that of the config")
         return record
+
+
+def read_record(path: Path) -> Record:
+    """The record in a file; raises OSError where none can be read, ValueError where it is none."""
+    return Record.from_json(read_regular(path, MAX_BYTES).decode())
 
 
 def _no_number(text: str) -> Any:

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from afno_repro.config import Machine
 from afno_repro.errors import LockedError, StorageError
 from afno_repro.faults import fault
-from afno_repro.files import storage_errors, sweep, write_atomic
+from afno_repro.files import make_folder, storage_errors, sweep, write_atomic
 from afno_repro.runs.provenance import device_name
-from afno_repro.runs.record import Record
+from afno_repro.runs.record import Record, read_record
 from afno_repro.spec.plan import Run
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Store:
         """The record of the finished run of this digest, or None. A file that is no record of it counts as none."""
         directory = self.find(digest)
         try:
-            record = Record.from_json((directory / "record.json").read_text()) if directory else None
+            record = read_record(directory / "record.json") if directory else None
         except (OSError, ValueError):
             return None
         return record if record and record.digest == digest else None
@@ -88,7 +88,7 @@ class Store:
                 "  remove the link, or name the folder that it leads to with --runs"
             )
         with storage_errors(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_folder(directory)
             file = os.fdopen(
                 os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "rb+", buffering=0
             )
@@ -212,7 +212,7 @@ def read_arrays(path: Path) -> dict[str, "NDArray[Any]"]:
 def published(folder: Path, row: str, stage: str, seed: int) -> Record | None:
     """The record that tables are built from, or None; raises ValueError when the file is no record."""
     path = folder / committed_name(row, stage, seed)
-    return Record.from_json(path.read_text()) if path.is_file() else None
+    return read_record(path) if path.is_file() else None
 
 
 def readable(folder: Path, row: str, stage: str, seed: int) -> Record | None:

@@ -84,7 +84,7 @@ def write_weights(conversion: Conversion, out: Path) -> None:
 
 def _renamed(theirs: Weights, table: Mapping[str, str]) -> dict[str, str]:
     """Our name of every name that the table knows, whether or not the whole encoder has a prefix."""
-    patterns = [(re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d+)", re.escape(entry)), ours) for entry, ours in table.items()]
+    patterns = [(re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d{1,4})", re.escape(entry)), ours) for entry, ours in table.items()]
     hits = [
         (name, ours, m)
         for name in theirs

@@ -5,6 +5,7 @@ Position tables and GFN filters of another grid are resized; every tensor is hel
 
 import argparse
 import pickle
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from afno_repro.errors import ConfigError, DataError, Problem
+from afno_repro.files import check_regular
 from afno_repro.weights.formats import Weights
 
+GROWTH, MAX_BYTES = 8, 16 * 2**30  # how much larger than its file, and how large, weights may be
 NESTED = 8  # dicts within dicts in which a state dict is looked for
 
 
@@ -31,15 +34,23 @@ class Fit:
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The named tensors of a .safetensors or PyTorch file; pickled objects are never executed.
 
-    Raises DataError (missing, damaged) or ConfigError (pickled objects).
+    Raises DataError (missing, damaged, no file, of more bytes in memory than it may be) or ConfigError (pickled
+    objects).
     """
     try:
+        check_regular(path)
+        most = min(GROWTH * path.stat().st_size, MAX_BYTES)
+        if zipfile.is_zipfile(path):  # looked at before anything is unpacked
+            with zipfile.ZipFile(path) as packed:
+                _check_growth(path, sum(part.file_size for part in packed.infolist()), most)
         with torch.serialization.safe_globals([argparse.Namespace]):  # a training script's arguments beside its weights
             found = (
                 safetensors.torch.load_file(path)
                 if path.suffix == ".safetensors"
                 else torch.load(path, weights_only=True, map_location="cpu")
             )
+    except DataError:
+        raise
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except pickle.UnpicklingError as error:
@@ -66,7 +77,16 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise ConfigError(
             Problem(f"{strange[0]}: must be a dense tensor, is sparse, quantized or without values", place=str(path))
         )
+    _check_growth(path, sum(value.numel() * value.itemsize for value in tensors.values()), most)
     return tensors
+
+
+def _check_growth(path: Path, size: int, most: int) -> None:
+    if size > most:
+        raise DataError(
+            f"{path}: refused: would take {size} bytes in memory, at most {most} are allowed: {GROWTH} times the file "
+            f"and {MAX_BYTES // 2**30} GiB"
+        )
 
 
 def load_weights(model: nn.Module, weights: Weights) -> Fit:
