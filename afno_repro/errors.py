@@ -62,6 +62,17 @@ class StorageError(AfnoError):
     exit_code = 7
 
 
+def refusal(error: BaseException) -> StorageError | None:
+    """What to tell where the system refused a file, a process or memory; None of any other error."""
+    if isinstance(error, OSError):
+        where = str(error.filename or "the system")
+        where = where if len(where) < 300 else f"{where[:100]}...{where[-100:]}"
+        return StorageError(f"{where}: {error.strerror or error}\n  `afno doctor` looks at folders and limits")
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return StorageError("the system: no more threads may be started\n  `ulimit -u` says how many processes may be")
+    return None
+
+
 class Diverged(AfnoError):
     """The loss is not finite any more: an outcome of a run, not a fault of the program."""
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -178,3 +179,19 @@ def check_writable(folder: Path) -> None:
         make_folder(folder)
         probe.touch()
         probe.unlink(missing_ok=True)
+
+
+def check_lock(folder: Path) -> None:
+    """Raise StorageError unless a lock in a folder, which exists and can be flushed, keeps another process out."""
+    attempt = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    probe = folder / f".lock-test.{os.getpid()}.tmp"
+    with storage_errors(folder):
+        try:
+            with probe.open("w") as file:
+                sync_folder(folder)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                other = subprocess.run([sys.executable, "-I", "-c", attempt, str(probe)], capture_output=True)
+        finally:
+            probe.unlink(missing_ok=True)
+    if other.returncode == 0:
+        raise StorageError(f"{folder}: a lock keeps no other process out: commands may not share it")
