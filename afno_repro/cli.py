@@ -25,7 +25,7 @@ from afno_repro.commands.profile import profile
 from afno_repro.commands.report import report
 from afno_repro.commands.run import ablate, finetune, pretrain, run
 from afno_repro.commands.visualize import visualize
-from afno_repro.errors import AfnoError, DataError
+from afno_repro.errors import AfnoError, DataError, refusal
 from afno_repro.faults import arm
 
 PACKAGES = {
@@ -93,13 +93,19 @@ def main() -> None:
         signal.SIGUSR1, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM)
     )  # where no training keeps its work first
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where it can still be told that it went wrong
     except AfnoError as error:
         _tell(error)
-    except RuntimeError as error:
+    except BrokenPipeError:  # the reader of standard output left
+        _say_no_more()
+        sys.exit(0)
+    except (OSError, RuntimeError) as error:
         from afno_repro.runs.launch import left_alone
 
-        told = left_alone(error)
+        told = left_alone(error) or refusal(error)
         if told is None:
             raise
         _tell(told)
@@ -112,18 +118,23 @@ def main() -> None:
         _tell(DataError(f"the package {package} is not installed\n  pip install {source}"))
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader of standard output left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+
+
+def _say_no_more() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(error: AfnoError) -> NoReturn:
     """Print a mistake, as JSON too where that was asked for, and end with its exit code."""
     from afno_repro.escape import visible
 
-    if "--json" in sys.argv:
-        import json
+    try:
+        if "--json" in sys.argv:
+            import json
 
-        print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+            print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
+        sys.stdout.flush()
+    except OSError:  # a full disk, which may be what is to be told
+        _say_no_more()
     print(visible(str(error)), file=sys.stderr)
     sys.exit(error.exit_code)

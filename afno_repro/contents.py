@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from afno_repro.errors import DataError, StorageError
-from afno_repro.files import write_atomic
+from afno_repro.files import open_regular, write_atomic
 
 SETTLED_S = 2.0  # since a file's last change, before its times can tell that it is the same
 Stat = tuple[int, int, int, int]
@@ -97,7 +97,7 @@ def names_and_contents(files: Iterable[Path], root: Path, contents: Contents) ->
 def sha256_of(file: Path) -> str:
     """SHA-256 of a file. Raises DataError when it cannot be read."""
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error

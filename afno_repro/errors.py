@@ -62,6 +62,17 @@ class StorageError(AfnoError):
     exit_code = 7
 
 
+def refusal(error: BaseException) -> StorageError | None:
+    """What to tell where the system refused a file, a process or memory; None of any other error."""
+    if isinstance(error, OSError):
+        where = str(error.filename or "the system")
+        where = where if len(where) < 300 else f"{where[:100]}...{where[-100:]}"
+        return StorageError(f"{where}: {error.strerror or error}\n  `afno doctor` looks at folders and limits")
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        return StorageError("the system: no more threads may be started\n  `ulimit -u` says how many processes may be")
+    return None
+
+
 class Diverged(AfnoError):
     """The loss is not finite any more: an outcome of a run, not a fault of the program."""
 
@@ -69,11 +80,11 @@ class Diverged(AfnoError):
 class Interrupted(AfnoError):
     """A signal asked the command to stop; the exit code is the shell's for that signal.
 
-    SIGUSR1, with which schedulers ask first, has SIGTERM's.
+    SIGUSR1, with which schedulers ask first, SIGHUP and SIGXCPU have SIGTERM's.
     """
 
     def __init__(self, signal_number: int):
-        self.exit_code = 128 + (signal.SIGTERM if signal_number == signal.SIGUSR1 else signal_number)
+        self.exit_code = 128 + (signal.SIGINT if signal_number == signal.SIGINT else signal.SIGTERM)
         super().__init__(f"stopped by signal {signal_number}; the same command continues")
 
 

@@ -3,15 +3,24 @@
 import errno
 import fcntl
 import os
+import re
 import shutil
+import stat
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-from afno_repro.errors import StorageError
+from afno_repro.errors import LockedError, StorageError
 from afno_repro.faults import fault
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNKNOWN = (errno.EINVAL, errno.ENOTSUP)  # the answer of a file system on which folders cannot be flushed
+TEMPORARY = re.compile(r"\..+\.[0-9]+\.tmp")  # what `write_atomic` calls a file that is not whole yet
+SAY_AFTER_S, WAIT_S, POLL_S = 10.0, 600.0, 0.05  # for a folder in which another process writes
 
 
 @contextmanager
@@ -39,11 +48,37 @@ def _space(path: Path, needed: int) -> str:
     return f"{numbers}\n  make room, or name another folder with --runs; the same command continues"
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """A file to read from. Raises OSError for a pipe, a socket or a device, and waits for none of them."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    kind = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(kind):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(kind):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "not a regular file but a pipe, a socket or a device", str(path))
+
+
+def check_regular(path: Path) -> None:
+    """Raise OSError unless it is a file that can be read."""
+    open_regular(path).close()
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """A file's content. Raises OSError where it is no regular file, or larger than `most` bytes."""
+    with open_regular(path) as file:
+        data = file.read(most + 1) if (size := os.fstat(file.fileno()).st_size) <= most else b""
+    if size > most or len(data) > most:
+        raise OSError(errno.EFBIG, f"has {size} bytes, at most {most} are read", str(path))
+    return data
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write beside the file, flush, then rename over it. Raises StorageError; the old file is then still there."""
     content = data.encode() if isinstance(data, str) else data
     with storage_errors(path, len(content)):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             temporary.unlink(missing_ok=True)
@@ -62,28 +97,70 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Flush a folder's own entries, so that a rename in it survives a crash."""
+    """Flush a folder's own entries, so that a rename in it survives a crash; some file systems know no such thing."""
     with _opened(path) as descriptor:
-        os.fsync(descriptor)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in UNKNOWN:
+                raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, if they are not there, and flush those that got a new entry."""
+    new = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in reversed(new):
+        sync_folder(each.parent)
 
 
 @contextmanager
 def alone_in(*folders: Path) -> Iterator[None]:
-    """Wait until no other process is in a block like this with the first folder; makes it, and sweeps them all."""
+    """Wait until no other process is in a block like this with the first folder; makes it, and sweeps them all.
+
+    Says who holds it after SAY_AFTER_S, and raises LockedError after WAIT_S.
+    """
     with storage_errors(folders[0]):
-        folders[0].mkdir(parents=True, exist_ok=True)
+        make_folder(folders[0])
     with _opened(folders[0]) as descriptor:
         with storage_errors(folders[0]):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor, folders[0])
             for folder in folders:
                 sweep(folder)
         yield
 
 
+def _lock(descriptor: int, folder: Path) -> None:
+    began, said = time.monotonic(), False
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waited, held = time.monotonic() - began, f"{folder} is held by {_holder(descriptor)}"
+        if waited >= WAIT_S:
+            raise LockedError(f"{held} for {WAIT_S:.0f} s\n  the same command continues when that one has ended")
+        if waited >= SAY_AFTER_S and not said:
+            print(f"{held}; waiting for it, at most {WAIT_S:.0f} s", file=sys.stderr, flush=True)
+            said = True
+        time.sleep(POLL_S)
+
+
+def _holder(descriptor: int) -> str:
+    """Who holds a lock on an open file, as far as the kernel tells."""
+    inode = str(os.fstat(descriptor).st_ino)
+    try:
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        locks = []
+    pids = [lock[4] for lock in locks if lock[5:6] and lock[5].split(":")[-1] == inode]
+    return f"process {pids[0]}" if pids else "another process"
+
+
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written in a folder; nobody else may be writing there."""
+    """Remove what killed processes left half-written in a folder, by our names; nobody else may be writing there."""
     for stale in folder.glob(".*.tmp"):
-        stale.unlink(missing_ok=True)
+        if TEMPORARY.fullmatch(stale.name) and not stale.is_dir():
+            stale.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -99,6 +176,22 @@ def check_writable(folder: Path) -> None:
     """Raise StorageError unless files can be made in the folder, which is made if it does not exist."""
     probe = folder / f".write-test.{os.getpid()}.tmp"
     with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         probe.touch()
         probe.unlink(missing_ok=True)
+
+
+def check_lock(folder: Path) -> None:
+    """Raise StorageError unless a lock in a folder, which exists and can be flushed, keeps another process out."""
+    attempt = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    probe = folder / f".lock-test.{os.getpid()}.tmp"
+    with storage_errors(folder):
+        try:
+            with probe.open("w") as file:
+                sync_folder(folder)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                other = subprocess.run([sys.executable, "-I", "-c", attempt, str(probe)], capture_output=True)
+        finally:
+            probe.unlink(missing_ok=True)
+    if other.returncode == 0:
+        raise StorageError(f"{folder}: a lock keeps no other process out: commands may not share it")

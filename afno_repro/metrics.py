@@ -11,7 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from afno_repro.errors import DataError
+
 SIGMA, RADIUS = 1.5, 5  # Wang et al. 2004: a Gaussian window of 11 taps
+HIGHEST = 100.0  # dB: an error of a 390th of a grey level of 256
 C1, C2 = 0.01**2, 0.03**2  # for a data range of 1
 
 
@@ -90,7 +93,10 @@ class PerImage:
 
 
 class PSNR(PerImage):
-    """Peak signal-to-noise ratio in dB per image, then the mean: over all pixels and over the hidden ones."""
+    """Peak signal-to-noise ratio in dB per image, then the mean: over all pixels and over the hidden ones.
+
+    An image counts at most HIGHEST dB: of equal images the ratio is infinite, and one of them would be the mean.
+    """
 
     def __init__(self) -> None:
         super().__init__("psnr", "psnr_masked")
@@ -101,7 +107,7 @@ class PSNR(PerImage):
         whole = error.flatten(1).mean(1)
         masked = (error * hidden).flatten(1).sum(1) / hidden.flatten(1).sum(1)
         for key, mse in (("psnr", whole), ("psnr_masked", masked)):
-            self.values[key] += (-10 * mse.log10()).tolist()
+            self.values[key] += (-10 * mse.log10()).clamp(max=HIGHEST).tolist()
 
 
 class SSIM(PerImage):
@@ -169,7 +175,8 @@ class TopK(PerImage):
 class MeanIoU:
     """Intersection over union per class over the whole data set and its mean, and the share of right pixels: percent.
 
-    A class that neither labels nor predictions have is skipped, or counts as zero (`absent`).
+    A class that neither labels nor predictions have is skipped, or counts as zero (`absent`). Raises DataError where no
+    pixel is labelled.
     """
 
     keys = ("miou", "pixel_accuracy")
@@ -199,6 +206,8 @@ class MeanIoU:
         self.confusion += torch.tensor(seen)
 
     def compute(self) -> dict[str, float]:
+        if not self.confusion.any():
+            raise DataError("no pixel of the validation images belongs to a class: all are ignored")
         right = self.confusion.diagonal().double()
         union = self.confusion.sum(0) + self.confusion.sum(1) - right
         seen = union > 0

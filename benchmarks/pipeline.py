@@ -21,9 +21,9 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 from torchvision.transforms.v2.functional import normalize, pil_to_tensor, resized_crop, to_dtype, to_pil_image
 
-from afno_repro.data.imagenet import read_image
 from afno_repro.data.masks import MOVES, visited
 from afno_repro.data.photos import photograph
+from afno_repro.data.reading import read_image
 from afno_repro.data.transforms import cut, resize_example
 from afno_repro.metrics import SSIM, MeanIoU
 from afno_repro.runs.provenance import device_name

@@ -6,6 +6,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.metrics import confusion_matrix, jaccard_score, top_k_accuracy_score
 
+from afno_repro.errors import DataError
 from afno_repro.metrics import PSNR, SSIM, MeanIoU, TopK, ssim_map
 
 pytestmark = pytest.mark.fast
@@ -117,3 +118,22 @@ def test_parts_merged_equal_the_whole(kind):
     second.update(*(x[1:] for x in batch))
     second.merge(json.loads(json.dumps(first.seen())))
     assert second.compute() == whole.compute()
+
+
+def test_an_image_equal_to_its_target_counts_100_db_and_leaves_the_mean_finite(batch):
+    prediction, target, mask = batch
+    metric = PSNR()
+    metric.update(target[:1], target[:1], mask[:1])
+    metric.update(prediction[1:], target[1:], mask[1:])
+    others = PSNR()
+    others.update(prediction[1:], target[1:], mask[1:])
+    for key, value in metric.compute().items():
+        count = len(target) - 1
+        assert value == pytest.approx((100.0 + count * others.compute()[key]) / (count + 1))
+
+
+def test_labels_that_are_all_ignored_are_told_and_no_division_by_zero():
+    metric = MeanIoU(3, "skip")
+    metric.update(torch.zeros(1, 4, 4, dtype=torch.int64), torch.full((1, 4, 4), 255))
+    with pytest.raises(DataError, match="all are ignored"):
+        metric.compute()

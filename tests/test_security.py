@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from afno_repro.data.fewshot import fewshot
-from afno_repro.data.pairs import read_mask, size_of
+from afno_repro.data.reading import read_mask, size_of
 from afno_repro.errors import AfnoError, ConfigError, DataError, StorageError
 from afno_repro.runs.store import read_arrays
 from afno_repro.spec.names import LONGEST

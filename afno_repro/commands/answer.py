@@ -18,7 +18,7 @@ def tell(answer: Answer, as_json: bool) -> None:
     if as_json:
         import json
 
-        print(json.dumps(answer.value, indent=1))
+        print(json.dumps(answer.value, indent=1, allow_nan=False))
     else:
         answer.show()
 

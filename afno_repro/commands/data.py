@@ -1,6 +1,7 @@
 """`afno data`: which data sets are there, what is wrong with their files, and how to get those that are absent."""
 
 import textwrap
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +35,7 @@ def surveyed(root: Path, check: bool) -> Answer:
     from afno_repro.commands.terminal import print_grid, say
     from afno_repro.data.catalog import survey
 
-    value = [_entry(each, _problems(each, root) if check else None) for each in survey(root)]
+    value = [_entry(each, *(_looked_into(each, root) if check else (None, None))) for each in survey(root)]
 
     def show() -> None:
         lines = [
@@ -60,17 +61,19 @@ def problem_count(value: list[dict[str, Any]]) -> int:
     return sum(entry["problems"]["count"] for entry in value if entry["problems"])
 
 
-def _problems(found: "Survey", root: Path) -> dict[str, Any]:
-    from afno_repro.data.catalog import offenders
+def _looked_into(found: "Survey", root: Path) -> list[dict[str, Any]]:
+    """The problems of a data set, and its files that are not used."""
+    from afno_repro.data.catalog import left_out, offenders
 
-    if not found.found:
-        return {"count": 0, "first": []}
-    told = offenders(found.name, root)
+    return [_counted(look(found.name, root) if found.found else iter(())) for look in (offenders, left_out)]
+
+
+def _counted(told: Iterator[str]) -> dict[str, Any]:
     first = list(islice(told, SHOWN))
     return {"count": len(first) + sum(1 for _ in told), "first": first}
 
 
-def _entry(found: "Survey", problems: dict[str, Any] | None) -> dict[str, Any]:
+def _entry(found: "Survey", problems: dict[str, Any] | None, left_out: dict[str, Any] | None) -> dict[str, Any]:
     entry = found.entry
     about = {"purpose": entry.purpose, "layout": entry.layout, "licence": entry.licence, "source": entry.source}
     here = {
@@ -81,7 +84,7 @@ def _entry(found: "Survey", problems: dict[str, Any] | None) -> dict[str, Any]:
         "classes": found.classes,
         "reason": found.reason,
     }
-    return {**here, **about, "problems": problems}
+    return {**here, **about, "problems": problems, "left_out": left_out}
 
 
 def _counts(images: dict[str, int]) -> str:
@@ -93,15 +96,16 @@ def _below(where: str, root: Path) -> str:
 
 
 def _notes(value: list[dict[str, Any]]) -> list[str]:
-    """What the sets that are there lack, and the first of their problems."""
+    """What the sets that are there lack, the first of their problems, and of the files that are left out."""
     lines = []
     for entry in value:
         if entry["found"] and entry["reason"]:
             lines += _wrapped(f"{entry['name']}: {entry['reason']}", indent=0)
-        if entry["problems"] and entry["problems"]["count"]:
-            count, first = entry["problems"]["count"], entry["problems"]["first"]
-            lines += [f"{entry['name']}: problems: {count}", *(line for problem in first for line in _wrapped(problem))]
-            lines += [f"  ... and {count - len(first)} more"] if count > len(first) else []
+        for title, kind in (("problems", "problems"), ("files that are not used", "left_out")):
+            if entry[kind] and entry[kind]["count"]:
+                count, first = entry[kind]["count"], entry[kind]["first"]
+                lines += [f"{entry['name']}: {title}: {count}", *(line for each in first for line in _wrapped(each))]
+                lines += [f"  ... and {count - len(first)} more"] if count > len(first) else []
     return lines
 
 

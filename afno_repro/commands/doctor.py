@@ -12,7 +12,7 @@ from afno_repro.commands import arguments as given
 from afno_repro.commands.answer import Answer, tell
 from afno_repro.commands.arguments import HERE
 from afno_repro.errors import StorageError
-from afno_repro.files import check_writable
+from afno_repro.files import check_lock, check_writable
 
 if TYPE_CHECKING:
     from afno_repro.spec.places import Places
@@ -92,6 +92,7 @@ def _folders(places: "Places", data: Path | None) -> list[dict[str, Any]]:
     for name, folder in (("results", places.root / "results"), ("runs", places.runs)):
         try:
             check_writable(folder)
+            check_lock(folder)
             lines.append(_line(name, f"{folder}, {shutil.disk_usage(folder).free / 2**30:.0f} GiB free"))
         except StorageError as error:
             lines.append(_line(name, str(error), ok=False))

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from afno_repro.config import Machine, RunConfig
-from afno_repro.data.imagenet import SUFFIXES, read_image
+from afno_repro.data.imagenet import SUFFIXES
+from afno_repro.data.reading import of_the_system, read_image
 from afno_repro.data.transforms import center_square
 from afno_repro.errors import ConfigError, DataError, Problem
 from afno_repro.escape import csv_lines
@@ -134,7 +135,11 @@ def read_images(place: Path, image_size: int, count: int, note: Note) -> list[Te
     """
     if not place.exists():
         raise DataError(f"--images {place}: there is no such file or folder")
-    found = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES) if place.is_dir() else [place]
+    found = (
+        sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and not of_the_system(path.name))
+        if place.is_dir()
+        else [place]
+    )
     images: list[Tensor] = []
     skipped: list[str] = []
     for path in found:

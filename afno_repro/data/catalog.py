@@ -17,12 +17,14 @@ from afno_repro.data.digits import COUNT as DIGITS_COUNT
 from afno_repro.data.fewshot import GAN_LAYOUT, GAN_SOURCE, PARTS, gan_splits, plain_splits
 from afno_repro.data.fewshot import LAYOUT as FEWSHOT_LAYOUT
 from afno_repro.data.fewshot import SOURCE as FEWSHOT_SOURCE
-from afno_repro.data.imagenet import BROKEN, class_files
 from afno_repro.data.imagenet import LAYOUT as IMAGENET_LAYOUT
 from afno_repro.data.imagenet import SOURCE as IMAGENET_SOURCE
+from afno_repro.data.imagenet import class_files
+from afno_repro.data.imagenet import left_out as imagenet_left_out
 from afno_repro.data.imagenet import problems as imagenet_problems
-from afno_repro.data.pairs import ILLEGAL, LOOKED_INTO, Split, facts
+from afno_repro.data.pairs import ILLEGAL, LOOKED_INTO, Split
 from afno_repro.data.photos import PHOTOS, photograph
+from afno_repro.data.reading import BROKEN, facts
 from afno_repro.data.textures import TEXTURES as TEXTURE_NAMES
 from afno_repro.data.transforms import IGNORED
 from afno_repro.errors import DataError
@@ -120,6 +122,16 @@ def offenders(name: str, root: Path) -> Iterator[str]:
     else:
         for split in _splits(kind, part, root).values():
             yield from split.problems()
+
+
+def left_out(name: str, root: Path) -> Iterator[str]:
+    """Files of a data set of a survey's name that are not used: hidden ones, those of systems, other endings."""
+    kind, _, part = name.partition("/")
+    if kind == "imagenet":
+        yield from imagenet_left_out(root)
+    else:
+        for split in _splits(kind, part, root).values():
+            yield from split.left_out()
 
 
 def _splits(kind: str, part: str, root: Path) -> dict[str, Split]:

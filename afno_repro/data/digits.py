@@ -36,6 +36,10 @@ class Digits:
     def __len__(self) -> int:
         return len(self.images)
 
+    def sizes(self) -> set[tuple[int, int]]:
+        """Heights and widths of the images."""
+        return {(self.images.shape[1], self.images.shape[2])}
+
     def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         """The image of this index, uint8 (3, size, size), and its digit."""
         return self.images[index].repeat(3, 1, 1), self.labels[index]

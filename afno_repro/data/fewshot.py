@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from afno_repro.data.pairs import ILLEGAL, Labels, Pair, Pairs, Split, labels, load_pairs
+from afno_repro.data.reading import of_the_system
 from afno_repro.errors import DataError, require
 
 LAYOUT = "FOLDER/{train,test}/NAME.jpg with NAME.png or NAME.npy beside it: one class id a pixel, 255 ignored"
@@ -81,15 +82,15 @@ def _plain(folder: Path, meaning: Labels, min_pixels: int) -> Split:
 
 
 def gan_splits(root: Path, part: Part, num_classes: int, min_pixels: int) -> dict[str, Split]:
-    """The pairs of one part: by their number, test ones whose names have none by their order."""
+    """The pairs of one part, by their numbers; test ones by their order where some name has no number."""
     folder = root / "datasetgan" / "annotation"
     train, test = folder / "training_data" / f"{part}_processed", folder / "testing_data" / TESTED[part]
     meaning = labels(num_classes, {one: one for one in range(num_classes)})
     pairs, unmatched = match(*_gan_files(train), key=numbers, where=train)
     images, masks = _gan_files(test)
     order = {path: place for paths in (images, masks) for place, path in enumerate(paths)}
-    key = numbers if all(map(numbers, order)) else order.__getitem__
-    tested, untested = match(images, masks, key=key, where=test)
+    numbered = all(map(numbers, order))
+    tested, untested = match(images, masks, key=numbers if numbered else lambda path: order[path], where=test)
     return {
         "train": Split(train, pairs, unmatched, meaning, False, min_pixels),
         "test": Split(test, tested, untested, meaning, False, 0),
@@ -111,7 +112,7 @@ def files_in(folder: Path, suffixes: Iterable[str]) -> list[Path]:
         found = sorted(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error})") from error
-    return [path for path in found if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+    return [path for path in found if path.suffix.lower() in suffixes and not of_the_system(path.name)]
 
 
 def match(

@@ -1,19 +1,16 @@
 """An ImageNet-like folder: `imagenet/train/CLASS/*.JPEG` and `imagenet/val/CLASS/*.JPEG` below the data root."""
 
-import io
-import struct
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from afno_repro.contents import Contents, names_and_contents
+from afno_repro.data.reading import failures, of_the_system, read_image, size_of
 from afno_repro.data.transforms import center_square
 from afno_repro.errors import DataError, require
 
@@ -21,31 +18,8 @@ LAYOUT = "imagenet/train/CLASS/*.JPEG and imagenet/val/CLASS/*.JPEG"
 SOURCE = "ImageNet-1k comes from image-net.org, after registration"
 PLACE = "name its parent folder with --data or AFNO_DATA"
 SHOWN = 5  # names in a message
-SUFFIXES = {".jpeg", ".jpg", ".png"}
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "BMP",
-    "GIF",
-    "TIFF",
-    "WEBP",
-    "PPM",
-)  # whatever the name ends in; Pillow's other readers run programs or fail in other ways
-BROKEN = (
-    OSError,
-    ValueError,
-    TypeError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    TokenError,
-    OverflowError,
-    MemoryError,
-    Image.DecompressionBombError,
-)
-END_OF_JPEG = b"\xff\xd9"
-DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of more than 8 bits, which Pillow would clip
+SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+LOOKED_INTO = 1000  # headers that are read to know the sizes of training images
 
 
 class Folder:
@@ -69,6 +43,12 @@ class Folder:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def sizes(self) -> set[tuple[int, int]]:
+        """Heights and widths: of whole images, those of the first LOOKED_INTO."""
+        if self.crop_fraction is not None:
+            return {(self.image_size, self.image_size)}
+        return {size_of(file) for file in self.files[:LOOKED_INTO]}
 
     def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         """The image of this index, uint8 (3, height, width), and its class."""
@@ -101,6 +81,9 @@ def imagenet(
     )
     folder = root / "imagenet"
     train, val = (class_files(folder / split) for split in ("train", "val"))
+    odd = list(odd_classes(root))
+    if odd:
+        raise DataError("\n  ".join(["imagenet: its class folders cannot be used", *odd[:SHOWN]]))
     train = _without(train, skip, folder)
     names, evaluated = ([files[0].parent.name for files in split] for split in (train, val))
     classes = names if set(evaluated) <= set(names) else None
@@ -122,65 +105,78 @@ def _without(files: list[list[Path]], skip: list[str], folder: Path) -> list[lis
     )
     require((not strange, "skip", hint))
     kept = [[file for file in each if str(file.relative_to(folder)) not in skip] for each in files] if skip else files
-    return [each for each in kept if each]
+    emptied = [each[0].parent.name for each, left in zip(files, kept, strict=True) if not left]
+    require((not emptied, "skip", f"imagenet: leaves no training image of {', '.join(emptied[:SHOWN])}"))
+    return kept
 
 
 def class_files(folder: Path) -> list[list[Path]]:
     """The image files of each class folder, both sorted by name; raises DataError with the layout expected."""
-    try:
-        classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        files = [sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES) for path in classes]
-    except OSError as error:
-        raise DataError(f"imagenet: {folder} cannot be read ({error})") from error
-    files = [found for found in files if found]
+    scanned = scan(folder)
+    files = [found for found in scanned.values() if found]
     if not files:
-        found = "no such folder" if not folder.is_dir() else f"{len(classes)} class folders without images"
+        found = "no such folder" if not folder.is_dir() else f"{len(scanned)} class folders without images"
         raise DataError(
             f"imagenet: no images in {folder} ({found})\n  expected below the data root: {LAYOUT}\n  {SOURCE}; {PLACE}"
         )
     return files
 
 
-def read_image(path: Path) -> Tensor:
-    """A file as uint8 (3, height, width): grey and CMYK become RGB, alpha is dropped. Raises DataError if broken."""
+def scan(folder: Path) -> dict[Path, list[Path]]:
+    """The images of each class folder, none where it has none; what systems leave in folders is passed over."""
     try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header alone
-            if image.mode in DEEP:
-                raise DataError(
-                    f"{path}: not a readable image (more than 8 bits a channel, mode {image.mode}: convert it to 8)"
-                )
-            if image.format == "JPEG" and image.mode in ("L", "RGB") and data.endswith(END_OF_JPEG):
-                return _decoded(data)
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).contiguous()
-    except BROKEN as error:
-        raise DataError(f"{path}: not a readable image ({error})") from error
+        return {path: sorted(_images(path)) for path in _class_folders(folder)}
+    except OSError as error:
+        raise DataError(f"imagenet: {folder} cannot be read ({error})") from error
 
 
-def _decoded(data: bytes) -> Tensor:
-    """A JPEG as uint8 (3, height, width), with Pillow's pixels in half its time. Raises OSError for a broken one."""
-    from torchvision.io import ImageReadMode, decode_jpeg  # not above: most data do without
-
-    try:
-        image: Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
-    except RuntimeError as error:
-        raise OSError(str(error).partition("\n")[0]) from error
-    return image
+def _class_folders(folder: Path) -> list[Path]:
+    return (
+        sorted(path for path in folder.iterdir() if path.is_dir() and not of_the_system(path.name))
+        if folder.is_dir()
+        else []
+    )
 
 
-def failures(check: Callable[[Path], object], paths: Iterable[Path]) -> list[str]:
-    """What a check that raises DataError says of each path."""
-    told = []
-    for path in paths:
-        try:
-            check(path)
-        except DataError as error:
-            told.append(str(error))
-    return told
+def _images(folder: Path) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = folder / entry.name
+            if path.suffix.lower() in SUFFIXES and not of_the_system(entry.name) and not entry.is_dir():
+                if not entry.is_file():
+                    raise DataError(f"imagenet: {path}: no file can be read there: a broken link, a pipe or a device")
+                yield path
+
+
+def odd_classes(root: Path) -> Iterator[str]:
+    """Class folders that would shift or take away labels: empty ones, and names that differ by case alone."""
+    train, val = (scan(root / "imagenet" / split) for split in ("train", "val"))
+    for path, files in (train | val).items():
+        if not files:
+            yield f"{path}: a class without images ({', '.join(sorted(SUFFIXES))}): add some or remove the folder"
+    names = {path.name for path in train}
+    folded = {name.casefold(): name for name in names}
+    for path in val:
+        other = folded.get(path.name.casefold())
+        if other is not None and path.name not in names:
+            yield f"{path}: train/ calls this class {other}: names that differ by case are different classes"
+
+
+def left_out(root: Path) -> Iterator[str]:
+    """What lies among the images and is none: hidden files, those of systems, other endings, files beside classes."""
+    for split in ("train", "val"):
+        folder = root / "imagenet" / split
+        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+            if not path.is_dir() or of_the_system(path.name):
+                yield str(path)
+                continue
+            used = set(_images(path))
+            yield from (str(each) for each in sorted(path.iterdir()) if each not in used)
 
 
 def problems(root: Path) -> Iterator[str]:
-    """Every image that cannot be read: `path: what is wrong`; opens all files."""
+    """Every class that cannot be used and image that cannot be read: `path: what is wrong`; opens all files."""
+    yield from odd_classes(root)
     with ThreadPoolExecutor() as pool:
         for split in ("train", "val"):
             for files in class_files(root / "imagenet" / split):

@@ -4,31 +4,24 @@ What would stop or spoil a training is looked for before it: pairs and sizes alw
 that hold no more of them than LOOKED_INTO. A class is a number below num_classes; IGNORED pixels belong to none.
 """
 
-import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 
 from afno_repro.contents import Contents, names_and_contents
-from afno_repro.data.imagenet import BROKEN, FORMATS, PLACE, failures, read_image
+from afno_repro.data.imagenet import PLACE
+from afno_repro.data.reading import UPRIGHT, Array, facts, failures, header, read_image, read_mask, size_of
 from afno_repro.data.transforms import IGNORED, Example, resize_example
 from afno_repro.errors import DataError
 
 ILLEGAL = 254  # in a table of labels: no such raw id
 LOOKED_INTO, SHOWN = 1000, 5  # masks opened before a training at most; offenders named in a message
-MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 Pair = tuple[Path, Path]  # image, mask
-Array = np.ndarray[Any, np.dtype[Any]]
-Facts = tuple[tuple[tuple[int, int], ...], str]  # (raw id, pixels) pairs; SHA-256 of the file
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -92,10 +85,22 @@ class Split:
         return failures(read_image, pair[:1]) + failures(self.classes_in, pair[1:]) or self._misfit(pair)
 
     def _misfit(self, pair: Pair) -> list[str]:
-        image, mask = map(size_of, pair)
-        if image == mask or not self.same_size:
+        (*image, turned), mask = header(pair[0]), size_of(pair[1])
+        if turned not in UPRIGHT:
+            return [
+                f"{pair[0]}: its EXIF orientation is {turned}, which turns or mirrors its pixels, and its mask "
+                f"{pair[1].name} has none: store the image upright, without that tag"
+            ]
+        if tuple(image) == mask or not self.same_size:
             return []
         return [f"{pair[1]}: {mask[1]}x{mask[0]} pixels, but its image {pair[0].name} has {image[1]}x{image[0]}"]
+
+    def left_out(self) -> Iterator[str]:
+        """Files of the folder that belong to no pair and are not told of as problems: hidden ones, other endings."""
+        used = {str(path) for pair in self.pairs for path in pair} | {
+            told.partition(": ")[0] for told in self.unmatched
+        }
+        yield from sorted(str(path) for path in self.folder.rglob("*") if not path.is_dir() and str(path) not in used)
 
     def classes_in(self, mask: Path) -> frozenset[int]:
         """The classes of a mask, less the ignored; raises DataError for an unreadable mask or an id out of range."""
@@ -142,6 +147,14 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def sizes(self) -> set[tuple[int, int]]:
+        """Heights and widths of the examples."""
+        return (
+            {size_of(image) for image, _ in self.pairs}
+            if self.image_size is None
+            else {(self.image_size, self.image_size)}
+        )
+
     def example(self, index: int, rng: np.random.Generator) -> Example:
         """The image of this index, uint8 (3, height, width), and its classes, uint8 (height, width)."""
         file, mask_file = self.pairs[index]
@@ -182,6 +195,12 @@ def load_pairs(
     if len(train.pairs) + len(val.pairs) <= LOOKED_INTO:
         refuse(f"{name}: its masks cannot be used", [*train.out_of_range(), *val.out_of_range()], hint)
         unseen = compare_classes(name, train, val, hint, strict)
+    for split in (train, val):
+        masks = [mask for _, mask in split.pairs]
+        if not any(map(split.classes_in, masks)):
+            refuse(
+                f"{name}: every pixel of these masks is ignored, so nothing can be scored", list(map(str, masks)), hint
+            )
     chosen = sorted(
         np.random.default_rng(seed).permutation(len(train.pairs))[: max(1, round(fraction * len(train.pairs)))]
     )
@@ -194,7 +213,7 @@ def compare_classes(name: str, train: Split, val: Split, hint: str, strict: bool
     trained = frozenset[int]().union(*(train.classes_in(mask) for _, mask in train.pairs))
     if len(trained) < 2:
         refuse(
-            f"{name}: the training masks hold fewer than two classes",
+            f"{name}: the training masks hold fewer than two classes ({IGNORED} is ignored)",
             [f"{m}: classes {sorted(train.classes_in(m))}" for _, m in train.pairs],
             hint,
         )
@@ -211,79 +230,3 @@ def refuse(title: str, offenders: list[str], hint: str) -> None:
     rest = [f"... and {len(offenders) - SHOWN} more, {len(offenders)} in all"] if len(offenders) > SHOWN else []
     if offenders:
         raise DataError("\n  ".join([title, *offenders[:SHOWN], *rest, hint]))
-
-
-def read_mask(path: Path) -> Array:
-    """The raw ids of a mask file, (height, width); raises DataError for a broken one."""
-    try:
-        if path.suffix.lower() == ".npy":
-            ids = np.array(plane(path))
-        else:
-            with Image.open(path, formats=FORMATS) as image:
-                ids, mode = np.array(image), image.mode
-                if mode not in MASK_MODES:
-                    raise ValueError(f"mode {mode}, but a mask holds one class id a pixel")
-    except BROKEN as error:
-        raise DataError(f"{path}: not a readable mask ({error})") from error
-    whole = ids.dtype.kind in "biu" or (
-        ids.dtype.kind == "f" and bool((np.isfinite(ids) & (ids == np.trunc(ids))).all())
-    )
-    if ids.ndim != 2 or not ids.size or not whole:
-        raise DataError(
-            f"{path}: not a mask: whole numbers in two dimensions are needed, this is {ids.dtype} of shape {ids.shape}"
-        )
-    return ids if ids.dtype == np.uint8 else ids.astype(np.int64)
-
-
-def plane(path: Path) -> Array:
-    """The array of a .npy file; of a three-dimensional one the first channel."""
-    array: Array = np.lib.format.open_memmap(path, mode="r")  # not np.load, which takes an archive of arrays too
-    if array.ndim == 3 and array.size:
-        array = array[0] if array.shape[0] == 1 else array[..., 0]
-    return array
-
-
-def size_of(path: Path) -> tuple[int, int]:
-    """Height and width in pixels, from the file's header; raises DataError for a broken file."""
-    return once(_size_of, path)
-
-
-def facts(path: Path) -> Facts:
-    """What a mask file holds; raises DataError for a broken one."""
-    return once(_facts, path)
-
-
-def once(read: Callable[[Path], Found], path: Path) -> Found:
-    """What `read` makes of a file, read again only after the file's time or size has changed."""
-    try:
-        state = path.stat()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
-    found: Found = _kept(read, str(path), state.st_mtime_ns, state.st_size)
-    return found
-
-
-@lru_cache(maxsize=20_000)
-def _kept(read: Callable[[Path], Any], name: str, mtime_ns: int, size: int) -> Any:
-    return read(Path(name))
-
-
-def _size_of(path: Path) -> tuple[int, int]:
-    try:
-        if path.suffix.lower() == ".npy":
-            height, width = plane(path).shape
-            return height, width
-        with Image.open(path, formats=FORMATS) as image:
-            return image.height, image.width
-    except BROKEN as error:
-        raise DataError(f"{path}: not a readable file ({error})") from error
-
-
-def _facts(path: Path) -> Facts:
-    ids = read_mask(path)
-    if ids.dtype == np.uint8:  # many times faster than sorting
-        counts = np.bincount(ids.ravel(), minlength=256)
-        found = [(raw, int(counts[raw])) for raw in counts.nonzero()[0].tolist()]
-    else:
-        found = list(zip(*(part.tolist() for part in np.unique(ids, return_counts=True)), strict=True))
-    return tuple(found), hashlib.sha256(path.read_bytes()).hexdigest()

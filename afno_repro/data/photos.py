@@ -63,6 +63,10 @@ class Crops:
     def __len__(self) -> int:
         return self.count
 
+    def sizes(self) -> set[tuple[int, int]]:
+        """Heights and widths of the crops."""
+        return {(self.image_size, self.image_size)}
+
     def example(self, index: int, rng: np.random.Generator) -> Example:
         """The crop of this index: uint8 (3, image_size, image_size), without a label."""
         source = self.photographs[index % len(self.photographs)]

@@ -18,7 +18,10 @@ Key = tuple[int, int]  # epoch, index
 
 
 class Images(Protocol):
-    """Images with their labels; `num_classes` is None where there are no labels, `files` are those that they lie in."""
+    """Images with their labels; `num_classes` is None where there are no labels, `files` are those that they lie in.
+
+    `sizes` are the heights and widths of the examples.
+    """
 
     files: Sequence[Path]
     num_classes: int | None
@@ -28,6 +31,8 @@ class Images(Protocol):
         ...
 
     def __len__(self) -> int: ...
+
+    def sizes(self) -> set[tuple[int, int]]: ...
 
     def example(self, index: int, rng: np.random.Generator) -> Example: ...
 

@@ -62,6 +62,10 @@ class Mosaics:
     def __len__(self) -> int:
         return self.count
 
+    def sizes(self) -> set[tuple[int, int]]:
+        """Heights and widths of the mosaics."""
+        return {(self.side, self.side)}
+
     def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         """The mosaic of this index, uint8 (3, side, side), and its classes, uint8 (side, side), 255 near others."""
         if index not in self.made:

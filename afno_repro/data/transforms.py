@@ -116,6 +116,7 @@ def drawn_from(rng: np.random.Generator, transform: Callable[[Tensor], Any], ima
     return transformed
 
 
+WHOLE = ("none", "flip")  # augmentations that leave an image at its size
 AUGMENTS: dict[str, Callable[..., Example]] = {
     "none": none,
     "flip": flip,

@@ -134,7 +134,7 @@ def _estimate(config: RunConfig, images: tuple[int, int] | None, net: Network | 
     if config.kind == "baseline":
         seconds = None if images is None else images[1] * fill_seconds(config)
         return Estimate(device_s=seconds, basis="of a filling: that of one image on this machine, times images")
-    if net is None:  # a count
+    if config.task.name == "count" or net is None:
         return Estimate(device_s=0.0)
     precision = config.train.precision if config.train else "float32"
     speed = product_flops_per_s(machine.device, machine.threads, precision)

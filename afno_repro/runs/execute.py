@@ -1,7 +1,9 @@
 """One run, from its lock to its record."""
 
+import math
 import time
 import traceback
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -75,9 +77,11 @@ def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: P
 
 
 def _outcome(run: Run, machine: Machine, directory: Path, report: Report) -> tuple[str, Outcome]:
-    """What a run came to; running out of memory and diverging are results."""
+    """What a run came to; running out of memory and diverging are results, as is any number that is not finite."""
     try:
-        return "ok", EXECUTORS[run.config.kind](run, machine, directory, report)
+        found = EXECUTORS[run.config.kind](run, machine, directory, report)
+        numbers = chain(found.metrics.values(), *found.repeats.values())
+        return ("ok", found) if all(map(math.isfinite, numbers)) else ("diverged", Outcome({}, data=found.data))
     except Diverged:
         return "diverged", Outcome({}, data=fed_of(run.config, machine))
     except (MemoryError, RuntimeError) as error:

@@ -21,7 +21,7 @@ from afno_repro.errors import AfnoError, ConfigError, DataError, Problem, Storag
 from afno_repro.escape import plain
 from afno_repro.files import write_atomic
 from afno_repro.models import build_model
-from afno_repro.runs.record import Record
+from afno_repro.runs.record import Record, read_record
 from afno_repro.runs.store import WEIGHTS, Store, checksum
 from afno_repro.spec.resolve import TRAINED
 from afno_repro.tasks.inputs import IMAGENET_MEAN, IMAGENET_STD
@@ -109,7 +109,7 @@ def find_run(named: str, store: Store) -> tuple[Path, Record]:
         hint = "name a run's folder, its id or its digest, which `afno run SPEC --dry-run --json` lists"
         raise DataError(f"there is no run {named!r}, neither as a folder nor in {store.root}\n  {hint}")
     try:
-        record = Record.from_json((directory / "record.json").read_text())
+        record = read_record(directory / "record.json")
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise DataError(

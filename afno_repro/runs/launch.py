@@ -8,6 +8,7 @@ it is killed, and logs every exit code.
 
 import math
 import os
+import re
 import signal
 import sys
 import time
@@ -26,7 +27,7 @@ SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "MASTER_ADDR", 
 LAUNCHER = "AFNO_LAUNCHER"  # the process that must be the parent of those it started
 MEETING = "AFNO_MEETING"  # the file at which they meet and speak, in a folder that is theirs alone
 COMMAND = ("-m", "afno_repro")
-PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP, signal.SIGXCPU)
 GRACE_S = 10.0  # for the others to end by themselves after one failed, and again before they are killed
 POLL_S = 0.05
 
@@ -34,24 +35,33 @@ POLL_S = 0.05
 def take_place(machine: Machine, nodes: int, environment: Mapping[str, str]) -> bool:
     """Join the processes that torchrun, srun or `launch` started; False where none of them did.
 
-    Raises ConfigError when they are not as many as devices were asked for.
+    Raises ConfigError when they are not as many as devices were asked for, or cannot find one another.
     """
     for names in (TORCHRUN, SRUN):
         if all(name in environment for name in names):
-            rank, ranks, local_rank, host, port = (environment[name] for name in names)
+            ranks, host, port = (environment[name] for name in (names[1], *names[3:]))
             address = environment.get(MEETING, f"tcp://{host}:{port}")
-            if int(ranks) == machine.devices == 1:
+            places = {name: _number(name, environment) for name in names[:3]}
+            if places[names[1]] == machine.devices == 1:
                 return False
-            if int(ranks) != machine.devices:
+            if places[names[1]] != machine.devices:
                 raise ConfigError(
                     f"--devices and --nodes ask for {machine.devices} processes, {ranks} were started\n"
                     "  both must say the same"
                 )
             from afno_repro.training.engine import Place, join
 
-            parent = int(environment[LAUNCHER]) if LAUNCHER in environment else os.getppid()
-            join(Place(int(rank), int(ranks), int(local_rank), address, parent), machine.device)
+            parent = _number(LAUNCHER, environment) if LAUNCHER in environment else os.getppid()
+            rank, ranks_there, local_rank = places.values()
+            join(Place(rank, ranks_there, local_rank, address, parent), machine.device)
             return True
+    missing = [name for name in SRUN if name not in environment]
+    if machine.devices > 1 and not set(missing) & set(SRUN[:3]) and _number(SRUN[1], environment) > 1:
+        raise ConfigError(
+            f"srun started {environment[SRUN[1]]} processes, which cannot find one another: {' and '.join(missing)} "
+            "not in the environment\n"
+            "  export MASTER_ADDR=(the first node's name) and MASTER_PORT=(a free port) before srun"
+        )
     if nodes > 1:
         raise ConfigError(
             f"--nodes {nodes}: start the command on every node, by torchrun --nnodes {nodes} --nproc-per-node "
@@ -59,6 +69,12 @@ def take_place(machine: Machine, nodes: int, environment: Mapping[str, str]) -> 
             "  or by srun with MASTER_ADDR and MASTER_PORT in the environment"
         )
     return False
+
+
+def _number(name: str, environment: Mapping[str, str]) -> int:
+    if not re.fullmatch("[0-9]{1,9}", environment[name]):
+        raise ConfigError(f"{name}: must be a whole number in the environment, is {environment[name][:50]!r}")
+    return int(environment[name])
 
 
 def left_alone(error: BaseException) -> AfnoError | None:
@@ -127,7 +143,8 @@ def _passing_on(processes: Sequence["Popen[bytes]"]) -> Iterator[list[int]]:
         for process in processes:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    heeded = [number for number in PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in heeded}
     try:
         yield passed
     finally:

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from afno_repro.config import RunConfig, config_from_json, digest
+from afno_repro.files import read_regular
 from afno_repro.options import fits
 
+MAX_BYTES = 64 * 2**20  # of a record's file
 OUTCOMES = ("ok", "out_of_memory", "diverged")
 PROVENANCE = {  # in every record
     "commit": str | None,
@@ -49,7 +52,7 @@ class Record:
         tree |= {"evaluations": list(self.evaluations)}
         if not self.evaluations:
             del tree["evaluations"]
-        return json.dumps(tree | {"sha256": _checksum(tree)}, indent=1, sort_keys=True) + "\n"
+        return json.dumps(tree | {"sha256": _checksum(tree)}, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Record":
@@ -58,7 +61,7 @@ class Record:
         The digest is its config's, the checksum that of the rest.
         """
         try:
-            tree = json.loads(text)
+            tree = json.loads(text, parse_constant=_no_number)
             if (checksum := tree.pop("sha256", None)) != _checksum(tree):
                 raise ValueError(f"its bytes are not those that were written (sha256 {checksum})")
             later = tuple(tree.get("evaluations", ()))
@@ -72,6 +75,15 @@ class Record:
         if record.digest != digest(record.config):
             raise ValueError("the digest is not that of the config")
         return record
+
+
+def read_record(path: Path) -> Record:
+    """The record in a file; raises OSError where none can be read, ValueError where it is none."""
+    return Record.from_json(read_regular(path, MAX_BYTES).decode())
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"not a record: {text} is no number")
 
 
 @cache

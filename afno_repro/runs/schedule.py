@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from afno_repro.config import Machine
-from afno_repro.errors import AfnoError, Interrupted, LockedError
+from afno_repro.errors import AfnoError, Interrupted, LockedError, refusal
 from afno_repro.escape import visible
 from afno_repro.runs.execute import run_one
 from afno_repro.runs.provenance import cores
@@ -104,6 +104,8 @@ def _attempt(run: Run, machine: Machine, report: Callable[[Progress], None]) -> 
             ) from error
         if engine.ranks() > 1:
             raise
+        if (refused := refusal(error)) is not None:
+            return Failure(run, str(refused), refused.exit_code), None
         return Failure(run, f"{type(error).__name__}: {error}", 1, traceback.format_exc()), None
 
 

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from afno_repro.config import Machine
 from afno_repro.errors import LockedError, StorageError
 from afno_repro.faults import fault
-from afno_repro.files import storage_errors, sweep, write_atomic
+from afno_repro.files import make_folder, storage_errors, sweep, write_atomic
 from afno_repro.runs.provenance import device_name
-from afno_repro.runs.record import Record
+from afno_repro.runs.record import Record, read_record
 from afno_repro.spec.plan import Run
 
 if TYPE_CHECKING:
@@ -66,10 +66,9 @@ class Store:
         directory = self.find(digest)
         if directory is None or not (directory / RECORD).exists():
             return None
-        with storage_errors(directory / RECORD):
-            data = (directory / RECORD).read_bytes()
         try:
-            record = Record.from_json(data.decode())
+            with storage_errors(directory / RECORD):
+                record = read_record(directory / RECORD)
         except ValueError:
             return None
         if record.digest != digest:
@@ -107,7 +106,7 @@ class Store:
                 "  remove the link, or name the folder that it leads to with --runs"
             )
         with storage_errors(directory):
-            directory.mkdir(parents=True, exist_ok=True)
+            make_folder(directory)
             file = os.fdopen(
                 os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "rb+", buffering=0
             )
@@ -263,7 +262,7 @@ def read_arrays(path: Path) -> dict[str, "NDArray[Any]"]:
 def published(folder: Path, row: str, stage: str, seed: int) -> Record | None:
     """The record that tables are built from, or None; raises ValueError when the file is no record."""
     path = folder / committed_name(row, stage, seed)
-    return Record.from_json(path.read_text()) if path.is_file() else None
+    return read_record(path) if path.is_file() else None
 
 
 def readable(folder: Path, row: str, stage: str, seed: int) -> Record | None:

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from afno_repro.errors import ConfigError, Problem
+from afno_repro.files import read_regular
 from afno_repro.options import suggest
 from afno_repro.spec.reader import read_spec
 from afno_repro.spec.spec import SCALES, Spec
+from afno_repro.spec.tree import MAX_BYTES
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Places:
 
     def spec_names(self) -> list[str]:
         """The names of all specs."""
-        return sorted(path.stem for path in self.experiments.glob("*.yaml"))
+        found = self.experiments.glob("*.yaml")
+        return sorted(path.stem for path in found if not path.name.startswith("."))  # editors' files are hidden
 
     def group(self, name: str) -> list[str]:
         """The names of the specs of a group, like ablation; none where there is no such group."""
@@ -62,7 +65,7 @@ def load_specs(places: Places, name: str) -> list[tuple[Spec | None, list[Proble
 def _text(path: Path) -> str:
     """A spec's text; none where it cannot be read, which is told when the spec is."""
     try:
-        return path.read_text(errors="replace")
+        return read_regular(path, MAX_BYTES).decode(errors="replace")
     except OSError:
         return ""
 

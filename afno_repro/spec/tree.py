@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from afno_repro.errors import ConfigError, Problem
+from afno_repro.files import read_regular
 
 MAX_BYTES, MAX_DEPTH, MAX_NODES = 2**20, 32, 20_000
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -95,11 +96,9 @@ def read_tree(path: Path, label: str) -> tuple[Tree, list[Problem]]:
     `label` is the file's name in messages. Raises ConfigError when the file cannot be read as a limited YAML mapping.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"{label}: {error.strerror}") from None
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"{label}: a spec is at most {MAX_BYTES} bytes, this one has {len(data)}")
     try:
         text = data.decode("utf-8")
         _check_events(text, label)

@@ -1,8 +1,11 @@
 """All files of a scale, written anew from records alone: tables, figures, reports, and the overviews beside them."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from afno_repro.errors import ConfigError
+from afno_repro.escape import visible
 from afno_repro.faults import fault
 from afno_repro.files import alone_in, write_atomic
 from afno_repro.spec.places import Places, scales_with_records, sound_specs
@@ -30,7 +33,7 @@ def rebuild(
         tables = _rebuild(places, folder, scale, choice, asked)
     if scale != "smoke" and not choice.changes:
         with alone_in(places.root / "results"):
-            write_overview(places, {scale: tables})
+            write_overview(places, {scale: tables}, asked)
     return tables
 
 
@@ -38,7 +41,7 @@ def _rebuild(places: Places, folder: Path, scale: str, choice: Choice, asked: Se
     names = {spec.name: spec for spec in asked}
     for name in places.spec_names():
         if name not in names and records_folder(folder, name).is_dir() and not choice.changes:
-            names[name] = sound_specs(places, name)[0]
+            names.update(_sound(places, name, asked))
     changes = choice.changes
     tables = [build_table(names[name], scale, records_folder(folder, name), changes) for name in sorted(names)]
     write_results(folder, tables)
@@ -54,7 +57,19 @@ def _rebuild(places: Places, folder: Path, scale: str, choice: Choice, asked: Se
     return tables
 
 
-def write_overview(places: Places, built: dict[str, list[Table]]) -> None:
+def _sound(places: Places, name: str, asked: Sequence[Spec]) -> dict[str, Spec]:
+    """A spec by its name; one with mistakes is told and left out where others were asked for."""
+    try:
+        return {name: sound_specs(places, name)[0]}
+    except ConfigError as error:
+        if not asked:
+            raise
+        told = f"{error}\n  {name} is left out of the report; when that is mended, afno report brings it back"
+        print(visible(told), file=sys.stderr)
+        return {}
+
+
+def write_overview(places: Places, built: dict[str, list[Table]], asked: Sequence[Spec] = ()) -> None:
     """Write results/costs.md and results/README.md.
 
     Costs are those of the paper's own models at every scale: they come from the first scale that has records.
@@ -64,7 +79,9 @@ def write_overview(places: Places, built: dict[str, list[Table]]) -> None:
         folder = places.results(scale)
         names = [name for name in places.spec_names() if records_folder(folder, name).is_dir()]
         scales[scale] = built.get(scale) or [
-            build_table(sound_specs(places, name)[0], scale, records_folder(folder, name)) for name in names
+            build_table(spec, scale, records_folder(folder, name))
+            for name in names
+            for spec in _sound(places, name, asked).values()
         ]
     if scales:
         write_atomic(places.root / "results" / "costs.md", costs_markdown(next(iter(scales.values()))))

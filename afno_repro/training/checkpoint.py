@@ -16,7 +16,7 @@ import torch
 
 from afno_repro.errors import StorageError
 from afno_repro.faults import fault
-from afno_repro.files import storage_errors, sync_folder, write_atomic
+from afno_repro.files import make_folder, storage_errors, sync_folder, write_atomic
 
 KEPT = 2
 
@@ -32,7 +32,7 @@ def save(folder: Path, step: int, state: dict[str, Any], bound: dict[str, Any]) 
     torch.save({**state, "bound": bound}, buffer)
     data = buffer.getvalue()
     with storage_errors(folder, len(data)):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for stale in (*folder.glob(".step-*.tmp"), *([final] if final.exists() else [])):
             shutil.rmtree(stale)
         fault("checkpoint: begun")

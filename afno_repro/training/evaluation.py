@@ -34,8 +34,10 @@ def evaluate(
 def validation_loader(task: Task, validation: Images, config: RunConfig, batch_size: int, num_workers: int) -> Any:
     """This process's batches of the validation images, prepared.
 
-    Their random numbers are fixed by the data's seed: the same for every row and seed.
+    Their random numbers are fixed by the data's seed: the same for every row and seed. Images of several sizes come one
+    at a time.
     """
+    batch_size = batch_size if len(validation.sizes()) == 1 else 1
     samples = Samples(validation, task.prepare, config.data.seed or 0, VALIDATION)
     mine = validation_batches(len(validation), batch_size)[engine.rank() :: engine.ranks()]
     return loader(samples, mine, num_workers, pin_memory=False)

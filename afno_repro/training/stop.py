@@ -7,7 +7,8 @@ from types import FrameType
 
 from afno_repro.errors import Interrupted, LoadingError
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP, signal.SIGXCPU)
+REPEATED = (signal.SIGHUP, signal.SIGXCPU)  # a terminal that closes and a used-up CPU time say so more than once
 
 
 class StopFlag:
@@ -17,21 +18,22 @@ class StopFlag:
         self.signal: int | None = None
 
     def set(self, number: int, frame: FrameType | None) -> None:
-        """Remember the first signal; a second one gets the default handling, at once."""
+        """Remember the first signal; a second one that somebody sends gets the default handling, at once."""
         self.signal = number
         for each in STOP_SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+            signal.signal(each, signal.SIG_IGN if each in REPEATED else signal.SIG_DFL)
 
 
 @contextmanager
 def stop_flag() -> Iterator[StopFlag]:
-    """A flag that SIGTERM, SIGINT and SIGUSR1 set inside the block, instead of ending the process.
+    """A flag that STOP_SIGNALS set inside the block, instead of ending the process; nohup's ignoring stays.
 
     An error after a signal is the signal's own: it may have ended a data-loading worker or another process. Raises
     Interrupted.
     """
     flag = StopFlag()
-    before = {number: signal.signal(number, flag.set) for number in STOP_SIGNALS}
+    heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, flag.set) for number in heeded}
     try:
         yield flag
     except (LoadingError, RuntimeError) as error:

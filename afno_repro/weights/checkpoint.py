@@ -3,6 +3,7 @@
 import argparse
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from afno_repro.errors import ConfigError, DataError, Problem
+from afno_repro.files import open_regular
 
+GROWTH, MAX_BYTES = 8, 16 * 2**30  # how much larger than its file, and how large, weights may be
 NESTED = 8  # dicts within dicts in which a state dict is looked for
 RAW = ("state_dict", "model", "model_state_dict", "module")
 STRANGERS = {  # how a file begins that holds no weights, and what it is
@@ -89,10 +92,15 @@ def _prefers(path: Path, ema: bool | None, mean: str, raw: str | None) -> bool:
 
 def _load(path: Path) -> Any:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(64)
+        if zipfile.is_zipfile(path):  # looked at before anything is unpacked
+            with zipfile.ZipFile(path) as packed:
+                check_growth(path, sum(part.file_size for part in packed.infolist()))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path}: is no whole weights file ({error})") from error
     for beginning, what in STRANGERS.items():
         if head.lstrip().startswith(beginning):
             raise DataError(f"{path}: is {what}")
@@ -130,4 +138,15 @@ def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
         raise ConfigError(
             Problem(f"{strange[0]}: must be a dense tensor, is sparse, quantized or without values", place=str(path))
         )
+    check_growth(path, sum(value.numel() * value.itemsize for value in tensors.values()))
     return tensors
+
+
+def check_growth(path: Path, size: int) -> None:
+    """Raise DataError where a file would take more memory than its own size may grow to."""
+    most = min(GROWTH * path.stat().st_size, MAX_BYTES)
+    if size > most:
+        raise DataError(
+            f"{path}: refused: would take {size} bytes in memory, at most {most} are allowed: {GROWTH} times the file "
+            f"and {MAX_BYTES // 2**30} GiB"
+        )

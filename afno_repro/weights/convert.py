@@ -126,7 +126,7 @@ def _renamed(theirs: Iterable[str], layout: Layout) -> dict[str, str]:
     found: dict[str, tuple[str, str, dict[str, int]]] = {}
     blocks: dict[int, set[int]] = defaultdict(set)
     for entry, ours in layout.items():
-        pattern = re.compile(re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d+)", re.escape(entry)) + r"(?P<below>\..+)?")
+        pattern = re.compile(re.sub(r"\\{(\w)\\}", r"(?P<\1>\\d{1,4})", re.escape(entry)) + r"(?P<below>\..+)?")
         for name, core in bare.items():
             if match := pattern.fullmatch(core):
                 at = {key: int(value) for key, value in match.groupdict().items() if key != "below"}

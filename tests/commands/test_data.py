@@ -67,3 +67,16 @@ def test_a_sound_collection_has_no_problems(tmp_path, capsys, monkeypatch):
     answer = surveyed(make_all(tmp_path), check=True)
     assert problem_count(answer.value) == 0
     assert "problems in all: 0" in shown(answer, capsys, monkeypatch)
+
+
+def test_files_that_are_not_used_are_counted_and_named(tmp_path, capsys, monkeypatch):
+    root = make_all(tmp_path)
+    strange = [root / "imagenet/train/n0/._0.JPEG", root / "imagenet/val/Thumbs.db", root / "faces/train/notes.txt"]
+    for path in strange:
+        path.write_bytes(b"no image")
+    answer = surveyed(root, check=True)
+    assert problem_count(answer.value) == 0
+    found = {entry["name"]: entry["left_out"] for entry in answer.value}
+    assert found["imagenet"] == {"count": 2, "first": [str(path) for path in strange[:2]]}
+    assert found["fewshot/faces"] == {"count": 1, "first": [str(strange[2])]}
+    assert "imagenet: files that are not used: 2" in shown(answer, capsys, monkeypatch)

@@ -187,3 +187,20 @@ def test_a_class_that_only_datasetgans_test_images_hold_is_a_property(tmp_path):
 def test_datasetgan_has_three_parts(tmp_path):
     with pytest.raises(ConfigError, match="must be one of face, car, cat, is 'dog'"):
         datasetgan(8, 1.0, 0, tmp_path, **{**GAN, "part": "dog"})
+
+
+def test_datasetgans_test_files_with_numbers_are_paired_by_them_and_the_rest_is_named(tmp_path):
+    folder = make_datasetgan(tmp_path, test=5) / "testing_data/cat_16_class"
+    (folder / "cat_4.png").unlink()
+    (folder / "cat_1_mask.npy").unlink()
+    with pytest.raises(DataError, match=r"cat_1\.png: has no mask[^$]*cat_4_mask\.npy: has no image"):
+        datasetgan(8, 1.0, 0, tmp_path, **GAN)
+
+
+def test_datasetgans_test_files_without_numbers_are_paired_by_their_order(tmp_path):
+    folder = make_datasetgan(tmp_path, test=3) / "testing_data/cat_16_class"
+    for i, name in enumerate("abc"):
+        (folder / f"cat_{i}.png").rename(folder / f"cat_{name}.png")
+        (folder / f"cat_{i}_mask.npy").rename(folder / f"{name}.npy")
+    _, test = datasetgan(8, 1.0, 0, tmp_path, **GAN)
+    assert [(image.name, mask.name) for image, mask in test.pairs] == [(f"cat_{n}.png", f"{n}.npy") for n in "abc"]

@@ -1,4 +1,5 @@
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import torch
 from PIL import Image
 
 from afno_repro.contents import Contents
-from afno_repro.data.imagenet import imagenet, problems, read_image
+from afno_repro.data.imagenet import imagenet, left_out, problems
+from afno_repro.data.reading import read_image
 from afno_repro.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
@@ -164,3 +166,77 @@ def test_a_broken_training_image_may_be_skipped_by_name_but_none_that_is_evaluat
     for name in ("val/n1/2.JPEG", "train/n1/9.JPEG", "../x"):
         with pytest.raises(ConfigError, match=r"no such training image; a name is like train/n0/0\.JPEG"):
             imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=[name])
+
+
+def picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((40, 50, 3), 9, np.uint8)).save(path)
+
+
+def test_what_systems_and_editors_leave_among_images_is_no_class_and_no_image(tmp_path):
+    folder = make_folder(tmp_path)
+    added = [
+        *("train/.ipynb_checkpoints/0.JPEG", "train/@eaDir/0.JPEG", "val/__MACOSX/0.JPEG"),
+        *("train/n0/._0.JPEG", "train/n1/.9.JPEG"),
+    ]
+    for name in added:
+        picture(folder / name)
+    for name in ("train/n0/Thumbs.db", "train/.DS_Store", "val/n2/notes.txt"):
+        (folder / name).write_bytes(b"none")
+    train, val = load(tmp_path)
+    assert (len(train), len(val), train.num_classes) == (12, 12, 3)
+    told = set(left_out(tmp_path))
+    assert told == {
+        *(str(folder / name) for name in ("train/.ipynb_checkpoints", "train/@eaDir", "val/__MACOSX")),
+        *(str(folder / name) for name in ("train/n0/._0.JPEG", "train/n1/.9.JPEG", "train/n0/Thumbs.db")),
+        *(str(folder / name) for name in ("train/.DS_Store", "val/n2/notes.txt")),
+    }
+
+
+@pytest.mark.parametrize("ending", ["webp", "bmp", "tif", "TIFF", "png"])
+def test_a_class_of_any_usual_format_keeps_its_label(ending, tmp_path):
+    folder = make_folder(tmp_path, train=("a", "b", "c"), val=("c",), images=1)
+    (folder / "train/b/0.JPEG").unlink()
+    picture(folder / f"train/b/0.{ending}")
+    train, val = load(tmp_path)
+    assert [int(train.example(i, RNG)[1]) for i in range(3)] == [0, 1, 2]
+    assert int(val.example(0, RNG)[1]) == 2
+    assert train.example(1, RNG)[0].unique().tolist() == [9]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_class_without_images_is_refused_and_shifts_no_label(split, tmp_path):
+    folder = make_folder(tmp_path)
+    for file in (folder / split / "n1").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=rf"{folder}/{split}/n1: a class without images"):
+        load(tmp_path)
+    assert [told.partition(": ")[0] for told in problems(tmp_path)] == [str(folder / split / "n1")]
+    other = make_folder(tmp_path / "other").parent
+    with pytest.raises(ConfigError, match="leaves no training image of n0"):
+        imagenet(16, 1.0, 0, other, crop_fraction=0.875, skip=[f"train/n0/{i}.JPEG" for i in range(4)])
+
+
+def test_class_names_that_differ_by_case_are_named(tmp_path):
+    folder = make_folder(tmp_path, train=("Ant", "Bee"), val=("ant", "Bee"))
+    with pytest.raises(DataError, match=rf"{folder}/val/ant: train/ calls this class Ant"):
+        load(tmp_path)
+
+
+def test_a_broken_link_and_a_pipe_among_images_are_named(tmp_path):
+    folder = make_folder(tmp_path)
+    (folder / "train/n0/link.JPEG").symlink_to("nowhere")
+    with pytest.raises(DataError, match=rf"{folder}/train/n0/link\.JPEG: no file can be read there"):
+        load(tmp_path)
+    (folder / "train/n0/link.JPEG").unlink()
+    os.mkfifo(folder / "train/n0/pipe.JPEG")
+    with pytest.raises(DataError, match=rf"{folder}/train/n0/pipe\.JPEG: no file can be read there"):
+        load(tmp_path)
+
+
+def test_a_name_that_is_no_utf8_is_a_name_like_others(tmp_path):
+    folder = make_folder(tmp_path)
+    (folder / "train/n0/0.JPEG").rename(os.fsdecode(os.fsencode(folder) + b"/train/n0/\xe4.JPEG"))
+    train, _ = load(tmp_path)
+    assert len(train) == 12
+    assert len(train.fingerprint) == 64

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -253,3 +255,26 @@ def test_files_damaged_at_random_are_always_a_data_error(tmp_path):
             path.write_bytes(bytes(damaged))
             pairs.failures(pairs.size_of, [path])
             pairs.failures(pairs.read_image if kind == "jpg" else pairs.facts, [path])
+
+
+def test_validation_masks_that_are_all_ignored_are_refused_before_a_training(tmp_path, monkeypatch):
+    folder = make_pairs(tmp_path / "faces") / "test"
+    for mask in folder.glob("*.png"):
+        png(mask, np.full((12, 16), 255, np.uint8))
+    for most in (1000, 1):  # sets of many masks, too
+        monkeypatch.setattr(pairs, "LOOKED_INTO", most)
+        assert f"every pixel of these masks is ignored, so nothing can be scored\n  {folder}/0.png" in refused(tmp_path)
+
+
+def test_ids_of_0_and_255_are_told_to_be_one_class_and_ignored_pixels(tmp_path):
+    folder = make_pairs(tmp_path / "faces")
+    for mask in folder.glob("*/*.png"):
+        png(mask, np.where(np.arange(16) < 8, 0, np.full((12, 1), 255)).astype(np.uint8))
+    assert "fewer than two classes (255 is ignored)" in refused(tmp_path)
+
+
+def test_a_pipe_among_pairs_is_named(tmp_path):
+    folder = make_pairs(tmp_path / "faces") / "train"
+    (folder / "1.jpg").unlink()
+    os.mkfifo(folder / "1.jpg")
+    assert f"{folder}/1.jpg: not a readable file" in refused(tmp_path)

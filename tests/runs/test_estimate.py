@@ -16,6 +16,7 @@ from afno_repro.runs.record import Record
 from afno_repro.spec.places import Places
 from afno_repro.spec.plan import EVERYTHING, Run, plan_runs
 from afno_repro.spec.reader import load_spec
+from tests.command import answer
 from tests.machine import machine_at
 from tests.specs import ROOT, write_spec
 
@@ -220,3 +221,23 @@ def test_the_paper_scale_of_table_2_is_readable_in_80_columns(tmp_path, capsys, 
         len(line) <= 80 for line in lines[: next(i for i, line in enumerate(lines) if line.startswith("total")) + 1]
     )
     assert "1,281,167" in shown
+
+
+@pytest.mark.fast
+def test_a_count_of_a_network_that_is_trained_too_takes_no_time(tmp_path):
+    needs = plan_runs(load_spec(write_spec(tmp_path)), "paper").needs
+    runs = [needs["afno", stage, 0] for stage in ("pretrain", "cost")]
+    assert runs[0].config.model == runs[1].config.model
+    found = estimates(runs, [], machine_at(tmp_path))
+    assert (found[runs[1].digest].device_s, found[runs[1].digest].steps) == (0.0, None)
+
+
+@pytest.mark.parametrize(
+    "scale", ["smoke", *(pytest.param(scale, marks=pytest.mark.slow) for scale in ("tiny", "small", "paper"))]
+)
+def test_everything_is_planned_where_nothing_was_run(scale, tmp_path):
+    """The larger scales build their networks and look at their products: minutes."""
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    plan = answer("run", "all", "--scale", scale, "--dry-run", "--device", "cpu", root=tmp_path)
+    assert {entry["state"] for entry in plan[:-1]} <= {"to do", "no data"}
+    assert plan[-1]["table"] == "total"

@@ -1,10 +1,15 @@
 """One run from its lock to its record, with executors that go wrong on purpose."""
 
+import json
+
 import pytest
 import torch
+from PIL import Image
 
 from afno_repro.errors import DataError, Diverged
 from afno_repro.runs import execute
+from afno_repro.runs.executors import Outcome
+from afno_repro.runs.record import Record
 from afno_repro.runs.store import Store
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
@@ -75,3 +80,35 @@ def test_a_broken_training_image_is_named_and_the_other_rows_go_on(tmp_path):
     done = afno("run", "small", "--device", "cpu", root=tmp_path, expect=4)
     assert "n00000001/2.JPEG: not a readable image" in done.stderr
     assert "mean fill" in done.stdout
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("found", [lambda x: Outcome({"psnr": x}), lambda x: Outcome({"psnr": 1.0}, {"psnr": [x]})])
+def test_a_number_that_is_not_finite_is_the_outcome_diverged(run, tmp_path, monkeypatch, number, found):
+    monkeypatch.setitem(execute.EXECUTORS, "pretrain", lambda *arguments: found(number))
+    assert execute.run_one(run, machine_at(tmp_path), lambda step: None).outcome == "diverged"
+    written = (Store(tmp_path / "runs").directory(run) / "record.json").read_text()
+    assert not any(word in written for word in ("NaN", "Infinity"))
+
+
+def test_a_record_with_a_number_that_is_none_is_no_record(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(execute.EXECUTORS, "pretrain", lambda *arguments: Outcome({"psnr": 12.25}))
+    text = execute.run_one(run, machine_at(tmp_path), lambda step: None).to_json()
+    for word in ("NaN", "Infinity", "-Infinity"):
+        with pytest.raises(ValueError, match=f"{word} is no number"):
+            Record.from_json(text.replace("12.25", word))
+
+
+def test_an_all_white_image_leaves_numbers_that_json_has(tmp_path):
+    from tests.commands.test_commands import IMAGENET
+    from tests.data.test_samples import make_imagenet
+
+    write_spec(tmp_path, IMAGENET)
+    make_imagenet(tmp_path / "data")
+    for file in (tmp_path / "data/imagenet/val").rglob("*.JPEG"):
+        Image.new("RGB", (40, 40), "white").save(file)
+    told = afno("run", "small", "--device", "cpu", "--row", "fill_mean", "--json", root=tmp_path).stdout
+    (record,) = (tmp_path / "runs").glob("baseline-*/record.json")
+    for text in (told, record.read_text()):
+        json.loads(text, parse_constant=pytest.fail)
+    assert json.loads(record.read_text())["metrics"]["psnr"] == 100.0

@@ -187,7 +187,10 @@ def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path):
         tmp_path / "results/tiny/.cells.csv.1.tmp",
         tmp_path / "results/tiny/records/small/.a.json.1.tmp",
     ]
-    mine = [tmp_path / "results/tiny/notes.tmp", tmp_path / "results/tiny/.hidden"]
+    mine = [
+        *(tmp_path / "results/tiny" / name for name in ("notes.tmp", ".hidden", ".syncthing.table2.md.tmp")),
+        tmp_path / "results/tiny/.x.1.tmp/theirs",
+    ]
     for path in (*stale, *mine):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("half")

@@ -9,7 +9,7 @@ import pytest
 from afno_repro.errors import LockedError, StorageError
 from afno_repro.files import check_writable, write_atomic
 from afno_repro.runs.provenance import cores, device_name, provenance
-from afno_repro.runs.record import Record
+from afno_repro.runs.record import Record, read_record
 from afno_repro.runs.store import Store, publish, published
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
@@ -137,3 +137,17 @@ def test_writing_leaves_the_old_file_or_the_new_one(tmp_path):
 
 def test_there_is_at_least_one_core():
     assert cores() >= 1
+
+
+def test_a_record_of_more_than_64_mib_is_not_read_and_a_pipe_is_not_waited_for(tmp_path, run):
+    store, folder = Store(tmp_path), tmp_path / run.id
+    folder.mkdir()
+    with (folder / "record.json").open("wb") as file:
+        file.truncate(64 * 2**20 + 1)
+    with pytest.raises(OSError, match="at most 67108864 are read"):
+        read_record(folder / "record.json")
+    assert store.record(run.digest) is None
+    (folder / "record.json").unlink()
+    os.mkfifo(folder / "record.json")
+    with pytest.raises(OSError, match="not a regular file"):
+        read_record(folder / "record.json")

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from afno_repro.errors import ConfigError
@@ -121,3 +123,9 @@ def test_null_removes_a_part_for_good():
 def test_a_merged_value_knows_the_level_it_came_from():
     tree = merge(from_plain({"a": {"x": 1, "y": 2}}, "base"), from_plain({"a": {"y": 3}}, "over"))
     assert (tree.locate(["a", "x"]), tree.locate(["a", "y"])) == ("base", "over")
+
+
+def test_a_pipe_is_no_spec_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        read_tree(tmp_path / "pipe.yaml", "pipe.yaml")

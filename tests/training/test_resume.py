@@ -19,6 +19,7 @@ from afno_repro.errors import Diverged, Interrupted, StorageError
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
 from afno_repro.training import checkpoint, loop
+from afno_repro.training.stop import stop_flag
 from tests.command import afno, start
 from tests.machine import machine_at
 from tests.specs import SMALL, write_spec
@@ -305,3 +306,28 @@ def test_runs_side_by_side_continue_when_their_command_was_killed(tmp_path):
     for path in other.glob("runs/pretrain-*"):
         assert left(path) == left(tmp_path / "runs" / path.name)
     shutil.rmtree(other)
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGXCPU])
+def test_a_closed_terminal_and_a_used_up_cpu_time_stop_after_a_checkpoint(tmp_path, uninterrupted, number):
+    def stop(step):
+        if step.step == 2:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)  # the kernel says both more than once
+
+    with pytest.raises(Interrupted) as stopped:
+        train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", stop)
+    assert stopped.value.exit_code == 143
+    assert signal.getsignal(number) == signal.SIG_DFL
+    metrics = train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", silent)
+    assert (*left(tmp_path / "run"), metrics) == uninterrupted
+
+
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_flag() as flag:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert flag.signal is None
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -2,7 +2,9 @@
 
 import argparse
 import hashlib
+import os
 import pickle
+import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -361,3 +363,34 @@ def test_written_weights_are_read_back_and_name_their_origin(tmp_path):
             == {"source_sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
             == {"source_sha256": conversion.sha256}
         )
+
+
+def test_a_file_that_would_grow_beyond_its_size_is_refused_before_it_is_unpacked(tmp_path):
+    whole, packed = tmp_path / "whole.pt", tmp_path / "packed.pt"
+    torch.save({"weight": torch.zeros(1_000_000)}, whole)
+    with zipfile.ZipFile(whole) as one, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as other:
+        for name in one.namelist():
+            other.writestr(name, one.read(name))
+    assert packed.stat().st_size < whole.stat().st_size // 8
+    assert read_state_dict(whole)["weight"].numel() == 1_000_000
+    with pytest.raises(DataError, match=rf"{packed}: refused: would take 4\d+ bytes in memory"):
+        read_state_dict(packed)
+
+
+def test_a_tensor_that_repeats_one_number_without_end_is_refused(tmp_path):
+    torch.save({"weight": torch.zeros(1).expand(2**40)}, tmp_path / "wide.pt")
+    with pytest.raises(DataError, match=r"wide\.pt: refused: would take 4398046511104 bytes"):
+        read_state_dict(tmp_path / "wide.pt")
+
+
+@pytest.mark.parametrize("ending", ["pt", "safetensors"])
+def test_a_pipe_is_no_weights_file_and_is_not_waited_for(ending, tmp_path):
+    os.mkfifo(tmp_path / f"pipe.{ending}")
+    with pytest.raises(DataError, match="not a regular file"):
+        read_state_dict(tmp_path / f"pipe.{ending}")
+
+
+def test_a_block_number_of_5000_digits_is_a_name_that_no_format_has(tmp_path):
+    torch.save({f"block{'9' * 5000}.1.norm1.weight": torch.zeros(3)}, tmp_path / "strange.pt")
+    with pytest.raises(ConfigError, match="format segformer"):
+        convert(tmp_path / "strange.pt", "segformer")
