@@ -10,10 +10,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-
-# Options that came later: the part, the option, and the value that means "as before". Where a spec leaves one out it has
-# that value; at that value it is left out of a run's identity, so that old runs keep their digests.
-ADDED: tuple[tuple[str, str, Any], ...] = (("run", "init", None),)
+# Options that came later: the part, the option, and the value that means "as before". Where a spec leaves one out it
+# has that value; at that value it is left out of a run's identity, so that old runs keep their digests.
+ADDED: tuple[tuple[str, str, Any], ...] = (
+    ("run", "init", None),
+    ("train", "decay", "all"),
+)
 
 
 def completed(part: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +77,7 @@ class TrainConfig:
     warmup: dict[Literal["epochs", "steps"], int]  # length of the linear rise; both units add up
     head_lr_factor: float
     weight_decay: float
+    decay: Literal["all", "all_but_vectors_and_positions", "all_but_norms_biases_and_positions"]  # what it reaches
     clip_norm: float | None
     precision: Literal["float32", "bf16"]
     augment: dict[str, Any]  # a Part in the spec's own form: {name: ..., options}

@@ -130,3 +130,14 @@ def test_recipes_are_the_paper_s():
     assert (streets.config.train.epochs, streets.config.train.lr, streets.config.data.image_size) == (450, 1.2e-4, 1024)
     assert streets.parent.config.train.warmup == {"steps": 6250}
     assert streets.parent.config.train.batch_size == 1024
+
+
+def test_weight_decay_spares_at_paper_scale_what_the_named_recipes_exempt():
+    gfn, segformer = "all_but_vectors_and_positions", "all_but_norms_biases_and_positions"
+    recipes = {("table4", "pretrain"): gfn, ("table4", "finetune"): segformer, ("table5", "pretrain"): gfn}
+    recipes |= {("fig1", "pretrain"): gfn, ("fig1", "finetune"): segformer}
+    for table, spec in SPECS.items():
+        for scale in AT_ALL:
+            for (_, stage, _), found in plan_runs(spec, scale).needs.items():
+                expected = recipes.get((table, stage), "all") if scale == "paper" else "all"
+                assert found.config.train is None or found.config.train.decay == expected
