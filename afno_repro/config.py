@@ -104,7 +104,9 @@ class RunConfig:
 class Machine:
     """What cannot change a number beyond rounding; never part of a run's identity.
 
-    The exception is batch norm, which sees one device's micro-batch.
+    The exceptions are layers that draw or average over what one device sees: dropout and drop path, which each device
+    draws for its share, and batch norm, which averages over one micro-batch (of all GPUs, of one process on a CPU).
+    A record says how many devices there were and how large a micro-batch was.
     """
 
     device: str

@@ -108,12 +108,11 @@ def rand_augment(
     return drawn_from(rng, steps, image), label
 
 
-def drawn_from(rng: np.random.Generator, transform: Callable[[Tensor], Any], image: Tensor) -> Tensor:
-    """A transform that draws from PyTorch's generator, with that generator seeded by ours."""
+def drawn_from(rng: np.random.Generator, transform: Callable[..., Any], *inputs: Tensor) -> Any:
+    """What a transform that draws from PyTorch's generator makes of its inputs, with that generator seeded by ours."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(rng.integers(2**63)))
-        transformed: Tensor = transform(image)
-    return transformed
+        torch.default_generator.manual_seed(int(rng.integers(2**63)))  # no other device's generator
+        return transform(*inputs)
 
 
 AUGMENTS: dict[str, Callable[..., Example]] = {

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from afno_repro.config import Machine, RunConfig, TrainConfig
 from afno_repro.data.loader import loader
-from afno_repro.data.samples import TRAIN, Images, Samples, TrainingBatches
+from afno_repro.data.samples import TRAIN, Images, Samples, TrainingBatches, batch_rng
 from afno_repro.data.transforms import AUGMENTS, Example
 from afno_repro.errors import ConfigError, Diverged, Interrupted, Problem, StorageError
 from afno_repro.faults import fault
@@ -94,7 +94,14 @@ def train(
     check_space(directory, disk_bytes(model) - checkpoint.bytes_on_disk(directory / "checkpoints"))
     shared = engine.share(model, device)
     batches = TrainingBatches(
-        len(images), recipe.batch_size, recipe.epochs, config.seed, state.step, engine.rank(), engine.ranks()
+        len(images),
+        recipe.batch_size,
+        recipe.epochs,
+        config.seed,
+        state.step,
+        engine.rank(),
+        engine.ranks(),
+        before=task.mix is not None,
     )
     if recipe.batch_size < engine.ranks():
         raise ConfigError(
@@ -122,6 +129,8 @@ def train(
             set_learning_rate(optimizer, lr)
             epoch_ends = (state.step + 1) % batches.per_epoch == 0
             batch = tuple(part.to(device, non_blocking=True) for part in batch)
+            if task.mix is not None:
+                batch = task.mix(batch, batch_rng(config.seed, state.step))
             with alive_fractions(model, watch=epoch_ends or state.step == 0, compiled=machine.compile) as alive:
                 loss = optimise(shared, optimizer, task, parts_of(batch, machine.micro_batch), recipe)
             fault("training: stepped")

@@ -77,6 +77,17 @@ def test_an_epoch_is_a_permutation_and_a_later_start_continues_it():
     assert whole[:3] != list(TrainingBatches(10, 3, 4, seed=2, start=0))[:3]
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+def test_processes_share_each_batch_and_know_the_sample_before_their_share(ranks):
+    whole = list(TrainingBatches(17, 5, 3, seed=1, start=0))
+    shares = [TrainingBatches(17, 5, 3, 1, 0, rank, ranks) for rank in range(ranks)]
+    more = [TrainingBatches(17, 5, 3, 1, 0, rank, ranks, before=True) for rank in range(ranks)]
+    for batch, own, with_one_before in zip(whole, zip(*shares, strict=True), zip(*more, strict=True), strict=True):
+        assert [key for share in own for key in share] == batch
+        for share, longer in zip(own, with_one_before, strict=True):
+            assert longer == [batch[batch.index(share[0]) - 1], *share]
+
+
 def test_validation_sees_every_image_once():
     assert [i for batch in validation_batches(7, 3) for _, i in batch] == list(range(7))
 
