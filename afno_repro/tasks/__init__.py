@@ -20,7 +20,9 @@ class Task(Protocol):
     """One task; a step's loss is the sum of `loss` over all processes divided by the sum of `weight`."""
 
     best: str  # the metric by which the best evaluation is known
-    mix: Mix | None  # mixes each sample with the one before it
+
+    @property
+    def mix(self) -> Mix | None: ...  # mixes each sample with the one before it
 
     def prepare(self, example: Example, rng: np.random.Generator) -> Batch: ...
 

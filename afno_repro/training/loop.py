@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
@@ -20,13 +19,13 @@ from torch.optim import Optimizer
 from afno_repro.config import Machine, RunConfig, TrainConfig
 from afno_repro.data.loader import loader
 from afno_repro.data.samples import TRAIN, Images, Samples, TrainingBatches, batch_rng
-from afno_repro.data.transforms import AUGMENTS, Example
 from afno_repro.errors import ConfigError, Diverged, Interrupted, Problem, StorageError
 from afno_repro.faults import fault
 from afno_repro.files import check_space, write_atomic
 from afno_repro.models import build_model
 from afno_repro.tasks import TASKS, Batch, Task
 from afno_repro.training import checkpoint, engine
+from afno_repro.training.augment import augmented
 from afno_repro.training.evaluation import autocast, evaluate, parts_of
 from afno_repro.training.optim import learning_rate, make_optimizer, set_learning_rate, warmup_steps
 from afno_repro.training.stop import stop_flag
@@ -93,15 +92,9 @@ def train(
     directory.mkdir(parents=True, exist_ok=True)
     check_space(directory, disk_bytes(model) - checkpoint.bytes_on_disk(directory / "checkpoints"))
     shared = engine.share(model, device)
+    place, mixes = (engine.rank(), engine.ranks()), task.mix is not None
     batches = TrainingBatches(
-        len(images),
-        recipe.batch_size,
-        recipe.epochs,
-        config.seed,
-        state.step,
-        engine.rank(),
-        engine.ranks(),
-        before=task.mix is not None,
+        len(images), recipe.batch_size, recipe.epochs, config.seed, state.step, *place, before=mixes
     )
     if recipe.batch_size < engine.ranks():
         raise ConfigError(
@@ -271,25 +264,6 @@ def optimise(model: nn.Module, optimizer: Optimizer, task: Task, parts: list[Bat
     optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
     optimizer.step()
     return loss
-
-
-def augmented(recipe: TrainConfig, image_size: int, task: Task) -> Callable[[Example, np.random.Generator], Any]:
-    """The augmentation that the recipe names, then the task's preparation."""
-    options = {key: value for key, value in recipe.augment.items() if key != "name"}
-    return _Prepared(recipe.augment["name"], options, image_size, task)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A picklable composition of augmentation and preparation, for the loader's workers."""
-
-    augment: str
-    options: dict[str, Any]
-    image_size: int
-    task: Task
-
-    def __call__(self, example: Example, rng: np.random.Generator) -> Any:
-        return self.task.prepare(AUGMENTS[self.augment](example, self.image_size, rng, **self.options), rng)
 
 
 def write_log(directory: Path, state: State) -> None:
