@@ -5,14 +5,15 @@ moves pixels moves a map with them. Every random choice comes from the generator
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 IGNORED = 255  # the class of pixels that neither loss nor metrics look at
+IMAGENET_GREY = [124, 116, 104]  # its mean colour
 Example = tuple[Tensor, Tensor | None]
 
 
@@ -95,17 +96,34 @@ def scale_crop(example: Example, size: int, rng: np.random.Generator, scale: lis
 
 
 def rand_augment(
-    example: Example, size: int, rng: np.random.Generator, area: list[float], operations: int, magnitude: int
+    example: Example,
+    size: int,
+    rng: np.random.Generator,
+    area: list[float],
+    operations: int,
+    magnitude: int,
+    levels: int,
+    translation: float,
+    probability: float,
+    fill: Literal["black", "mean"],
 ) -> Example:
-    """A random resized crop of a share of the area, mirrored half the time, then RandAugment (Cubuk et al. 2020)."""
+    """A random resized crop of a share of the area, mirrored half the time, then RandAugment (Cubuk et al. 2020).
+
+    Of `levels` magnitudes, from 0 on, the last is 30 degrees, a shear of 0.3, a shift by the share `translation` of the
+    side and a change of colour of 0.9. Each operation is done with a probability; what it uncovers is black or of
+    ImageNet's mean colour.
+    """
     from torchvision.transforms import v2
+
+    from afno_repro.data.rand_augment import RandAugment
 
     crop = v2.RandomResizedCrop(
         size, scale=(area[0], area[1]), interpolation=v2.InterpolationMode.BICUBIC, antialias=True
     )
-    steps = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.RandAugment(operations, magnitude)])
+    operation: nn.Module = RandAugment(magnitude, levels, translation, IMAGENET_GREY if fill == "mean" else None)
+    operation = operation if probability == 1 else v2.RandomApply([operation], probability)
     image, label = example
-    return drawn_from(rng, steps, image), label
+    return drawn_from(rng, v2.Compose([crop, v2.RandomHorizontalFlip(), *[operation] * operations]), image), label
 
 
 def drawn_from(rng: np.random.Generator, transform: Callable[..., Any], *inputs: Tensor) -> Any:
