@@ -15,6 +15,7 @@ from typing import Any, Literal
 ADDED: tuple[tuple[str, str, Any], ...] = (
     ("run", "init", None),
     ("train", "decay", "all"),
+    ("backbone segformer", "drop_path", 0.0),
     ("augment rand_augment", "levels", 31),
     ("augment rand_augment", "translation", 150 / 331),
     ("augment rand_augment", "probability", 1.0),

@@ -44,7 +44,7 @@ class ViT(nn.Module):
         self.positions = Positions(embed_dim, grid)
         self.blocks = nn.Sequential(
             *(
-                Block(embed_dim, mixer(embed_dim, grid, 0), MLP(embed_dim, mlp_ratio), skips, eps=1e-6)
+                Block(embed_dim, mixer(embed_dim, grid, 0), MLP(embed_dim, mlp_ratio), skips, eps=1e-6, drop_path=0.0)
                 for _ in range(depth)
             )
         )

@@ -141,3 +141,15 @@ def test_weight_decay_spares_at_paper_scale_what_the_named_recipes_exempt():
             for (_, stage, _), found in plan_runs(spec, scale).needs.items():
                 expected = recipes.get((table, stage), "all") if scale == "paper" else "all"
                 assert found.config.train is None or found.config.train.decay == expected
+
+
+def test_segformer_drops_paths_at_paper_scale_and_swin_as_its_rows_say():
+    for table in ("table4", "fig1"):
+        for scale in AT_ALL:
+            for found in plan_runs(SPECS[table], scale).needs.values():
+                if found.config.train and found.config.model.backbone.name == "segformer":
+                    assert found.config.model.backbone.options["drop_path"] == (0.1 if scale == "paper" else 0.0)
+    swins = [("swin_tiny", 0.2), ("swin_base", 0.5)]
+    for row, rate in swins:
+        for stage in ("pretrain", "finetune"):
+            assert run("fig1", row, stage).config.model.backbone.options["drop_path"] == rate
