@@ -16,6 +16,7 @@ ADDED: tuple[tuple[str, str, Any], ...] = (
     ("run", "init", None),
     ("train", "decay", "all"),
     ("backbone segformer", "drop_path", 0.0),
+    ("data imagenet", "interpolation", "bilinear"),
     ("augment rand_augment", "levels", 31),
     ("augment rand_augment", "translation", 150 / 331),
     ("augment rand_augment", "probability", 1.0),

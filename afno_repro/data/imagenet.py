@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from tokenize import TokenError
 
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from afno_repro.data.transforms import center_square
+from afno_repro.data.transforms import Interpolation, center_square
 from afno_repro.errors import DataError, require
 
 LAYOUT = "imagenet/train/CLASS/*.JPEG and imagenet/val/CLASS/*.JPEG"
@@ -51,14 +52,18 @@ DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of more than 8 bit
 class Folder:
     """Images of a folder of class folders; the label is the index in the sorted class names of training.
 
-    Training images come whole, for an augmentation to crop; validation images as their central square.
+    Training images come whole, for an augmentation to crop (`square` is None); validation images as a square.
     Where validation has classes that training lacks there are no labels, and `num_classes` is None.
     """
 
     def __init__(
-        self, files: list[Path], root: Path, image_size: int, crop_fraction: float | None, classes: list[str] | None
+        self,
+        files: list[Path],
+        root: Path,
+        square: Callable[[Tensor], Tensor] | None,
+        classes: list[str] | None,
     ):
-        self.files, self.image_size, self.crop_fraction = files, image_size, crop_fraction
+        self.files, self.square = files, square
         self.labels = None if classes is None else {name: label for label, name in enumerate(classes)}
         self.num_classes = None if classes is None else len(classes)
         names = "\n".join(f"{file.relative_to(root)} {file.stat().st_size}" for file in files)
@@ -81,15 +86,22 @@ class Folder:
             )
             raise DataError(f"imagenet: image {index}: {error}{hint}") from error
         label = None if self.labels is None else torch.tensor(self.labels[file.parent.name])
-        return image if self.crop_fraction is None else center_square(image, self.image_size, self.crop_fraction), label
+        return image if self.square is None else self.square(image), label
 
 
 def imagenet(
-    image_size: int, fraction: float, seed: int, root: Path, crop_fraction: float, skip: list[str]
+    image_size: int,
+    fraction: float,
+    seed: int,
+    root: Path,
+    crop_fraction: float,
+    skip: list[str],
+    interpolation: Interpolation,
 ) -> tuple[Folder, Folder]:
     """Training and validation images; `fraction` of each class (chosen by `seed`) is trained on.
 
-    `crop_fraction` is the share of the short side that the validation's central square takes. `skip` names broken
+    `crop_fraction` is the share of the short side that the validation's central square takes, `interpolation` how it is
+    resized. `skip` names broken
     training images, like train/CLASS/NAME.JPEG, to train without; what is evaluated is never left out.
     """
     require(
@@ -105,8 +117,9 @@ def imagenet(
     kept = [
         files[i] for files in train for i in sorted(rng.permutation(len(files))[: max(1, round(fraction * len(files)))])
     ]
-    validation = Folder([f for files in val for f in files], folder, image_size, crop_fraction, classes)
-    return Folder(kept, folder, image_size, None, classes), validation
+    square = partial(center_square, size=image_size, crop_fraction=crop_fraction, interpolation=interpolation)
+    validation = Folder([f for files in val for f in files], folder, square, classes)
+    return Folder(kept, folder, None, classes), validation
 
 
 def _without(files: list[list[Path]], skip: list[str], folder: Path) -> list[list[Path]]:

@@ -15,13 +15,14 @@ from torch.nn.functional import interpolate, pad
 IGNORED = 255  # the class of pixels that neither loss nor metrics look at
 IMAGENET_GREY = [124, 116, 104]  # its mean colour
 Example = tuple[Tensor, Tensor | None]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
-def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Antialiased bilinear resizing of a uint8 image."""
+def resize(image: Tensor, height: int, width: int, interpolation: Interpolation = "bilinear") -> Tensor:
+    """Antialiased resizing of a uint8 image."""
     if image.shape[1:] == (height, width):
         return image
-    return interpolate(image[None], size=(height, width), mode="bilinear", antialias=True, align_corners=False)[0]
+    return interpolate(image[None], size=(height, width), mode=interpolation, antialias=True, align_corners=False)[0]
 
 
 def resize_example(example: Example, height: int, width: int) -> Example:
@@ -39,11 +40,11 @@ def cut(example: Example, top: int, left: int, side: int) -> Example:
     return image[window], label[window] if label is not None and label.ndim == 2 else label
 
 
-def center_square(image: Tensor, size: int, crop_fraction: float) -> Tensor:
+def center_square(image: Tensor, size: int, crop_fraction: float, interpolation: Interpolation) -> Tensor:
     """The central square of crop_fraction of the short side, at size x size pixels."""
     side = round(min(image.shape[1:]) * crop_fraction)
     top, left = (image.shape[1] - side) // 2, (image.shape[2] - side) // 2
-    return resize(image[:, top : top + side, left : left + side], size, size)
+    return resize(image[:, top : top + side, left : left + side], size, size, interpolation)
 
 
 def random_square(example: Example, size: int, smallest: float, largest: float, rng: np.random.Generator) -> Example:

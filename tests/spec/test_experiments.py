@@ -153,3 +153,11 @@ def test_segformer_drops_paths_at_paper_scale_and_swin_as_its_rows_say():
     for row, rate in swins:
         for stage in ("pretrain", "finetune"):
             assert run("fig1", row, stage).config.model.backbone.options["drop_path"] == rate
+
+
+def test_what_is_evaluated_is_resized_as_training_images_are():
+    for spec in SPECS.values():
+        for found in plan_runs(spec, "paper").runs:
+            if found.config.kind == "pretrain" and found.config.data.name == "imagenet":
+                bicubic = found.config.train.augment["name"] == "rand_augment"
+                assert found.config.data.options["interpolation"] == ("bicubic" if bicubic else "bilinear")
