@@ -15,7 +15,10 @@ from typing import Any, Literal
 ADDED: tuple[tuple[str, str, Any], ...] = (
     ("run", "init", None),
     ("train", "decay", "all"),
+    ("backbone vit", "linear_std", None),
+    ("backbone segformer", "linear_std", None),
     ("backbone segformer", "drop_path", 0.0),
+    ("head classification", "linear_std", None),
     ("data imagenet", "interpolation", "bilinear"),
     ("augment rand_augment", "levels", 31),
     ("augment rand_augment", "translation", 150 / 331),

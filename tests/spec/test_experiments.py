@@ -161,3 +161,13 @@ def test_what_is_evaluated_is_resized_as_training_images_are():
             if found.config.kind == "pretrain" and found.config.data.name == "imagenet":
                 bicubic = found.config.train.augment["name"] == "rand_augment"
                 assert found.config.data.options["interpolation"] == ("bicubic" if bicubic else "bilinear")
+
+
+def test_linear_layers_start_as_in_their_origins_at_paper_scale_alone():
+    for spec in SPECS.values():
+        for scale in AT_ALL:
+            for (_, _, _), found in plan_runs(spec, scale).needs.items():
+                if found.config.kind in ("pretrain", "finetune") and found.parent is None:
+                    parts = found.config.model.backbone, found.config.model.head
+                    said = {part.options["linear_std"] for part in parts if "linear_std" in part.options}
+                    assert said <= {0.02 if scale == "paper" else None}
