@@ -10,6 +10,32 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+# Options that came later: the part, the option, and the value that means "as before". Where a spec leaves one out it
+# has that value; at that value it is left out of a run's identity, so that old runs keep their digests.
+ADDED: tuple[tuple[str, str, Any], ...] = (
+    ("run", "init", None),
+    ("train", "decay", "all"),
+    ("backbone vit", "linear_std", None),
+    ("backbone segformer", "linear_std", None),
+    ("backbone segformer", "drop_path", 0.0),
+    ("head classification", "linear_std", None),
+    ("data imagenet", "interpolation", "bilinear"),
+    ("augment rand_augment", "levels", 31),
+    ("augment rand_augment", "translation", 150 / 331),
+    ("augment rand_augment", "probability", 1.0),
+    ("augment rand_augment", "fill", "black"),
+)
+
+
+def completed(part: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A part's options, those that came later included."""
+    return {**{option: before for of, option, before in ADDED if of == part}, **options}
+
+
+def identifying(part: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A part's options less those that came later and are as before."""
+    return {option: value for option, value in options.items() if (part, option, value) not in ADDED}
+
 
 @dataclass(frozen=True)
 class Part:
@@ -27,6 +53,11 @@ class ModelConfig:
     mixer: Part | None
     head: Part
 
+    def __post_init__(self) -> None:
+        for kind, part in vars(self).items():
+            if part is not None:
+                object.__setattr__(self, kind, Part(part.name, completed(f"{kind} {part.name}", part.options)))
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -37,6 +68,9 @@ class DataConfig:
     fraction: float | None  # share of the training images, chosen by `seed`
     seed: int | None
     options: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", completed(f"data {self.name}", self.options))
 
 
 @dataclass(frozen=True)
@@ -52,10 +86,14 @@ class TrainConfig:
     warmup: dict[Literal["epochs", "steps"], int]  # length of the linear rise; both units add up
     head_lr_factor: float
     weight_decay: float
+    decay: Literal["all", "all_but_vectors_and_positions", "all_but_norms_biases_and_positions"]  # what it reaches
     clip_norm: float | None
     precision: Literal["float32", "bf16"]
     augment: dict[str, Any]  # a Part in the spec's own form: {name: ..., options}
     eval_every: int  # epochs
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "augment", completed(f"augment {self.augment.get('name')}", self.augment))
 
 
 @dataclass(frozen=True)
@@ -75,7 +113,9 @@ class RunConfig:
 class Machine:
     """What cannot change a number beyond rounding; never part of a run's identity.
 
-    The exception is batch norm, which sees one device's micro-batch.
+    The exceptions are layers that draw or average over what one device sees: dropout and drop path, which each device
+    draws for its share, and batch norm, which averages over one micro-batch (of all GPUs, of one process on a CPU).
+    A record says how many devices there were and how large a micro-batch was.
     """
 
     device: str
@@ -93,11 +133,17 @@ class Machine:
 
 
 def canonical_json(config: RunConfig) -> str:
-    """The config as JSON with sorted keys: the text whose hash is the run's identity.
-
-    `init` is left out where it is None, so that runs from scratch keep the digest they had before it existed.
-    """
-    tree = {key: value for key, value in vars(config).items() if key != "init" or value is not None}
+    """The config as JSON with sorted keys, less what is as before: the text whose hash is the run's identity."""
+    tree = identifying("run", vars(config))
+    if config.model is not None:
+        tree["model"] = {
+            kind: part and {"name": part.name, "options": identifying(f"{kind} {part.name}", part.options)}
+            for kind, part in vars(config.model).items()
+        }
+    tree["data"] = vars(config.data) | {"options": identifying(f"data {config.data.name}", config.data.options)}
+    if config.train is not None:
+        augment = identifying(f"augment {config.train.augment['name']}", config.train.augment)
+        tree["train"] = identifying("train", vars(config.train)) | {"augment": augment}
     return json.dumps(tree, default=vars, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -109,6 +155,7 @@ def digest(config: RunConfig) -> str:
 def config_from_json(tree: Mapping[str, Any]) -> RunConfig:
     """The inverse of `dataclasses.asdict` for a RunConfig."""
     model, train = tree["model"], tree["train"]
+    tree = completed("run", tree)
     return RunConfig(
         kind=tree["kind"],
         task=Part(**tree["task"]),
@@ -116,7 +163,7 @@ def config_from_json(tree: Mapping[str, Any]) -> RunConfig:
         if model is None
         else ModelConfig(**{f.name: model[f.name] and Part(**model[f.name]) for f in fields(ModelConfig)}),
         data=DataConfig(**tree["data"]),
-        train=None if train is None else TrainConfig(**train),
+        train=None if train is None else TrainConfig(**completed("train", train)),
         seed=tree["seed"],
-        init=tree.get("init"),
+        init=tree["init"],
     )

@@ -98,6 +98,6 @@ def sha256_of(file: Path) -> str:
     """SHA-256 of a file. Raises DataError when it cannot be read."""
     try:
         with open_regular(file) as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
+            return hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror})") from error

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from afno_repro.errors import require
+from afno_repro.initialise import initialise_linear
+
 
 class InpaintingHead(nn.Module):
     """One linear map from each token to its patch of the image (A.2): -> (B, 3, height, width).
@@ -26,11 +29,18 @@ class InpaintingHead(nn.Module):
 
 
 class ClassificationHead(nn.Module):
-    """Mean over all tokens, then one linear map (A.5): -> (B, classes)."""
+    """Mean over all tokens, then one linear map (A.5): -> (B, classes).
 
-    def __init__(self, dims: list[int], strides: list[int], num_classes: int):
+    `linear_std` is the deviation of its first weights, None for PyTorch's.
+    """
+
+    def __init__(self, dims: list[int], strides: list[int], num_classes: int, linear_std: float | None):
         super().__init__()
+        require(
+            (linear_std is None or linear_std > 0, "linear_std", f"classification: must be above 0, is {linear_std}")
+        )
         self.project = nn.Linear(dims[-1], num_classes)
+        initialise_linear(self, linear_std)
 
     def forward(self, features: list[Tensor]) -> Tensor:
         return self.project(torch.mean(features[-1], dim=(1, 2)))

@@ -63,7 +63,11 @@ def _assemble(config: ModelConfig, image_size: int) -> Model:
         raise (
             error if all(p.key[:1] in ((), ("mixer",)) for p in error.problems) else error.within("backbone")
         ) from None
-    return Model(backbone, HEADS[config.head.name](backbone.dims, backbone.strides, **config.head.options))
+    try:
+        head = HEADS[config.head.name](backbone.dims, backbone.strides, **config.head.options)
+    except ConfigError as error:
+        raise error.within("head") from None
+    return Model(backbone, head)
 
 
 def stage_options(mixer: Part, stage: int) -> dict[str, Any]:

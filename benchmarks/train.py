@@ -45,6 +45,7 @@ RECIPE = TrainConfig(
     warmup={"steps": 0},
     head_lr_factor=1.0,
     weight_decay=0.01,
+    decay="all",
     clip_norm=1.0,
     precision="float32",
     augment={"name": "none"},

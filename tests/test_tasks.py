@@ -135,18 +135,48 @@ def test_classification_s_loss_is_the_smoothed_cross_entropy():
     )
 
 
-def test_mixing_changes_training_alone_and_follows_the_generator():
-    task, model = Classification(16, **{**CLASSES, "mixup": 0.8, "cutmix": 1.0}), Linear(7, mean=True)
-    batch = torch.randn(6, 3, 16, 16), torch.arange(6)
-    losses = []
-    for seed in (0, 0, 1):
-        torch.manual_seed(seed)
-        losses.append(task.loss(model, batch).item())
-    assert losses[0] == losses[1] != losses[2]
-    metrics = [task.metrics() for _ in range(2)]
-    for each in metrics:
-        each.update(model, batch)
-    assert metrics[0].compute() == metrics[1].compute()
+MIXES = [{"mixup": 0.8, "cutmix": 0.0}, {"mixup": 0.0, "cutmix": 1.0}, {"mixup": 0.8, "cutmix": 1.0}]
+
+
+def mixed(task, seed, *parts):
+    return task.mix(parts, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("mixes", MIXES, ids=str)
+def test_every_share_of_a_batch_is_mixed_as_the_whole_one_is(mixes):
+    task, images, classes = Classification(16, **{**CLASSES, **mixes}), torch.rand(7, 3, 16, 16), torch.arange(7)
+    around = [6, *range(7)]  # the last one comes before the first
+    for seed in range(8):
+        state = torch.get_rng_state()
+        whole = mixed(task, seed, images[around], classes[around])
+        assert torch.equal(torch.get_rng_state(), state)
+        for share in ([0, 1, 2, 3], [3, 4, 5, 6, 7], [5, 6]):  # a sample before it, then its own
+            part = mixed(task, seed, images[around][share], classes[around][share])
+            for one, all_of_them in zip(part, whole, strict=True):
+                assert torch.equal(one, all_of_them[share[0] : share[-1]])
+
+
+def test_mixup_weighs_images_as_their_classes_and_cutmix_shares_them_by_area():
+    images, classes = torch.rand(6, 3, 16, 16), torch.tensor([6, 0, 1, 2, 3, 4])
+    weights = set()
+    for seed in range(8):
+        both, shares = mixed(Classification(16, **{**CLASSES, **MIXES[0]}), seed, images, classes)
+        own = shares[torch.arange(5), classes[1:]]
+        assert len(own.unique()) == 1
+        torch.testing.assert_close(shares[torch.arange(5), classes[:-1]], 1 - own)
+        torch.testing.assert_close(both, images[1:] * own[0] + images[:-1] * (1 - own[0]))
+        weights.add(own[0].item())
+        pasted, shares = mixed(Classification(16, **{**CLASSES, **MIXES[1]}), seed, images, classes)
+        kept = (pasted == images[1:]).all(1)
+        assert torch.equal(pasted, torch.where(kept[:, None], images[1:], images[:-1]))
+        torch.testing.assert_close(shares[torch.arange(5), classes[1:]], kept.float().mean((1, 2)))
+    assert len(weights) > 4
+
+
+def test_tasks_that_mix_nothing_say_so():
+    assert Classification(16, **CLASSES).mix is None
+    assert Segmentation(8, **PIXELS).mix is None
+    assert Inpainting(16, TOKENS).mix is None
 
 
 def test_segmentation_s_loss_is_the_mean_cross_entropy_of_labelled_pixels():

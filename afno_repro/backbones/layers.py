@@ -84,21 +84,29 @@ class MLP(nn.Sequential):
         super().__init__(nn.Linear(dim, ratio * dim), nn.GELU(), nn.Linear(ratio * dim, dim))
 
 
+class DropPath(nn.Dropout):
+    """Drops whole samples in training and scales the others up: stochastic depth (Huang et al. 2016)."""
+
+    def forward(self, x: Tensor) -> Tensor:  # B H W C
+        return x * super().forward(x.new_ones(len(x), 1, 1, 1))
+
+
 class Block(nn.Module):
-    """A token mixer and an MLP behind layer norms.
+    """A token mixer and an MLP behind layer norms; in training each branch is dropped with probability `drop_path`.
 
     With two skips x + mixer(norm x), then x + mlp(norm x); with one x + mlp(norm mixer(norm x)) (Rao et al. 2021).
     """
 
-    def __init__(self, dim: int, mixer: nn.Module, mlp: nn.Module, skips: int, eps: float):
+    def __init__(self, dim: int, mixer: nn.Module, mlp: nn.Module, skips: int, eps: float, drop_path: float):
         super().__init__()
         self.skips = skips
         self.norm1, self.mixer = nn.LayerNorm(dim, eps=eps), mixer
         self.norm2, self.mlp = nn.LayerNorm(dim, eps=eps), mlp
+        self.drop = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         mixed = self.mixer(self.norm1(x))
         if self.skips == 1:
-            return x + self.mlp(self.norm2(mixed))
-        x = x + mixed
-        return x + self.mlp(self.norm2(x))
+            return x + self.drop(self.mlp(self.norm2(mixed)))
+        x = x + self.drop(mixed)
+        return x + self.drop(self.mlp(self.norm2(x)))

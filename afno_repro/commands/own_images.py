@@ -160,7 +160,7 @@ def read_images(place: Path, image_size: int, count: int, note: Note) -> list[Te
                 f"{path}: is {image.shape[2]} x {image.shape[1]} pixels, at least {image_size} are needed a side"
             )
             continue
-        images.append(center_square(image, image_size, 1.0))
+        images.append(center_square(image, image_size, 1.0, "bilinear"))
     if skipped:
         note(f"skipped {len(skipped)} images:\n  " + "\n  ".join(skipped[:5]))
     if not images:

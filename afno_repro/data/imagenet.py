@@ -1,8 +1,9 @@
 """An ImageNet-like folder: `imagenet/train/CLASS/*.JPEG` and `imagenet/val/CLASS/*.JPEG` below the data root."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from afno_repro.contents import Contents, names_and_contents
 from afno_repro.data.reading import failures, of_the_system, read_image, size_of
-from afno_repro.data.transforms import center_square
+from afno_repro.data.transforms import Interpolation, center_square
 from afno_repro.errors import DataError, require
 
 LAYOUT = "imagenet/train/CLASS/*.JPEG and imagenet/val/CLASS/*.JPEG"
@@ -25,14 +26,19 @@ LOOKED_INTO = 1000  # headers that are read to know the sizes of training images
 class Folder:
     """Images of a folder of class folders; the label is the index in the sorted class names of training.
 
-    Training images come whole, for an augmentation to crop; validation images as their central square.
+    Training images come whole, for an augmentation to crop (`square` is None); validation images as a square.
     Where validation has classes that training lacks there are no labels, and `num_classes` is None.
     """
 
     def __init__(
-        self, files: list[Path], root: Path, image_size: int, crop_fraction: float | None, classes: list[str] | None
+        self,
+        files: list[Path],
+        root: Path,
+        square: Callable[[Tensor], Tensor] | None,
+        side: int | None,
+        classes: list[str] | None,
     ):
-        self.files, self.image_size, self.crop_fraction = files, image_size, crop_fraction
+        self.files, self.square, self.side = files, square, side
         self.labels = None if classes is None else {name: label for label, name in enumerate(classes)}
         self.num_classes = None if classes is None else len(classes)
         self.root = root
@@ -46,8 +52,8 @@ class Folder:
 
     def sizes(self) -> set[tuple[int, int]]:
         """Heights and widths: of whole images, those of the first LOOKED_INTO."""
-        if self.crop_fraction is not None:
-            return {(self.image_size, self.image_size)}
+        if self.side is not None:
+            return {(self.side, self.side)}
         return {size_of(file) for file in self.files[:LOOKED_INTO]}
 
     def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
@@ -64,15 +70,22 @@ class Folder:
             )
             raise DataError(f"imagenet: image {index}: {error}{hint}") from error
         label = None if self.labels is None else torch.tensor(self.labels[file.parent.name])
-        return image if self.crop_fraction is None else center_square(image, self.image_size, self.crop_fraction), label
+        return image if self.square is None else self.square(image), label
 
 
 def imagenet(
-    image_size: int, fraction: float, seed: int, root: Path, crop_fraction: float, skip: list[str]
+    image_size: int,
+    fraction: float,
+    seed: int,
+    root: Path,
+    crop_fraction: float,
+    skip: list[str],
+    interpolation: Interpolation,
 ) -> tuple[Folder, Folder]:
     """Training and validation images; `fraction` of each class (chosen by `seed`) is trained on.
 
-    `crop_fraction` is the share of the short side that the validation's central square takes. `skip` names broken
+    `crop_fraction` is the share of the short side that the validation's central square takes, `interpolation` how it is
+    resized. `skip` names broken
     training images, like train/CLASS/NAME.JPEG, to train without; what is evaluated is never left out.
     """
     require(
@@ -91,8 +104,9 @@ def imagenet(
     kept = [
         files[i] for files in train for i in sorted(rng.permutation(len(files))[: max(1, round(fraction * len(files)))])
     ]
-    validation = Folder([f for files in val for f in files], folder, image_size, crop_fraction, classes)
-    return Folder(kept, folder, image_size, None, classes), validation
+    square = partial(center_square, size=image_size, crop_fraction=crop_fraction, interpolation=interpolation)
+    validation = Folder([f for files in val for f in files], folder, square, image_size, classes)
+    return Folder(kept, folder, None, None, classes), validation
 
 
 def _without(files: list[list[Path]], skip: list[str], folder: Path) -> list[list[Path]]:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from afno_repro.contents import Contents
 from afno_repro.data.transforms import Example
 
-TRAIN, VALIDATION, ORDER = 0, 1, 2  # independent streams of random numbers
+TRAIN, VALIDATION, ORDER, MIX = 0, 1, 2, 3  # independent streams of random numbers
 Key = tuple[int, int]  # epoch, index
 
 
@@ -42,6 +42,11 @@ def sample_rng(seed: int, stream: int, epoch: int, index: int) -> np.random.Gene
     return np.random.default_rng([seed, stream, epoch, index])
 
 
+def batch_rng(seed: int, step: int) -> np.random.Generator:
+    """The random numbers of one step's whole batch, whoever works on its parts."""
+    return np.random.default_rng([seed, MIX, step])
+
+
 class Samples(Dataset[Any]):
     """Examples made into samples by `prepare`, each with its own random generator."""
 
@@ -57,12 +62,23 @@ class Samples(Dataset[Any]):
 class TrainingBatches:
     """Keys of the batches from `start` steps on; each epoch is a permutation of the images, the rest dropped.
 
-    Of every batch, process `rank` of `ranks` gets its share.
+    Of every batch, process `rank` of `ranks` gets its share; with `before`, also the sample before it, the batch's last
+    one before its first, so that each sample of a share has the one before it.
     """
 
-    def __init__(self, size: int, batch_size: int, epochs: int, seed: int, start: int, rank: int = 0, ranks: int = 1):
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        start: int,
+        rank: int = 0,
+        ranks: int = 1,
+        before: bool = False,
+    ):
         self.size, self.batch_size, self.seed, self.start = size, batch_size, seed, start
-        self.share = slice(rank * batch_size // ranks, (rank + 1) * batch_size // ranks)
+        self.share = range(rank * batch_size // ranks - before, (rank + 1) * batch_size // ranks)
         self.per_epoch = size // batch_size
         self.total = epochs * self.per_epoch
 
@@ -75,7 +91,8 @@ class TrainingBatches:
             epoch, place = divmod(step, self.per_epoch)
             if epoch != ordered:
                 order, ordered = np.random.default_rng([self.seed, ORDER, epoch]).permutation(self.size), epoch
-            yield [(epoch, int(i)) for i in order[place * self.batch_size : (place + 1) * self.batch_size][self.share]]
+            batch = order[place * self.batch_size : (place + 1) * self.batch_size]
+            yield [(epoch, int(batch[i])) for i in self.share]
 
 
 def validation_batches(size: int, batch_size: int) -> list[list[Key]]:

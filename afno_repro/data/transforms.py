@@ -5,22 +5,24 @@ moves pixels moves a map with them. Every random choice comes from the generator
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
 IGNORED = 255  # the class of pixels that neither loss nor metrics look at
+IMAGENET_GREY = [124, 116, 104]  # its mean colour
 Example = tuple[Tensor, Tensor | None]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
-def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """Antialiased bilinear resizing of a uint8 image."""
+def resize(image: Tensor, height: int, width: int, interpolation: Interpolation = "bilinear") -> Tensor:
+    """Antialiased resizing of a uint8 image."""
     if image.shape[1:] == (height, width):
         return image
-    return interpolate(image[None], size=(height, width), mode="bilinear", antialias=True, align_corners=False)[0]
+    return interpolate(image[None], size=(height, width), mode=interpolation, antialias=True, align_corners=False)[0]
 
 
 def resize_example(example: Example, height: int, width: int) -> Example:
@@ -38,11 +40,11 @@ def cut(example: Example, top: int, left: int, side: int) -> Example:
     return image[window], label[window] if label is not None and label.ndim == 2 else label
 
 
-def center_square(image: Tensor, size: int, crop_fraction: float) -> Tensor:
+def center_square(image: Tensor, size: int, crop_fraction: float, interpolation: Interpolation) -> Tensor:
     """The central square of crop_fraction of the short side, at size x size pixels."""
     side = round(min(image.shape[1:]) * crop_fraction)
     top, left = (image.shape[1] - side) // 2, (image.shape[2] - side) // 2
-    return resize(image[:, top : top + side, left : left + side], size, size)
+    return resize(image[:, top : top + side, left : left + side], size, size, interpolation)
 
 
 def random_square(example: Example, size: int, smallest: float, largest: float, rng: np.random.Generator) -> Example:
@@ -95,25 +97,41 @@ def scale_crop(example: Example, size: int, rng: np.random.Generator, scale: lis
 
 
 def rand_augment(
-    example: Example, size: int, rng: np.random.Generator, area: list[float], operations: int, magnitude: int
+    example: Example,
+    size: int,
+    rng: np.random.Generator,
+    area: list[float],
+    operations: int,
+    magnitude: int,
+    levels: int,
+    translation: float,
+    probability: float,
+    fill: Literal["black", "mean"],
 ) -> Example:
-    """A random resized crop of a share of the area, mirrored half the time, then RandAugment (Cubuk et al. 2020)."""
+    """A random resized crop of a share of the area, mirrored half the time, then RandAugment (Cubuk et al. 2020).
+
+    Of `levels` magnitudes, from 0 on, the last is 30 degrees, a shear of 0.3, a shift by the share `translation` of the
+    side and a change of colour of 0.9. Each operation is done with a probability; what it uncovers is black or of
+    ImageNet's mean colour.
+    """
     from torchvision.transforms import v2
+
+    from afno_repro.data.rand_augment import RandAugment
 
     crop = v2.RandomResizedCrop(
         size, scale=(area[0], area[1]), interpolation=v2.InterpolationMode.BICUBIC, antialias=True
     )
-    steps = v2.Compose([crop, v2.RandomHorizontalFlip(), v2.RandAugment(operations, magnitude)])
+    operation: nn.Module = RandAugment(magnitude, levels, translation, IMAGENET_GREY if fill == "mean" else None)
+    operation = operation if probability == 1 else v2.RandomApply([operation], probability)
     image, label = example
-    return drawn_from(rng, steps, image), label
+    return drawn_from(rng, v2.Compose([crop, v2.RandomHorizontalFlip(), *[operation] * operations]), image), label
 
 
-def drawn_from(rng: np.random.Generator, transform: Callable[[Tensor], Any], image: Tensor) -> Tensor:
-    """A transform that draws from PyTorch's generator, with that generator seeded by ours."""
+def drawn_from(rng: np.random.Generator, transform: Callable[..., Any], *inputs: Tensor) -> Any:
+    """What a transform that draws from PyTorch's generator makes of its inputs, with that generator seeded by ours."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(rng.integers(2**63)))
-        transformed: Tensor = transform(image)
-    return transformed
+        torch.default_generator.manual_seed(int(rng.integers(2**63)))  # no other device's generator
+        return transform(*inputs)
 
 
 WHOLE = ("none", "flip")  # augmentations that leave an image at its size

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from afno_repro.config import DataConfig, ModelConfig, Part, RunConfig, TrainConfig
+from afno_repro.config import DataConfig, ModelConfig, Part, RunConfig, TrainConfig, completed
 from afno_repro.errors import ConfigError, Problem
 from afno_repro.options import option_problems, suggest
 from afno_repro.spec.tree import Tree
@@ -100,7 +100,8 @@ def _train(value: Any, kind: Any, problems: list[Problem]) -> TrainConfig | None
         if value is not None:
             problems.append(Problem(f"a {kind} stage trains nothing", ("train",)))
         return None
-    found = option_problems("train", value if isinstance(value, dict) else {}, TrainConfig)
+    value = completed("train", value if isinstance(value, dict) else {})
+    found = option_problems("train", value, TrainConfig)
     if not found:
         found = _ranges(TrainConfig(**value))
     problems += ConfigError(*found).within("train").problems

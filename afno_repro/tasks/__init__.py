@@ -13,12 +13,16 @@ from afno_repro.tasks.inpainting import Inpainting
 from afno_repro.tasks.segmentation import Segmentation
 
 Batch = tuple[Tensor, ...]
+Mix = Callable[[Batch, np.random.Generator], Batch]
 
 
 class Task(Protocol):
     """One task; a step's loss is the sum of `loss` over all processes divided by the sum of `weight`."""
 
     best: str  # the metric by which the best evaluation is known
+
+    @property
+    def mix(self) -> Mix | None: ...  # mixes each sample with the one before it
 
     def prepare(self, example: Example, rng: np.random.Generator) -> Batch: ...
 

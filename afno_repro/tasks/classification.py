@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor, nn, tensor
 from torch.nn.functional import cross_entropy
 
-from afno_repro.data.transforms import Example
+from afno_repro.data.transforms import Example, drawn_from
 from afno_repro.errors import require
 from afno_repro.metrics import Metrics, TopK
 from afno_repro.tasks.inputs import Input, centred
@@ -18,7 +18,8 @@ class Classification:
     """Cross-entropy on class scores, with label smoothing; top-1 and top-5 accuracy.
 
     `mixup` and `cutmix` are the parameters of their Beta distributions, 0 for none; with both, each batch takes one of
-    them at random (Zhang et al. 2018, Yun et al. 2019). A batch is (images (B, 3, height, width), classes (B)).
+    them at random (Zhang et al. 2018, Yun et al. 2019): see `Mixing`. A batch is (images (B, 3, height, width), classes
+    (B) or, where it is mixed, their shares (B, num_classes)).
     """
 
     best = "top1"
@@ -33,7 +34,7 @@ class Classification:
             (0 <= label_smoothing < 1, "label_smoothing", f"classification: must lie in [0, 1), is {label_smoothing}"),
         )
         self.num_classes, self.input, self.label_smoothing = num_classes, input, label_smoothing
-        self.mix = mixing(num_classes, mixup, cutmix) if mixup or cutmix else nn.Identity()
+        self.mix = Mixing(num_classes, mixup, cutmix) if mixup or cutmix else None
 
     def prepare(self, example: Example, rng: np.random.Generator) -> Batch:
         """An image and its class, as one sample."""
@@ -46,7 +47,7 @@ class Classification:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross-entropy, summed over the batch."""
-        images, classes = batch if isinstance(self.mix, nn.Identity) else self.mix(*batch)
+        images, classes = batch
         return cross_entropy(model(images).float(), classes, label_smoothing=self.label_smoothing, reduction="sum")
 
     def metrics(self) -> Metrics:
@@ -54,14 +55,19 @@ class Classification:
         return Metrics((TopK(),), lambda model, batch: (model(batch[0]).float(), batch[1]))
 
 
-def mixing(num_classes: int, mixup: float, cutmix: float) -> nn.Module:
-    """Mixup, cutmix, or one of them at random for each batch; torchvision is imported only where something is mixed."""
-    from torchvision.transforms import v2
+class Mixing:
+    """Mixup, cutmix, or one of them at random for each batch: a sample's partner is the one before it in the batch.
 
-    mixes = [
-        kind(alpha=alpha, num_classes=num_classes)
-        for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix))
-        if alpha > 0
-    ]
-    chosen: nn.Module = v2.RandomChoice(mixes)
-    return chosen
+    So any run of a batch's samples is mixed as the whole batch is, given the one before its first.
+    """
+
+    def __init__(self, num_classes: int, mixup: float, cutmix: float):
+        from torchvision.transforms import v2  # not above: most tasks mix nothing
+
+        kinds = ((v2.MixUp, mixup), (v2.CutMix, cutmix))
+        self.mix = v2.RandomChoice([kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha > 0])
+
+    def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """n + 1 samples -> all but the first mixed, their classes as shares (n, num_classes)."""
+        mixed = drawn_from(rng, self.mix, *batch)
+        return tuple(part[1:] for part in mixed)

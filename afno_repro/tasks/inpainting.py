@@ -24,7 +24,7 @@ class Inpainting:
     A batch is (images (B, 3, height, width) in [0, 1], masks (B, height, width), true where hidden).
     """
 
-    best = "psnr"
+    best, mix = "psnr", None
 
     def __init__(self, image_size: int, walk: dict[str, Any]):
         grid, patch, steps = walk.get("grid"), walk.get("patch_size", 1), walk.get("steps")

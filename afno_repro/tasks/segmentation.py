@@ -23,7 +23,7 @@ class Segmentation:
     counts that neither labels nor predictions have. A batch is (images (B, 3, height, width), maps (B, height, width)).
     """
 
-    best = "miou"
+    best, mix = "miou", None
 
     def __init__(self, image_size: int, num_classes: int, input: Input, stride: int, absent: Literal["skip", "zero"]):
         require(

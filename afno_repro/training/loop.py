@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
@@ -19,14 +18,14 @@ from torch.optim import Optimizer
 
 from afno_repro.config import Machine, RunConfig, TrainConfig
 from afno_repro.data.loader import loader
-from afno_repro.data.samples import TRAIN, Images, Samples, TrainingBatches
-from afno_repro.data.transforms import AUGMENTS, Example
+from afno_repro.data.samples import TRAIN, Images, Samples, TrainingBatches, batch_rng
 from afno_repro.errors import ConfigError, Diverged, Interrupted, Problem, StorageError
 from afno_repro.faults import fault
 from afno_repro.files import check_space, write_atomic
 from afno_repro.models import build_model
 from afno_repro.tasks import TASKS, Batch, Task
 from afno_repro.training import checkpoint, engine
+from afno_repro.training.augment import augmented
 from afno_repro.training.evaluation import autocast, evaluate, parts_of
 from afno_repro.training.optim import learning_rate, make_optimizer, set_learning_rate, warmup_steps
 from afno_repro.training.state import State, disk_bytes, resume, save
@@ -83,9 +82,8 @@ def train(
     optimizer = make_optimizer(model, recipe)
     engine.part_ways(config.seed)
     notes: list[str] = []
-    batches = TrainingBatches(
-        len(images), recipe.batch_size, recipe.epochs, config.seed, 0, engine.rank(), engine.ranks()
-    )
+    place, mixes = (engine.rank(), engine.ranks()), task.mix is not None
+    batches = TrainingBatches(len(images), recipe.batch_size, recipe.epochs, config.seed, 0, *place, before=mixes)
     wrong = f"at least the {engine.ranks()} processes that share it" if recipe.batch_size < engine.ranks() else ""
     wrong = wrong or (f"at most the {len(images)} training images" if batches.per_epoch == 0 else "")
     if wrong:
@@ -109,6 +107,8 @@ def train(
             set_learning_rate(optimizer, lr)
             epoch_ends = (state.step + 1) % batches.per_epoch == 0
             batch = tuple(part.to(device, non_blocking=True) for part in batch)
+            if task.mix is not None:
+                batch = task.mix(batch, batch_rng(config.seed, state.step))
             with alive_fractions(model, watch=epoch_ends or state.step == 0, compiled=machine.compile) as alive:
                 loss = optimise(shared, optimizer, task, parts_of(batch, machine.micro_batch), recipe)
             fault("training: stepped")
@@ -188,25 +188,6 @@ def optimise(model: nn.Module, optimizer: Optimizer, task: Task, parts: list[Bat
     optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
     optimizer.step()
     return loss
-
-
-def augmented(recipe: TrainConfig, image_size: int, task: Task) -> Callable[[Example, np.random.Generator], Any]:
-    """The augmentation that the recipe names, then the task's preparation."""
-    options = {key: value for key, value in recipe.augment.items() if key != "name"}
-    return _Prepared(recipe.augment["name"], options, image_size, task)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A picklable composition of augmentation and preparation, for the loader's workers."""
-
-    augment: str
-    options: dict[str, Any]
-    image_size: int
-    task: Task
-
-    def __call__(self, example: Example, rng: np.random.Generator) -> Any:
-        return self.task.prepare(AUGMENTS[self.augment](example, self.image_size, rng, **self.options), rng)
 
 
 def write_log(directory: Path, state: State) -> None:

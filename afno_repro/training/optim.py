@@ -10,12 +10,37 @@ from afno_repro.config import TrainConfig
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> Optimizer:
     """Adam (weight decay as an L2 term) or AdamW (decoupled) over all parameters; the head has its own rate."""
-    head = [p for name, p in model.named_parameters() if name.startswith("head.")]
-    trunk = [p for name, p in model.named_parameters() if not name.startswith("head.")]
-    groups = [{"params": trunk, "lr_factor": 1.0}, {"params": head, "lr_factor": config.head_lr_factor}]
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault((name.startswith("head."), decays(name, parameter, config.decay)), []).append(parameter)
     kind = {"adam": Adam, "adamw": AdamW}[config.optimizer]
-    optimizer: Optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    optimizer: Optimizer = kind(
+        [
+            {
+                "params": parameters,
+                "lr_factor": config.head_lr_factor if head else 1.0,
+                "weight_decay": config.weight_decay if decayed else 0.0,
+            }
+            for (head, decayed), parameters in groups.items()
+        ],
+        lr=config.lr,
+        fused=True,
+    )
     return optimizer
+
+
+def decays(name: str, parameter: nn.Parameter, reached: str) -> bool:
+    """Whether weight decay reaches a parameter.
+
+    GFN's recipe (Rao et al. 2021) leaves out vectors, which norms and layers' biases are, and positions; spectral
+    weights and their biases have more dimensions. SegFormer's (Xie et al. 2021) leaves out norms, positions and all
+    biases.
+    """
+    if reached == "all":
+        return True
+    spectral_bias = name.endswith((".b1", ".b2"))
+    biases_too = reached == "all_but_norms_biases_and_positions"
+    return parameter.ndim > 1 and "position" not in name and not (biases_too and spectral_bias)
 
 
 def learning_rate(config: TrainConfig, step: int, total: int, warmup: int) -> float:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from afno_repro.backbones.layers import Block
 from afno_repro.backbones.trunks import MobileNetV2, ResNet, Swin
 from afno_repro.config import ModelConfig, Part
 from afno_repro.errors import ConfigError
@@ -143,3 +144,35 @@ def test_the_all_mlp_head_is_linear_maps_of_resized_features():
     fused = relu(fused / (1 + head.fuse[1].eps) ** 0.5)  # batch norm with its initial statistics
     expected = linear(fused, head.classify.weight[:, :, 0, 0], head.classify.bias).permute(0, 3, 1, 2)
     torch.testing.assert_close(head(features), expected, atol=1e-5, rtol=1e-5)
+
+
+def blocks(model):
+    return [module for module in model.modules() if isinstance(module, Block)]
+
+
+def test_branches_are_dropped_linearly_more_often_by_depth_in_training_alone():
+    depths, images = (1, 2, 4, 1), torch.randn(2, 3, 64, 64)
+    plain, model = (build_model(config(depths=depths, drop_path=rate), 64) for rate in (0.0, 0.35))
+    model.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        assert torch.equal(model.eval()(images), plain.eval()(images))
+        x = torch.rand(4000, 1, 1, 3) + 1
+        for i, block in enumerate(blocks(model.train())):
+            kept = block.drop(x) / x  # per sample: 0, or what makes up for those
+            assert (kept - kept[:, :, :, :1]).abs().max() < 1e-6
+            rate = 0.35 * i / 7
+            assert abs((kept == 0).float().mean().item() - rate) < 4 * (rate * (1 - rate) / 4000) ** 0.5 + 1e-9
+            assert kept[kept > 0].mean().item() == pytest.approx(1 / (1 - rate), rel=1e-5)
+
+
+def test_a_dropped_branch_leaves_what_it_was_given():
+    block = blocks(build_model(config(drop_path=0.5), 64))[-1].train()
+    block.drop.p = 1.0
+    x = torch.randn(2, 2, 2, 64)
+    assert torch.equal(block(x), x)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0])
+def test_a_drop_path_that_is_no_probability_is_refused(rate):
+    with pytest.raises(ConfigError, match="drop_path"):
+        check_model(config(drop_path=rate), 64)

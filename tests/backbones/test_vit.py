@@ -46,7 +46,7 @@ def test_a_classifier_pools_the_mean_over_tokens():
 
 def test_a_block_has_one_skip_or_two():
     x, mixer, mlp = torch.randn(1, 3, 3, 4), torch.nn.Linear(4, 4), MLP(4, 2)
-    one, two = (Block(4, mixer, mlp, skips, eps=1e-6) for skips in (1, 2))
+    one, two = (Block(4, mixer, mlp, skips, eps=1e-6, drop_path=0.0) for skips in (1, 2))
     torch.testing.assert_close(one(x), x + mlp(one.norm2(mixer(one.norm1(x)))))
     mixed = x + mixer(two.norm1(x))
     torch.testing.assert_close(two(x), mixed + mlp(two.norm2(mixed)))
@@ -92,3 +92,42 @@ def test_a_model_that_cannot_be_built_names_the_key(change, key):
 
 def test_checking_takes_no_memory_for_the_papers_own_models():
     check_model(config(mixer=Part("self_attention", {"num_heads": 16}), embed_dim=768, depth=12, mlp_ratio=4), 224)
+
+
+ATTENTION = [Part("self_attention", {"num_heads": 4}), Part("long_short", {"num_heads": 4, "window": 4, "rank": 2})]
+SEGFORMER = {"embed_dims": [64, 64, 64, 64], "depths": [1, 1, 1, 1], "mlp_ratio": 4, "learned_at": 64}
+
+
+@pytest.mark.parametrize("trunk", [Part("vit", {**BACKBONE, "embed_dim": 64}), Part("segformer", SEGFORMER)])
+@pytest.mark.parametrize("mixer", ATTENTION, ids=lambda mixer: mixer.name)
+def test_linear_layers_start_from_the_normal_asked_for_or_as_pytorch_s(trunk, mixer):
+    def linear(std):
+        backbone = Part(trunk.name, {**trunk.options, "linear_std": std})
+        head = Part("classification", {"num_classes": 100, "linear_std": std})
+        found = build_model(ModelConfig(backbone, mixer, head), 64)
+        return [module for module in found.modules() if isinstance(module, torch.nn.Linear)], found
+
+    torch.manual_seed(0)
+    layers, model = linear(0.05)
+    for layer in layers:
+        spread = 4 * 0.05 / (2 * layer.weight.numel()) ** 0.5
+        assert abs(layer.weight.std().item() - 0.05) < spread
+        assert layer.bias is None or not layer.bias.any()
+    torch.manual_seed(0)
+    layers, other = linear(None)
+    for layer in layers:
+        bound = layer.in_features**-0.5
+        assert 0.9 * bound < layer.weight.abs().max() <= bound
+    others = dict(other.named_parameters())
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            assert torch.equal(module.weight, others[f"{name}.weight"])
+
+
+@pytest.mark.parametrize("kind", ["backbone", "head"])
+def test_a_deviation_that_is_none_is_refused(kind):
+    trunk = Part("vit", {**BACKBONE, "linear_std": 0.0 if kind == "backbone" else None})
+    head = Part("classification", {"num_classes": 4, "linear_std": 0.0 if kind == "head" else None})
+    with pytest.raises(ConfigError) as error:
+        check_model(ModelConfig(trunk, Part("gfn", {}), head), 64)
+    assert [problem.key for problem in error.value.problems] == [(kind, "linear_std")]

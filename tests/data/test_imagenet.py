@@ -30,7 +30,7 @@ def make_folder(root, train=("n0", "n1", "n2"), val=("n0", "n1", "n2"), images=4
 
 
 def load(root, fraction=1.0, seed=0):
-    return imagenet(16, fraction, seed, root, crop_fraction=0.875, skip=[])
+    return imagenet(16, fraction, seed, root, crop_fraction=0.875, skip=[], interpolation="bilinear")
 
 
 def test_images_of_any_mode_become_rgb_whole_for_training_and_square_for_validation(tmp_path):
@@ -88,6 +88,7 @@ def test_impossible_options_name_their_key(change, tmp_path):
                 "root": tmp_path,
                 "crop_fraction": 0.875,
                 "skip": [],
+                "interpolation": "bilinear",
                 **change,
             }
         )
@@ -159,13 +160,13 @@ def test_a_broken_training_image_may_be_skipped_by_name_but_none_that_is_evaluat
         DataError, match=r"image 6: .*n1/2\.JPEG: not a readable image[^$]*add train/n1/2\.JPEG to the data's skip"
     ):
         whole.example(6, RNG)
-    train, val = imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=["train/n1/2.JPEG"])
+    train, val = imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=["train/n1/2.JPEG"], interpolation="bilinear")
     assert [file for file in whole.files if file not in train.files] == [broken]
     assert all(train.example(i, RNG)[0] is not None for i in range(11))
     assert len(val) == 12
     for name in ("val/n1/2.JPEG", "train/n1/9.JPEG", "../x"):
         with pytest.raises(ConfigError, match=r"no such training image; a name is like train/n0/0\.JPEG"):
-            imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=[name])
+            imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=[name], interpolation="bilinear")
 
 
 def picture(path):
@@ -214,7 +215,15 @@ def test_a_class_without_images_is_refused_and_shifts_no_label(split, tmp_path):
     assert [told.partition(": ")[0] for told in problems(tmp_path)] == [str(folder / split / "n1")]
     other = make_folder(tmp_path / "other").parent
     with pytest.raises(ConfigError, match="leaves no training image of n0"):
-        imagenet(16, 1.0, 0, other, crop_fraction=0.875, skip=[f"train/n0/{i}.JPEG" for i in range(4)])
+        imagenet(
+            16,
+            1.0,
+            0,
+            other,
+            crop_fraction=0.875,
+            skip=[f"train/n0/{i}.JPEG" for i in range(4)],
+            interpolation="bilinear",
+        )
 
 
 def test_class_names_that_differ_by_case_are_named(tmp_path):
@@ -239,4 +248,25 @@ def test_a_name_that_is_no_utf8_is_a_name_like_others(tmp_path):
     (folder / "train/n0/0.JPEG").rename(os.fsdecode(os.fsencode(folder) + b"/train/n0/\xe4.JPEG"))
     train, _ = load(tmp_path)
     assert len(train) == 12
-    assert len(train.fingerprint) == 64
+    assert len(train.fingerprint(Contents(tmp_path / "memory"))) == 64
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "filtering"), [("bilinear", Image.Resampling.BILINEAR), ("bicubic", Image.Resampling.BICUBIC)]
+)
+def test_what_is_evaluated_is_resized_as_asked_for_and_as_pillow_does(tmp_path, interpolation, filtering):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (tmp_path / "imagenet" / split / "n0").mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
+            tmp_path / "imagenet" / split / "n0" / "0.png"
+        )
+    _, val = imagenet(24, 1.0, 0, tmp_path, crop_fraction=0.75, skip=[], interpolation=interpolation)
+    with Image.open(tmp_path / "imagenet/val/n0/0.png") as image:
+        expected = np.array(image.crop((8, 8, 56, 56)).resize((24, 24), filtering)).astype(int)
+    found = val.example(0, rng)[0].permute(1, 2, 0).numpy().astype(int)
+    assert np.abs(found - expected).mean() <= 1
+    others = [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC]
+    with Image.open(tmp_path / "imagenet/val/n0/0.png") as image:
+        other = image.crop((8, 8, 56, 56)).resize((24, 24), others[1 - others.index(filtering)])
+    assert np.abs(found - np.array(other).astype(int)).mean() > 3

@@ -78,6 +78,17 @@ def test_an_epoch_is_a_permutation_and_a_later_start_continues_it():
     assert whole[:3] != list(TrainingBatches(10, 3, 4, seed=2, start=0))[:3]
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+def test_processes_share_each_batch_and_know_the_sample_before_their_share(ranks):
+    whole = list(TrainingBatches(17, 5, 3, seed=1, start=0))
+    shares = [TrainingBatches(17, 5, 3, 1, 0, rank, ranks) for rank in range(ranks)]
+    more = [TrainingBatches(17, 5, 3, 1, 0, rank, ranks, before=True) for rank in range(ranks)]
+    for batch, own, with_one_before in zip(whole, zip(*shares, strict=True), zip(*more, strict=True), strict=True):
+        assert [key for share in own for key in share] == batch
+        for share, longer in zip(own, with_one_before, strict=True):
+            assert longer == [batch[batch.index(share[0]) - 1], *share]
+
+
 def test_validation_sees_every_image_once():
     assert [i for batch in validation_batches(7, 3) for _, i in batch] == list(range(7))
 
@@ -100,7 +111,7 @@ def test_an_image_folder_of_any_mode_becomes_rgb(tmp_path):
     from afno_repro.data.imagenet import imagenet
 
     make_imagenet(tmp_path)
-    train, val = imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=[])
+    train, val = imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=[], interpolation="bilinear")
     assert (len(train), len(val)) == (8, 8)
     assert all(train.example(i, np.random.default_rng(0))[0].shape == (3, 40, 50) for i in range(8))
     assert all(val.example(i, np.random.default_rng(0))[0].shape == (3, 16, 16) for i in range(8))
@@ -110,10 +121,13 @@ def test_a_fraction_is_a_fixed_choice_of_each_class(tmp_path):
     from afno_repro.data.imagenet import imagenet
 
     make_imagenet(tmp_path)
-    chosen = [[f.parent.name for f in imagenet(16, 0.5, seed, tmp_path, 0.875, [])[0].files] for seed in (0, 0, 1)]
+    chosen = [
+        [f.parent.name for f in imagenet(16, 0.5, seed, tmp_path, 0.875, [], "bilinear")[0].files] for seed in (0, 0, 1)
+    ]
     assert chosen[0] == chosen[1] == ["n00000000"] * 2 + ["n00000001"] * 2
     prints = {
-        imagenet(16, 0.5, seed, tmp_path, 0.875, [])[0].fingerprint(Contents(tmp_path / "memory")) for seed in range(8)
+        imagenet(16, 0.5, seed, tmp_path, 0.875, [], "bilinear")[0].fingerprint(Contents(tmp_path / "memory"))
+        for seed in range(8)
     }
     assert len(prints) > 1
 
@@ -122,10 +136,10 @@ def test_a_missing_or_empty_folder_says_what_layout_is_expected(tmp_path):
     from afno_repro.data.imagenet import imagenet
 
     with pytest.raises(DataError, match=r"imagenet/train/CLASS/\*\.JPEG"):
-        imagenet(16, 1.0, 0, tmp_path, 0.875, [])
+        imagenet(16, 1.0, 0, tmp_path, 0.875, [], "bilinear")
     (tmp_path / "imagenet" / "train" / "n0").mkdir(parents=True)
     with pytest.raises(DataError, match="1 class folders without images"):
-        imagenet(16, 1.0, 0, tmp_path, 0.875, [])
+        imagenet(16, 1.0, 0, tmp_path, 0.875, [], "bilinear")
 
 
 def test_a_broken_image_is_named(tmp_path):
@@ -135,4 +149,4 @@ def test_a_broken_image_is_named(tmp_path):
     broken = tmp_path / "imagenet/train/n00000000/0.JPEG"
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(DataError, match=r"n00000000/0\.JPEG"):
-        imagenet(16, 1.0, 0, tmp_path, 0.875, [])[0].example(0, np.random.default_rng(0))
+        imagenet(16, 1.0, 0, tmp_path, 0.875, [], "bilinear")[0].example(0, np.random.default_rng(0))

@@ -1,16 +1,25 @@
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
-from afno_repro.data.transforms import AUGMENTS, IGNORED, cut, resize, resize_example, scale_crop
+from afno_repro.config import completed
+from afno_repro.data.rand_augment import RandAugment
+from afno_repro.data.transforms import AUGMENTS, IGNORED, cut, drawn_from, resize, resize_example, scale_crop
+from afno_repro.spec.plan import plan_runs
+from afno_repro.spec.reader import load_spec
+from afno_repro.tasks.inputs import IMAGENET_MEAN
+from tests.specs import ROOT
 
 OPTIONS = {
     "none": {},
     "flip": {},
     "random_crop": {"side": [0.5, 1.0]},
     "scale_crop": {"scale": [0.5, 2.0], "photometric": False},
-    "rand_augment": {"area": [0.3, 1.0], "operations": 2, "magnitude": 9},
+    "rand_augment": completed("augment rand_augment", {"area": [0.3, 1.0], "operations": 2, "magnitude": 9}),
 }
 
 
@@ -93,3 +102,68 @@ def test_a_cut_is_a_window_of_image_and_label():
     assert int(image[0, 0, 0]) == 3
     assert int(image[1, 0, 0]) == 5
     assert label.shape == (10, 10)
+
+
+def recipe_of(table):
+    config = plan_runs(load_spec(ROOT / "experiments" / f"{table}.yaml"), "paper").needs["afno", "pretrain", 0].config
+    return {key: value for key, value in config.train.augment.items() if key != "name"}
+
+
+class Watched(RandAugment):
+    """Tells what it would do, and does nothing."""
+
+    told: ClassVar[list[tuple[str, float]]] = []
+
+    def _apply_image_or_video_transform(self, image, transform_id, magnitude, interpolation, fill):
+        self.told.append((transform_id, magnitude))
+        return image
+
+
+def test_at_paper_scale_magnitude_9_is_9_of_10_done_half_the_time(monkeypatch):
+    named = {"Rotate": 27.0, "ShearX": 0.27, "ShearY": 0.27, "TranslateX": 0.405 * 200, "TranslateY": 0.405 * 200}
+    named |= dict.fromkeys(["Brightness", "Color", "Contrast", "Sharpness"], 0.81)
+    monkeypatch.setattr("afno_repro.data.rand_augment.RandAugment", Watched)
+    monkeypatch.setattr(Watched, "told", [])
+    options, tries = recipe_of("table5"), 400
+    for seed in range(tries):
+        AUGMENTS["rand_augment"](example(), 200, np.random.default_rng(seed), **options)
+    assert {name for name, _ in Watched.told} > set(named)
+    for name, magnitude in Watched.told:
+        assert abs(magnitude) == pytest.approx(named.get(name, abs(magnitude)))
+    assert {np.sign(magnitude) for name, magnitude in Watched.told if name == "Rotate"} == {-1, 1}
+    done = len(Watched.told) / (options["operations"] * tries)
+    assert abs(done - 0.5) < 4 * (0.25 / (options["operations"] * tries)) ** 0.5
+
+
+class Rotation(RandAugment):
+    """Rotates and does nothing else."""
+
+    def _get_random_item(self, operations):
+        return "Rotate", operations["Rotate"]
+
+
+@pytest.mark.parametrize("fill", ["black", "mean"])
+def test_what_rand_augment_uncovers_has_the_colour_asked_for(monkeypatch, fill):
+    monkeypatch.setattr("afno_repro.data.rand_augment.RandAugment", Rotation)
+    colour = [round(255 * mean) for mean in IMAGENET_MEAN] if fill == "mean" else [0, 0, 0]
+    white = torch.full((3, 40, 40), 255, dtype=torch.uint8)
+    options = {"area": [1.0, 1.0], "operations": 1, "magnitude": 9, "levels": 11, "translation": 0.45}
+    image, _ = AUGMENTS["rand_augment"](
+        (white, None), 32, np.random.default_rng(0), **options, probability=1.0, fill=fill
+    )
+    assert sorted(image.flatten(1).unique(dim=1).T.tolist()) == sorted([colour, [255, 255, 255]])
+
+
+def test_rand_augment_as_before_is_torchvision_s():
+    steps = v2.Compose(
+        [
+            v2.RandomResizedCrop(16, scale=(0.3, 1.0), interpolation=v2.InterpolationMode.BICUBIC, antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandAugment(2, 9),
+        ]
+    )
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        expected = drawn_from(rng, steps, example()[0])
+        ours, _ = AUGMENTS["rand_augment"](example(), 16, np.random.default_rng(seed), **OPTIONS["rand_augment"])
+        assert torch.equal(ours, expected)

@@ -36,6 +36,7 @@ TRAIN = TrainConfig(
     warmup={},
     head_lr_factor=1.0,
     weight_decay=0.0,
+    decay="all",
     clip_norm=None,
     precision="float32",
     augment={"name": "flip"},

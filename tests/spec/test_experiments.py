@@ -130,3 +130,44 @@ def test_recipes_are_the_paper_s():
     assert (streets.config.train.epochs, streets.config.train.lr, streets.config.data.image_size) == (450, 1.2e-4, 1024)
     assert streets.parent.config.train.warmup == {"steps": 6250}
     assert streets.parent.config.train.batch_size == 1024
+
+
+def test_weight_decay_spares_at_paper_scale_what_the_named_recipes_exempt():
+    gfn, segformer = "all_but_vectors_and_positions", "all_but_norms_biases_and_positions"
+    recipes = {("table4", "pretrain"): gfn, ("table4", "finetune"): segformer, ("table5", "pretrain"): gfn}
+    recipes |= {("fig1", "pretrain"): gfn, ("fig1", "finetune"): segformer}
+    for table, spec in SPECS.items():
+        for scale in AT_ALL:
+            for (_, stage, _), found in plan_runs(spec, scale).needs.items():
+                expected = recipes.get((table, stage), "all") if scale == "paper" else "all"
+                assert found.config.train is None or found.config.train.decay == expected
+
+
+def test_segformer_drops_paths_at_paper_scale_and_swin_as_its_rows_say():
+    for table in ("table4", "fig1"):
+        for scale in AT_ALL:
+            for found in plan_runs(SPECS[table], scale).needs.values():
+                if found.config.train and found.config.model.backbone.name == "segformer":
+                    assert found.config.model.backbone.options["drop_path"] == (0.1 if scale == "paper" else 0.0)
+    swins = [("swin_tiny", 0.2), ("swin_base", 0.5)]
+    for row, rate in swins:
+        for stage in ("pretrain", "finetune"):
+            assert run("fig1", row, stage).config.model.backbone.options["drop_path"] == rate
+
+
+def test_what_is_evaluated_is_resized_as_training_images_are():
+    for spec in SPECS.values():
+        for found in plan_runs(spec, "paper").runs:
+            if found.config.kind == "pretrain" and found.config.data.name == "imagenet":
+                bicubic = found.config.train.augment["name"] == "rand_augment"
+                assert found.config.data.options["interpolation"] == ("bicubic" if bicubic else "bilinear")
+
+
+def test_linear_layers_start_as_in_their_origins_at_paper_scale_alone():
+    for spec in SPECS.values():
+        for scale in AT_ALL:
+            for (_, _, _), found in plan_runs(spec, scale).needs.items():
+                if found.config.kind in ("pretrain", "finetune") and found.parent is None:
+                    parts = found.config.model.backbone, found.config.model.head
+                    said = {part.options["linear_std"] for part in parts if "linear_std" in part.options}
+                    assert said <= {0.02 if scale == "paper" else None}

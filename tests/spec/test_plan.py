@@ -1,12 +1,29 @@
+import hashlib
+import json
 from dataclasses import asdict, replace
 
 import pytest
 
-from afno_repro.config import canonical_json, config_from_json, digest
+from afno_repro.backbones import BACKBONES
+from afno_repro.config import (
+    ADDED,
+    RunConfig,
+    TrainConfig,
+    canonical_json,
+    completed,
+    config_from_json,
+    digest,
+    identifying,
+)
+from afno_repro.data import DATASETS
+from afno_repro.data.transforms import AUGMENTS
 from afno_repro.errors import ConfigError
+from afno_repro.heads import HEADS
+from afno_repro.mixers import MIXERS
+from afno_repro.options import fits, keywords
 from afno_repro.spec.plan import Choice, plan_runs
 from afno_repro.spec.reader import load_spec
-from tests.specs import SMALL, write_spec
+from tests.specs import ROOT, SMALL, all_specs, write_spec
 
 pytestmark = pytest.mark.fast
 
@@ -106,8 +123,6 @@ def test_anything_that_changes_a_number_changes_the_digest(spec):
 
 
 def test_a_config_survives_its_json(spec):
-    import json
-
     for stage in ("cost", "pretrain"):
         base = config(spec, stage=stage)
         again = config_from_json(json.loads(canonical_json(base)))
@@ -122,3 +137,44 @@ def test_no_config_field_has_a_default():
 
     for kind in (Part, ModelConfig, DataConfig, TrainConfig, RunConfig):
         assert all(f.default is MISSING and f.default_factory is MISSING for f in fields(kind))
+
+
+def plain_digest(config):
+    """The hash of everything that a config says, less the options that came later."""
+    tree = asdict(config)
+    parts = {"run": tree, "train": tree["train"], f"data {tree['data']['name']}": tree["data"]["options"]}
+    parts |= {f"{kind} {part['name']}": part["options"] for kind, part in (tree["model"] or {}).items() if part}
+    parts |= {f"augment {tree['train']['augment']['name']}": tree["train"]["augment"]} if tree["train"] else {}
+    for part, option, before in ADDED:
+        if part in parts and parts[part] is not None and parts[part][option] == before:
+            del parts[part][option]
+    text = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def test_options_that_came_later_leave_the_digests_of_runs_that_do_not_use_them():
+    for one in all_specs():
+        for scale in one.structure.scales:
+            for found in plan_runs(one, scale).runs:
+                assert digest(found.config) == plain_digest(found.config)
+
+
+def test_committed_records_have_the_digests_that_they_had():
+    found = list((ROOT / "results").glob("*/records/*/*.json"))
+    assert found
+    for path in found:
+        said = json.loads(path.read_text())
+        assert digest(config_from_json(said["config"])) == said["digest"], path
+
+
+TABLES = {"backbone": BACKBONES, "mixer": MIXERS, "head": HEADS, "data": DATASETS, "augment": AUGMENTS}
+
+
+def test_every_option_that_came_later_is_one_and_its_old_value_fits():
+    for part, option, before in ADDED:
+        kind, _, name = part.partition(" ")
+        constructor = {"run": RunConfig, "train": TrainConfig}.get(kind) or TABLES[kind][name]
+        assert fits(before, keywords(constructor)[option]), (part, option)
+        assert completed(part, {}) == {of: value for each, of, value in ADDED if each == part}
+        assert identifying(part, {option: before}) == {}
+        assert completed(part, {option: "else"})[option] == identifying(part, {option: "else"})[option] == "else"

@@ -35,9 +35,25 @@ FINETUNE = """\
             head_lr_factor: 1.0, weight_decay: 0.0, clip_norm: null, precision: float32,
             augment: {name: flip}, eval_every: 1}
 """
+DIGITS = "{name: digits, image_size: 16, fraction: 1.0, seed: 0, train_images: 40}"
 COLUMN = "columns:\n  - {key: miou, title: mIoU, source: finetune/miou, digits: 1, higher_is_better: true}\n"
 FINETUNED = SMALL.replace("columns:\n", FINETUNE + COLUMN).replace(
     "    cost: null\n", "    cost: null\n    finetune: null\n"
+)
+
+MIXED = (
+    SMALL.replace(
+        "task: {name: inpainting, walk: {grid: tokens, patch_size: 4, steps: 16}}",
+        "task: {name: classification, num_classes: 10, input: image_mean, mixup: 0.8, cutmix: 1.0,\n"
+        "           label_smoothing: 0.1}\n"
+        "    model: {head: {name: classification, num_classes: 10}}",
+    )
+    .replace(SMALL[SMALL.index("{name: photos") : SMALL.index("    train:")], f"{DIGITS}\n")
+    .replace("batch_size: 4", "batch_size: 8")
+    .replace("epochs: 3", "epochs: 2")
+    .replace("psnr, title: PSNR, unit: dB, source: pretrain/psnr", "top1, title: Top-1, source: pretrain/top1")
+    .replace("psnr", "top1")
+    .replace(SMALL[SMALL.index("  - key: fill_mean") : SMALL.index("scales:")], "")
 )
 
 
@@ -79,6 +95,25 @@ def whole(tmp_path_factory):
 def test_gradients_of_micro_batches_add_up_to_those_of_the_batch(tmp_path, whole, stage, micro_batch):
     config = needs(tmp_path)["afno", stage, 0].config
     assert_same_training(train(config, tmp_path / "run", micro_batch=micro_batch), whole[stage], apart=("alive_1",))
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A training that mixes whole batches of eight."""
+    folder = tmp_path_factory.mktemp("mixed")
+    return train(needs(folder, MIXED)["afno", "pretrain", 0].config, folder / "run")
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8])
+def test_micro_batches_are_mixed_as_the_whole_batch_is(tmp_path, mixed, micro_batch):
+    config = needs(tmp_path, MIXED)["afno", "pretrain", 0].config
+    assert_same_training(train(config, tmp_path / "run", micro_batch=micro_batch), mixed, apart=("alive_1",))
+
+
+def test_mixing_changes_what_is_learned(tmp_path, mixed):
+    config = needs(tmp_path, MIXED.replace("mixup: 0.8, cutmix: 1.0", "mixup: 0.0, cutmix: 0.0"))
+    plain = train(config["afno", "pretrain", 0].config, tmp_path / "run")
+    assert abs(plain[1][0]["loss"] - mixed[1][0]["loss"]) > 1e-3
 
 
 def test_recomputing_activations_changes_nothing(tmp_path, whole, monkeypatch):

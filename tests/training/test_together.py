@@ -14,7 +14,7 @@ from afno_repro.runs.store import Store
 from afno_repro.training import engine
 from tests.command import afno, start
 from tests.specs import SMALL, write_spec
-from tests.training.test_loop import FINETUNED, assert_same_training, left, needs
+from tests.training.test_loop import FINETUNED, MIXED, assert_same_training, left, needs, train
 
 # Five images a step are two and three for two processes; seven to evaluate are four batches, the last of one image.
 ODD = (
@@ -62,6 +62,15 @@ def test_two_processes_equal_one_evaluate_every_image_once_and_speak_with_one_vo
     assert_same_stages(two[0], tmp_path)
     assert (two[1].stdout, ends(two[1])) == (one.stdout, ends(one))
     assert len(ends(one)) == len(STAGES)
+
+
+def test_two_processes_mix_each_batch_as_one_does(tmp_path):
+    """Nine images a step: four and five, mixed two at a time."""
+    text = MIXED.replace("batch_size: 8", "batch_size: 9")
+    write_spec(tmp_path, text)
+    afno("pretrain", *MICRO[1:], root=tmp_path)
+    one = train(needs(tmp_path, text)["afno", "pretrain", 0].config, tmp_path / "one")
+    assert_same_training(left(directory(tmp_path, "pretrain")), one, apart=("alive_1",))
 
 
 def test_torchrun_gives_the_same_with_whole_batches_too(tmp_path, two):
