@@ -10,6 +10,9 @@ from typing import Any
 FORMULA = "=+-@\t\r\n＝＋－＠"  # what a spreadsheet takes for the begin of one
 
 
+AFTER_A_SEMICOLON = re.compile(rf";\s*(?=[{re.escape(FORMULA)}])")  # where that separates cells
+
+
 def visible(text: str) -> str:
     """Lines without control characters, so that no file can steer a terminal or hide what follows."""
     return (
@@ -23,8 +26,9 @@ def plain(text: str) -> str:
 
 
 def md(text: str) -> str:
-    """Words inside a line of Markdown or a cell: markup, HTML and separators lose their meaning."""
-    return html.escape(re.sub(r"[\\`*\[\]~|]|(?<!\w)_|_(?!\w)", r"\\\g<0>", plain(text)), quote=False)
+    """Words inside a line of Markdown or a cell: markup, formulas, links, HTML and separators lose their meaning."""
+    marks = r"[\\`*\[\]~|$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.|(?<=\w)@(?=\w)"
+    return html.escape(re.sub(marks, r"\\\g<0>", plain(text)), quote=False)
 
 
 def md_code(text: str) -> str:
@@ -48,7 +52,7 @@ def csv_lines(lines: Iterable[Sequence[Any]]) -> str:
 
 
 def _csv_cell(text: str) -> str:
-    shown = plain(text)
+    shown = AFTER_A_SEMICOLON.sub(r"\g<0>'", plain(text))
     return (
         f"'{shown}"
         if text and (text[0] in FORMULA or shown.lstrip()[:1] in tuple(FORMULA)) and not _numeric(text)

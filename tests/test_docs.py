@@ -194,3 +194,16 @@ def test_the_worked_examples_work(workshop):
     assert "gfn/pretrain seed 0: ok" in said["data"][0].stderr
     assert "Certainty" in said["metric"][0].stdout
     assert "missing" not in said["metric"][0].stdout
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("page", ["reliability.md", "troubleshooting.md"])
+def test_the_tests_that_a_page_names_exist(page):
+    named = set(re.findall(r"`(tests/\w[\w/]*\.py)(?:::(\w+))?`", PAGES[page]))
+    assert named
+    missing = [
+        f"{file}::{test}"
+        for file, test in sorted(named)
+        if not (ROOT / file).is_file() or (test and f"def {test}(" not in (ROOT / file).read_text())
+    ]
+    assert missing == []

@@ -39,12 +39,12 @@ def take_place(machine: Machine, nodes: int, environment: Mapping[str, str]) -> 
     """
     for names in (TORCHRUN, SRUN):
         if all(name in environment for name in names):
-            ranks, host, port = (environment[name] for name in (names[1], *names[3:]))
+            host, port = (environment[name] for name in names[3:])
+            rank, ranks, local_rank = (_number(name, environment) for name in names[:3])
             address = environment.get(MEETING, f"tcp://{host}:{port}")
-            places = {name: _number(name, environment) for name in names[:3]}
-            if places[names[1]] == machine.devices == 1:
+            if ranks == machine.devices == 1:
                 return False
-            if places[names[1]] != machine.devices:
+            if ranks != machine.devices:
                 raise ConfigError(
                     f"--devices and --nodes ask for {machine.devices} processes, {ranks} were started\n"
                     "  both must say the same"
@@ -52,8 +52,7 @@ def take_place(machine: Machine, nodes: int, environment: Mapping[str, str]) -> 
             from afno_repro.training.engine import Place, join
 
             parent = _number(LAUNCHER, environment) if LAUNCHER in environment else os.getppid()
-            rank, ranks_there, local_rank = places.values()
-            join(Place(rank, ranks_there, local_rank, address, parent), machine.device)
+            join(Place(rank, ranks, local_rank, address, parent), machine.device)
             return True
     missing = [name for name in SRUN if name not in environment]
     if machine.devices > 1 and not set(missing) & set(SRUN[:3]) and _number(SRUN[1], environment) > 1:

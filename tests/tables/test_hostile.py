@@ -237,3 +237,27 @@ def test_numbers_in_csv_are_never_altered():
 def test_visible_text_keeps_its_lines_and_loses_control_characters():
     assert visible("a\n  b\tc\x1b[1m\x9b\u202e é ± –") == "a\n  b c[1m é ± –"
     assert md("a\nb  c") == "a b c"
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        ("between $x$ and $$y$$", r"(?<!\\)\$"),
+        ("see http://a.b and https://c.d", r"(?<!\\)://"),
+        ("www.a.b", r"(?<!\\)\.a"),
+        ("someone@a.b", r"(?<!\\)@"),
+    ],
+)
+def test_formulas_and_bare_addresses_are_words_in_markdown(text, meaning):
+    assert re.search(meaning, text)
+    assert not re.search(meaning, md(text))
+    assert re.sub(r"\\([$:.@])", r"\1", md(text)) == text
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("text", ["a;=1+1", "a; =1", "a;+1", "a;@x", "a;-1"])
+def test_a_formula_after_a_semicolon_is_none_where_that_separates_cells(text):
+    line = csv_lines([["first", text, 3]])
+    assert not any(cell.strip('" \n')[:1] in tuple("=+-@") for cell in line.split(";")[1:])
+    assert next(csv.reader([line])) == ["first", re.sub(r"(; ?)", r"\1'", text), "3"]
