@@ -105,7 +105,17 @@ def test_a_trunk_takes_no_mixer_and_a_transformer_needs_one():
 @pytest.mark.parametrize(
     ("trunk", "options"),
     [
-        (Swin, {"embed_dim": 24, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "window": 4, "drop_path": 0.0}),
+        (
+            Swin,
+            {
+                "embed_dim": 24,
+                "depths": [1, 1, 1, 1],
+                "num_heads": [1, 2, 4, 8],
+                "window": 4,
+                "drop_path": 0.0,
+                "final_norm": True,
+            },
+        ),
         (ResNet, {"depth": 50}),
         (MobileNetV2, {}),
     ],
