@@ -92,6 +92,8 @@ WEIGHTS = {"safetensors": save(STATE["model"]), "pt": pt({"model": STATE["model"
 @pytest.mark.parametrize("form", PICTURES)
 def test_a_damaged_picture_is_read_or_named(tmp_path, form):
     path = tmp_path / "picture.jpg"
+    path.write_bytes(PICTURES[form])
+    read_image(path)  # imports what it needs, which is no case's time
 
     @given(data=damaged(PICTURES[form]))
     @cases(40)
