@@ -171,3 +171,13 @@ def test_linear_layers_start_as_in_their_origins_at_paper_scale_alone():
                     parts = found.config.model.backbone, found.config.model.head
                     said = {part.options["linear_std"] for part in parts if "linear_std" in part.options}
                     assert said <= {0.02 if scale == "paper" else None}
+
+
+def test_all_rows_of_a_table_have_as_many_residuals_as_the_network_that_the_paper_names():
+    named = dict.fromkeys(["table2", "table3", "table6", "fig4_blocks", "fig4_sparsity", "fig5", "fig6"], 2)
+    for table, skips in {**named, "table5": 1}.items():
+        for scale in AT_ALL:
+            models = [found.config.model for found in plan_runs(SPECS[table], scale).runs]
+            assert {model.backbone.options["skips"] for model in models if model} <= {skips}
+            assert scale == "small" or models
+        assert "model.backbone.skips" in {assumption.key for assumption in SPECS[table].structure.assumptions}
