@@ -29,7 +29,7 @@ class GFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         grid = (x.shape[1], x.shape[2])
         z = spectrum(x, all_modes(grid), dim=-3)
-        return image(filtered(z, self.filter_for(*z.shape[1:3], x.dtype)), all_modes(grid), grid, dim=-3)
+        return image(filtered(z, self.filter_for(grid[0], z.shape[2], x.dtype)), all_modes(grid), grid, dim=-3)
 
     def filter_for(self, height: int, modes: int, dtype: torch.dtype) -> Tensor:
         """The filter at a grid of `height` rows and `modes` columns: H M C 2."""
