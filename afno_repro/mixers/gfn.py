@@ -29,13 +29,14 @@ class GFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         grid = (x.shape[1], x.shape[2])
         z = spectrum(x, all_modes(grid), dim=-3)
-        return image(filtered(z, self.filter_for(*z.shape[1:3]).to(x.dtype)), all_modes(grid), grid, dim=-3)
+        return image(filtered(z, self.filter_for(grid[0], z.shape[2], x.dtype)), all_modes(grid), grid, dim=-3)
 
-    def filter_for(self, height: int, modes: int) -> Tensor:
+    def filter_for(self, height: int, modes: int, dtype: torch.dtype) -> Tensor:
         """The filter at a grid of `height` rows and `modes` columns: H M C 2."""
-        if self.filter.shape[:2] == (height, modes):
-            return self.filter
-        kernel = self.filter.permute(2, 3, 0, 1)  # C 2 H M
+        kernel = self.filter.to(dtype)
+        if kernel.shape[:2] == (height, modes):
+            return kernel
+        kernel = kernel.permute(2, 3, 0, 1)  # C 2 H M
         return (
             interpolate(kernel, size=(height, modes), mode="bilinear", align_corners=True)
             .permute(2, 3, 0, 1)

@@ -176,8 +176,10 @@ def add_bias(y: Tensor, bias: nn.Module | None, x: Tensor) -> Tensor:
     """The mixed tokens y and what is added to them, both from tokens x: B H W C."""
     if bias is None:
         return y
-    wide = {name: parameter.to(x.dtype) for name, parameter in bias.named_parameters()}
-    return y + functional_call(bias, wide, x.flatten(1, 2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+    tokens = x.flatten(1, 2).transpose(1, 2)  # B C N
+    wide = {name: each.to(x.dtype) for name, each in bias.named_parameters() if each.dtype != x.dtype}
+    added = functional_call(bias, wide, tokens) if wide else bias(tokens)
+    return y + added.transpose(1, 2).reshape(x.shape)
 
 
 def on_parts(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:

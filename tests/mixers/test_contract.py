@@ -146,3 +146,12 @@ def test_it_is_exported_for_any_batch(name, grid):
     for batch in (1, 2, 5):
         tokens = torch.randn(batch, *grid, DIM)
         torch.testing.assert_close(program.module()(tokens), mixer(tokens), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(set(MIXERS) - {"long_short"}))  # whose views aot_autograd does not take
+def test_it_is_compiled(name):
+    mixer, x = build(name, (6, 7)), torch.randn(2, 6, 7, DIM, requires_grad=True)
+    y = torch.compile(mixer, backend="aot_eager", fullgraph=True)(x)
+    (compiled,) = torch.autograd.grad(y.square().sum(), x)
+    torch.testing.assert_close(y, mixer(x), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(compiled, *torch.autograd.grad(mixer(x).square().sum(), x), atol=1e-4, rtol=1e-4)

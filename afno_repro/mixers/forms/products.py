@@ -7,6 +7,7 @@ Shapes: B batch, H W token grid, R M kept modes along H and W, C channels; an ax
 
 import functools
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -48,10 +49,10 @@ def matrices_of(grid: Grid, modes: Modes, dtype: torch.dtype, device: torch.devi
 
 def matrices(grid: Grid, modes: Modes, dtype: torch.dtype, device: torch.device) -> Matrices:
     """The matrices, rounded once from float64."""
-    height, width = grid
-    with torch.inference_mode(False), torch.device("cpu"):  # they outlive the call, and training may come after it
-        columns = torch.arange(modes.columns)
-        rows = torch.cat([torch.arange(modes.low), torch.arange(height - modes.high, height)])
+    (height, width), count = grid, partial(torch.arange, device="cpu")  # also where another device is the default
+    with torch.inference_mode(False):  # they outlive the call, and training may come after it
+        columns = count(modes.columns)
+        rows = torch.cat([count(modes.low), count(height - modes.high, height)])
         cos_w, sin_w = waves(columns, width)  # M W
         cos_h, sin_h = waves(rows, height)  # R H
         twice = torch.where((columns == 0) | (2 * columns == width), 1.0, 2.0).double()[
@@ -70,7 +71,7 @@ remembered = functools.lru_cache(maxsize=64)(matrices)
 
 def waves(frequencies: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Cosines and sines of each frequency at each of `size` points, orthonormal: float64, frequencies x points."""
-    angle = 2 * math.pi * (torch.outer(frequencies, torch.arange(size)) % size).double() / size
+    angle = 2 * math.pi * (torch.outer(frequencies, torch.arange(size, device="cpu")) % size).double() / size
     return angle.cos() / math.sqrt(size), angle.sin() / math.sqrt(size)
 
 
