@@ -18,6 +18,7 @@ ADDED: tuple[tuple[str, str, Any], ...] = (
     ("backbone vit", "linear_std", None),
     ("backbone segformer", "linear_std", None),
     ("backbone segformer", "drop_path", 0.0),
+    ("backbone swin", "final_norm", False),
     ("head classification", "linear_std", None),
     ("data imagenet", "interpolation", "bilinear"),
     ("augment rand_augment", "levels", 31),
