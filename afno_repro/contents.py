@@ -57,7 +57,7 @@ class Contents:
                     strict=True,
                 )
             )
-        if new:
+        if new and self.folder.parent.is_dir():  # a mistaken command leaves nothing
             settled = time.time_ns() - int(SETTLED_S * 1e9)
             lines = {f.name: [*stat, new.get(f, h)] for f, stat, h in known if h or max(stat[2:]) < settled}
             with suppress(StorageError):  # it is read again then

@@ -55,7 +55,7 @@ def _git(*arguments: str) -> tuple[str | None, str]:
 def source_hash(runs: Path) -> str:
     """Sixteen hexadecimal digits of the SHA-256 of all files of the package: their names and tokens."""
     files = sorted(PACKAGE.rglob("*.py"))
-    hashes = Contents(runs / "contents" / "source", lambda file: tokens_hash(file.read_text())).hashes(files)
+    hashes = Contents(runs / "contents", lambda file: tokens_hash(file.read_text())).hashes(files)
     lines = [f"{file.relative_to(PACKAGE)} {found}" for file, found in zip(files, hashes, strict=True)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
