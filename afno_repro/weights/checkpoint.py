@@ -94,21 +94,21 @@ def _load(path: Path) -> Any:
     try:
         with open_regular(path) as file:
             head = file.read(64)
-        if zipfile.is_zipfile(path):  # looked at before anything is unpacked
-            with zipfile.ZipFile(path) as packed:
-                check_growth(path, sum(part.file_size for part in packed.infolist()))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{path}: is no whole weights file ({error})") from error
     for beginning, what in STRANGERS.items():
         if head.lstrip().startswith(beginning):
             raise DataError(f"{path}: is {what}")
     try:
+        if zipfile.is_zipfile(path):  # looked at before anything is unpacked
+            with zipfile.ZipFile(path) as packed:
+                check_growth(path, sum(part.file_size for part in packed.infolist()))
         if path.suffix == ".safetensors" or head[8:9] == b"{":
             return safetensors.torch.load_file(path)
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(path, weights_only=True, map_location="cpu")
+    except DataError:
+        raise
     except pickle.UnpicklingError as error:
         named = re.search(r"(?:GLOBAL|class/function:?) ['\"`]?([\w.]+)", str(error))
         if named is None and not head.startswith(PICKLED):
