@@ -70,7 +70,7 @@ def read_regular(path: Path, most: int) -> bytes:
     with open_regular(path) as file:
         data = file.read(most + 1) if (size := os.fstat(file.fileno()).st_size) <= most else b""
     if size > most or len(data) > most:
-        raise OSError(errno.EFBIG, f"has {size} bytes, at most {most} are read", str(path))
+        raise OSError(errno.EOVERFLOW, f"has {size} bytes, at most {most} are read", str(path))
     return data
 
 

@@ -24,6 +24,14 @@ PROVENANCE = {  # in every record
     "devices": int,
     "seconds": float,
 }
+BOUND = {  # in those that know what they are bound to
+    "data": str | None,
+    "images": list[int],
+    "source": str | None,
+    "weights": str | None,
+    "files": dict[str, str],
+    "parent": dict[str, str | None] | None,
+}
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,11 @@ def _wrong(record: Record) -> dict[str, Any]:
     provenance = {"devices": 1, **record.provenance}  # the first records did not say how many
     wrong |= {
         f"provenance.{key}": provenance[key] for key, hint in PROVENANCE.items() if not fits(provenance[key], hint)
+    }
+    wrong |= {
+        f"provenance.{key}": provenance[key]
+        for key, hint in BOUND.items()
+        if key in provenance and not fits(provenance[key], hint)
     }
     hints = {"metrics": dict[str, float], "data": str}
     wrong |= {

@@ -146,7 +146,8 @@ def test_a_record_of_more_than_64_mib_is_not_read_and_a_pipe_is_not_waited_for(t
         file.truncate(64 * 2**20 + 1)
     with pytest.raises(OSError, match="at most 67108864 are read"):
         read_record(folder / "record.json")
-    assert store.record(run.digest) is None
+    with pytest.raises(StorageError, match="at most 67108864 are read"):  # an error is no absence
+        store.record(run.digest)
     (folder / "record.json").unlink()
     os.mkfifo(folder / "record.json")
     with pytest.raises(OSError, match="not a regular file"):
