@@ -245,11 +245,12 @@ def whole(path: Path, data: bytes) -> bool:
 
 
 def files(root: Path) -> list[Path]:
+    """All but what is remembered of files that were read, by their inodes and times."""
     return sorted(
         path
         for top in ("runs", "results")
         for path in (root / top).rglob("*")
-        if path.is_file() or path.name == "checkpoints"
+        if (path.is_file() or path.name == "checkpoints") and path.parent != root / "runs/contents"
     )
 
 
