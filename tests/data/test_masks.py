@@ -6,8 +6,6 @@ import pytest
 
 from afno_repro.data.masks import MOVES, random_walk, visited
 
-pytestmark = pytest.mark.fast
-
 
 def literal(start, moves, height, width):
     """Step by step: a step that would leave the grid stays put."""
@@ -41,6 +39,7 @@ def test_visited_cells_are_connected():
         assert 1 <= mask.sum() <= 61
 
 
+@pytest.mark.fast
 def test_no_step_hides_the_start_alone():
     assert random_walk(5, 5, 0, np.random.default_rng(0)).sum() == 1
 

@@ -7,8 +7,6 @@ from afno_repro.config import ModelConfig, Part
 from afno_repro.models import build_model
 from afno_repro.profiling.flops import CountingRule, count
 
-pytestmark = pytest.mark.fast
-
 ONE_PRODUCT = CountingRule(attention_products=1, conv_bias=False, inner_norm=0, upsampling=0, mixer_fft=0.0)
 BOTH_PRODUCTS = CountingRule(attention_products=2, conv_bias=True, inner_norm=5, upsampling=4, mixer_fft=0.5)
 
@@ -91,6 +89,7 @@ def test_full_operations_add_transforms_and_elementwise_work(dim, depth, image_s
     )
 
 
+@pytest.mark.fast
 def test_the_norms_of_a_mixer_and_half_its_transforms_count_where_the_rule_says_so():
     dim, depth, n, m, h, rank = 96, 3, 64, 8 * 5, 8, 4
     mixer = Part("long_short", {"num_heads": 6, "window": 1, "rank": rank})
@@ -175,6 +174,7 @@ def test_public_counters_agree_where_they_are_right():
     assert counter.get_total_flops() == pytest.approx(2 * ours)
 
 
+@pytest.mark.fast
 def test_parameters_of_a_mixer_and_of_the_model():
     dim, depth, blocks = 96, 3, 3
     got = counted(dim, depth, afno(blocks), 32)
