@@ -21,6 +21,7 @@ ADDED: tuple[tuple[str, str, Any], ...] = (
     ("backbone swin", "final_norm", False),
     ("head classification", "linear_std", None),
     ("data imagenet", "interpolation", "bilinear"),
+    ("data imagenet", "tuning", None),
     ("augment rand_augment", "levels", 31),
     ("augment rand_augment", "translation", 150 / 331),
     ("augment rand_augment", "probability", 1.0),

@@ -45,14 +45,14 @@ def reevaluated(places: "Places", name: str, scale: str, choice: "Choice", machi
     """Evaluate what is finished, add that to the records, and write the tables anew."""
     from afno_repro.commands.terminal import say
     from afno_repro.runs.store import Store, publish
-    from afno_repro.spec.places import sound_specs
+    from afno_repro.spec.places import at_scale, sound_specs
     from afno_repro.spec.plan import plan_runs
     from afno_repro.tables.rebuild import rebuild
     from afno_repro.tables.results import records_folder
 
     store, folder = Store(machine.runs_root), places.results(scale)
     value: list[dict[str, Any]] = []
-    specs = sound_specs(places, name)
+    specs = at_scale(sound_specs(places, name), scale)
     new: dict[str, Record | None] = {}
     for spec in specs:
         for (row, stage, seed), run in plan_runs(spec, scale, choice).needs.items():

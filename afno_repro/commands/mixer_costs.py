@@ -115,7 +115,7 @@ def _pair(places: Places, asked: Asked, mixer: str) -> Pair:
     counting = sound_specs(places, COUNTED_AS)[0].structure.counting
     for spec in (sound_specs(places, name)[0] for name in order):
         stage = next((name for name in ("cost", "pretrained_cost") if name in spec.stages), None)
-        for row in spec.rows if stage else []:
+        for row in spec.rows if stage and "paper" in spec.structure.scales else []:
             backbone, name = slug(row.title[0]), (row.model or {}).get("mixer", {}).get("name")
             known.setdefault(backbone, []).append(str(name))
             if backbone == slug(asked.backbone) and name == mixer:

@@ -12,7 +12,7 @@ from afno_repro.files import check_writable
 from afno_repro.runs.machine import on
 from afno_repro.runs.show import Place, Show
 from afno_repro.runs.store import Store, publish
-from afno_repro.spec.places import Places, load_specs
+from afno_repro.spec.places import Places, at_scale, load_specs
 from afno_repro.spec.plan import Choice, Plan, Run, resolve_runs
 from afno_repro.tables.rebuild import rebuild
 from afno_repro.tables.results import records_folder
@@ -43,16 +43,15 @@ def prepare(
 ) -> Prepared:
     """Load, plan and check: every mistake is raised at once, before any work; absent data leave runs out.
 
-    `check_all` looks at the models of finished runs too.
+    `check_all` looks at the models of finished runs too. Of several specs those without the scale are not meant.
     """
     loaded = load_specs(places, name)
     problems = [problem for _, found in loaded for problem in found]
     plans = []
-    for spec, _ in loaded:
-        if spec is not None:
-            plan, found = resolve_runs(spec, scale, choice)
-            plans.append(plan)
-            problems += found
+    for spec in at_scale([spec for spec, _ in loaded if spec is not None], scale):
+        plan, found = resolve_runs(spec, scale, choice)
+        plans.append(plan)
+        problems += found
     prepared = Prepared(plans)
     store = Store(machine.runs_root)
     every = {run.digest: run for plan in plans for run in plan.runs}

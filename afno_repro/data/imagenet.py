@@ -81,16 +81,19 @@ def imagenet(
     crop_fraction: float,
     skip: list[str],
     interpolation: Interpolation,
+    tuning: int | None,
 ) -> tuple[Folder, Folder]:
     """Training and validation images; `fraction` of each class (chosen by `seed`) is trained on.
 
     `crop_fraction` is the share of the short side that the validation's central square takes, `interpolation` how it is
-    resized. `skip` names broken
-    training images, like train/CLASS/NAME.JPEG, to train without; what is evaluated is never left out.
+    resized. `skip` names broken training images, like train/CLASS/NAME.JPEG, to train without; what is evaluated is
+    never left out. For choosing settings without a look at the validation images, every `tuning`-th training image by
+    name is evaluated in their place, and not trained on.
     """
     require(
         (0 < fraction <= 1, "fraction", f"imagenet: must lie in (0, 1], is {fraction}"),
         (0 < crop_fraction <= 1, "crop_fraction", f"imagenet: must lie in (0, 1], is {crop_fraction}"),
+        (tuning is None or tuning > 1, "tuning", f"imagenet: must be null or at least 2, is {tuning}"),
     )
     folder = root / "imagenet"
     train, val = (class_files(folder / split) for split in ("train", "val"))
@@ -100,6 +103,10 @@ def imagenet(
     train = _without(train, skip, folder)
     names, evaluated = ([files[0].parent.name for files in split] for split in (train, val))
     classes = names if set(evaluated) <= set(names) else None
+    if tuning is not None:
+        held = set([file for files in train for file in files][::tuning])
+        train, val = [[f for f in files if f not in held] for files in train], [sorted(held)]
+        classes = names
     rng = np.random.default_rng(seed)
     kept = [
         files[i] for files in train for i in sorted(rng.permutation(len(files))[: max(1, round(fraction * len(files)))])

@@ -83,6 +83,11 @@ def sound_specs(places: Places, name: str) -> list[Spec]:
     return [spec for spec, _ in loaded if spec is not None]
 
 
+def at_scale(specs: list[Spec], scale: str) -> list[Spec]:
+    """Of several specs those that have the scale; a single one stays, so that its plan can say what is wrong."""
+    return specs if len(specs) == 1 else [spec for spec in specs if scale in spec.structure.scales]
+
+
 def scales_with_records(places: Places) -> list[str]:
     """The scales that have records to build tables from."""
     return [scale for scale in SCALES if (places.results(scale) / "records").is_dir()]
