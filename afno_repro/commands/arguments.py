@@ -44,6 +44,14 @@ DryRun = Annotated[
         "--dry-run", help="Show the plan, what is done and the estimated time, memory and disk; compute nothing."
     ),
 ]
+StopAfter = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="MINUTES",
+        help="Stop by then as after SIGTERM: keep the work and end with 143; the same command continues.",
+    ),
+]
 Rerun = Annotated[
     bool,
     typer.Option("--rerun", help="Do again what was made with other data or other source than today's, or diverged."),

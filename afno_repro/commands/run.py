@@ -40,6 +40,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         compile: given.Compile = False,
         dry_run: given.DryRun = False,
         rerun: given.Rerun = False,
+        stop_after: given.StopAfter = None,
         root: given.Root = HERE,
         data: given.Data = None,
         runs: given.Runs = None,
@@ -55,6 +56,8 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         machine = find_machine(asked, data or root / "data", runs or root / "runs")
         if not dry_run:
             _together(machine, nodes)
+            if stop_after is not None:
+                _stop_after(60 * stop_after)
         work(given.places(root, runs), spec, scale, choice, machine, dry_run, json, quiet)
 
     command.__doc__ = help
@@ -75,6 +78,12 @@ def _together(machine: "Machine", nodes: int) -> None:
 
     if not take_place(machine, nodes, os.environ) and machine.devices > 1:
         raise typer.Exit(launch(sys.argv[1:], machine.devices, os.environ))
+
+
+def _stop_after(seconds: float) -> None:
+    """Send this process SIGTERM then; by a signal of the system's clock, for a thread might be in a fork's way."""
+    signal.signal(signal.SIGALRM, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM))
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))  # zero would mean never
 
 
 def work(

@@ -216,6 +216,22 @@ def test_a_signal_stops_after_a_checkpoint_with_its_own_exit_code(tmp_path, whol
     assert outcome(tmp_path) == whole_command
 
 
+@pytest.mark.parametrize("jobs", ["1", pytest.param("2", marks=SLOW)])
+def test_a_command_with_a_time_of_its_own_stops_after_a_checkpoint_and_goes_on_with_more(tmp_path, whole_command, jobs):
+    write_spec(tmp_path, LONG)
+    minutes = 0.02
+    codes = [143]
+    while codes[-1] in (143, -signal.SIGTERM) and minutes < 10:
+        process = start(*RUN, "--jobs", jobs, "--stop-after", str(minutes), root=tmp_path)
+        _, err = process.communicate(timeout=300)
+        assert "Traceback" not in err
+        codes.append(process.returncode)
+        minutes *= 2
+    assert len(codes) > 2
+    assert codes[-1] == 0
+    assert outcome(tmp_path) == whole_command
+
+
 TWICE = """
 import os
 from afno_repro.training.stop import stop_flag
