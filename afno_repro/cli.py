@@ -102,7 +102,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of standard output left
         _say_no_more()
         sys.exit(0)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, MemoryError) as error:
         from afno_repro.runs.launch import left_alone
 
         told = left_alone(error) or refusal(error)
