@@ -19,6 +19,7 @@ ADDED: tuple[tuple[str, str, Any], ...] = (
     ("backbone segformer", "linear_std", None),
     ("backbone segformer", "drop_path", 0.0),
     ("backbone swin", "final_norm", False),
+    ("mixer gfn", "init_std", 0.02),
     ("head classification", "linear_std", None),
     ("data imagenet", "interpolation", "bilinear"),
     ("data imagenet", "tuning", None),
