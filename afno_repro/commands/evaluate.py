@@ -22,6 +22,7 @@ def evaluate(
     scale: given.Scale = "tiny",
     row: given.Rows = None,
     seed: given.Seeds = None,
+    seeds: given.AllSeeds = None,
     device: given.Device = "auto",
     root: given.Root = HERE,
     data: given.Data = None,
@@ -34,7 +35,7 @@ def evaluate(
     from afno_repro.spec.plan import Choice
 
     machine, places = given.machine(device, root, data, runs), given.places(root, runs)
-    choice = Choice(rows=given.chosen(row), seeds=given.chosen(seed), kinds=("pretrain", "finetune"))
+    choice = Choice(given.chosen(row), given.chosen(seed), given.first_seeds(seeds), ("pretrain", "finetune"))
     with show_for(quiet) as show:
         answer = reevaluated(places, spec, scale, choice, machine, show)
     tell(answer, json)

@@ -206,7 +206,7 @@ def _missing(tables: Sequence[Table]) -> Section:
 
 
 def _gap(table: Table, row: Row, cell: Cell) -> tuple[str, Span] | None:
-    command = Span(f"afno run {table.spec.name} --scale {table.scale} --row {row.key}", "code")
+    command = Span(table.command(row), "code")
     if cell.state == "missing":
         return cell.state, command if cell.note == command.text else Span(cell.note)
     if cell.state in ("quoted", "not_applicable"):

@@ -10,9 +10,10 @@ from afno_repro.escape import csv_lines, md
 from afno_repro.runs.provenance import provenance
 from afno_repro.runs.record import Record
 from afno_repro.runs.store import publish
-from afno_repro.spec.plan import plan_runs
+from afno_repro.spec.plan import Choice, plan_runs
 from afno_repro.spec.reader import load_spec
 from afno_repro.tables.claims import claim_verdicts
+from afno_repro.tables.report import report_files
 from afno_repro.tables.results import CELL_HEADER, records_folder, table_csv, table_markdown, write_results
 from afno_repro.tables.table import build_table
 from tests.machine import machine_at
@@ -106,6 +107,28 @@ def test_a_failed_run_is_a_state_not_a_hole(tmp_path, outcome):
     table = made.table()
     assert table.cells["afno", "psnr"].state == outcome
     assert outcome.replace("_", " ") in table_markdown(table)
+
+
+def test_records_of_further_seeds_make_a_table_of_all_of_them(tmp_path):
+    made = Made(tmp_path)
+    made.plan = plan_runs(made.spec, "tiny", Choice(all_seeds=(0, 1, 2)))
+    for seed in range(3):
+        made.put("afno", "pretrain", seed, psnr=20.0 + seed)
+    table = made.put("gfn", "pretrain", 0, psnr=19.0).put("fill_mean", "pretrain", psnr=1.0).table()
+    assert (table.cells["afno", "psnr"].value, table.cells["afno", "psnr"].seeds) == (21.0, 3)
+    assert table.cells["gfn", "psnr"].note == "1 of 3 seeds"
+    assert table.cells["fill_mean", "psnr"].note == ""  # has no seeds
+    assert table.command(table.spec.row("gfn")) == "afno run small --scale tiny --row gfn --seeds 3"
+    assert table.command(table.spec.row("gfn")) in "".join(report_files(tmp_path, [table], {}).values())
+
+
+def test_a_further_record_of_another_config_adds_no_seed(tmp_path):
+    other = Made(tmp_path, SMALL.replace("epochs: 3", "epochs: 4"))
+    other.plan = plan_runs(other.spec, "tiny", Choice(all_seeds=(0, 1)))
+    other.put("afno", "pretrain", 1, psnr=20.0)
+    table = Made(tmp_path).put("afno", "pretrain", 0, psnr=19.0).table()
+    assert (table.seeds, table.cells["afno", "psnr"].note) == ((0,), "")
+    assert "afno/pretrain seed 1: made with another config" in table.stale[0]
 
 
 def test_a_record_of_another_config_is_stale_and_named(tmp_path):
