@@ -82,7 +82,7 @@ def spec_of(piece: str) -> str:
     for field in FIELDS:
         text = re.sub(rf"(?<=[:\[,] ){re.escape(field)}(?=[,\]}}\n])", lambda _: word, text)
     text = (
-        text.replace("where: here", f"doubt: {word}, where: {word}")
+        text.replace("where: here", f"doubt: {word}, under: {word}, where: {word}")
         .replace("choice: 4", f"choice: {word}")
         .replace("group: inpainting", f"group: {word}")
     )
