@@ -48,10 +48,10 @@ MEANING = {
         "fails": "it is not, with the whole interval of a difference",
         "undecided": "an interval lies across, there is one seed, a row did not learn, or numbers are missing",
     },
-    "claims after Holm's correction": {
-        "holds": "it holds still where the chance of any false one among all claims tested over seeds is held to 5%",
-        "fails": "it fails still",
-        "undecided": "nothing is left, or nothing was to begin with",
+    "claims after Holm": {
+        "holds": "so it does after Holm's correction for all claims tested over seeds",
+        "fails": "so it does after Holm's correction",
+        "undecided": "no decision is left, or there was none",
     },
 }
 
@@ -126,7 +126,10 @@ def _summary(tables: Sequence[Table], verdicts: Verdicts) -> Section:
             for word in shown
         ]
         blocks.append(
-            Section(group.capitalize(), [Listing(items), *(_decided(tables, verdicts) if group == "claims" else [])])
+            Section(
+                group[0].upper() + group[1:],
+                [Listing(items), *(_decided(tables, verdicts) if group == "claims" else [])],
+            )
         )
     lost: list[Text] = [(_link(table), f": {note}") for table in tables for note in learning_notes(table)]
     blocks += [Section(f"Rows that {MARK}", [Listing(lost)])] if lost else []
@@ -155,7 +158,7 @@ def _counts(table: Table, verdicts: Verdicts) -> dict[str, Counter[str]]:
         "cells": states,
         "counted costs": Counter(cell.verdict for cell in cells if cell.verdict),
         "claims": Counter(verdict.outcome for verdict in verdicts[table.spec.name]),
-        "claims after Holm's correction": Counter(verdict.corrected for verdict in verdicts[table.spec.name]),
+        "claims after Holm": Counter(verdict.corrected for verdict in verdicts[table.spec.name]),
     }
 
 

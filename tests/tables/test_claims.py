@@ -13,6 +13,7 @@ from afno_repro.spec.claims import Bound, Equivalence, NoWorse, Ordering, Peak
 from afno_repro.spec.reader import load_spec
 from afno_repro.tables.claims import claim_verdicts, judged
 from afno_repro.tables.inference import holm
+from afno_repro.tables.report import report_files
 from afno_repro.tables.results import table_markdown, write_results
 from tests.specs import SMALL, write_spec
 from tests.tables.test_table import Made
@@ -373,13 +374,16 @@ def test_the_undecided_say_what_they_could_show_and_what_it_takes(tmp_path):
     assert verdict(tmp_path, OLD, {"afno": (20.0, 20.0, 20.0), "gfn": (20.0, 20.0, 20.0)}).power is None
 
 
-def made_twice(tmp_path, more=""):
+CLEAR = ((21.0, 20.0), (21.3, 20.1), (21.1, 20.0))
+
+
+def made_twice(tmp_path, more="", values=CLEAR):
     """Two tables with the same claims, of which the second tests the first one's under another choice."""
     tables = []
     for name, end in (("one", ""), ("other", more)):
         under = "under: two skips, " if end else ""
         made = Made(tmp_path / name, text(OLD + NO_WORSE).replace("here, ", f"here, {under}") + end)
-        for seed, (a, b) in enumerate(((21.0, 20.0), (21.3, 20.1), (21.1, 20.0))):
+        for seed, (a, b) in enumerate(values):
             made.put("afno", "pretrain", seed, psnr=a).put("gfn", "pretrain", seed, psnr=b)
         table = made.table()
         tables.append(replace(table, spec=replace(table.spec, name=name)))
@@ -404,3 +408,13 @@ def test_claims_under_other_choices_are_of_no_family_and_stand_beside_the_claim(
     assert [each.choices for each in found["one"]] == [(("two skips", "holds"),)] * 2
     assert "*Under other choices holds: two skips.*" in table_markdown(tables[0], found["one"])
     assert "AFNO beats GFN (two skips)" in table_markdown(tables[1], found["other"])
+
+
+def test_the_report_counts_verdicts_before_and_after_holm(tmp_path):
+    tables = made_twice(tmp_path, values=((20.83, 20.0), (21.77, 20.0), (21.3, 20.0)))  # p 0.041 and 0.022, twice
+    text_ = report_files(tmp_path, tables, {})[tmp_path / "report.md"]
+    assert "### Claims\n\n- **4** holds: " in text_
+    assert "### Claims after Holm\n\n- **0** holds: " in text_
+    first, second = ((each.p, each.p_holm) for each in judged(tables)["one"])
+    assert second[1] == first[1] == pytest.approx(4 * second[0])
+    assert f"| {first[0]:.2g} | {first[1]:.2g} (undecided) |" in text_
