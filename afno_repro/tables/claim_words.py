@@ -11,7 +11,7 @@ from afno_repro.tables.table import PASSES
 
 CSV_HEADER = [
     *("table", "claim", "under", "rows", "against", "column", "asked", "n", "over", "difference", "low", "high"),
-    *("p", "p_holm", "verdict", "verdict_holm", "reason", "could_show", "n_needed", "doubt"),
+    *("p_case", "p", "p_holm", "verdict", "verdict_holm", "reason", "could_show", "n_needed", "doubt"),
 ]
 HEADS = [
     *(Head("Claim"), Head("Where"), Head("Outcome"), Head("Column"), Head("Asked"), Head("n")),
@@ -29,7 +29,8 @@ def csv_line(table: str, verdict: Verdict) -> list[str]:
         low, high = worst.difference.interval if worst.over else (None, None)
         numbers = [six(value) for value in (worst.difference.mean, low, high)]
         case = [worst.column.key, worst.asked, str(worst.difference.n), worst.over, *numbers]
-    p = [six(verdict.p), six(verdict.p_holm), verdict.outcome, verdict.corrected, verdict.reason]
+    own = worst.p if worst is not None and verdict.p is not None else None
+    p = [six(own), six(verdict.p), six(verdict.p_holm), verdict.outcome, verdict.corrected, verdict.reason]
     could, need = (six(verdict.power[0]), _many(verdict.power[1])) if verdict.power else ("", "")
     return [table, claim.claim, claim.under, rows, against, *case, *p, could, need, claim.doubt]
 
@@ -51,11 +52,16 @@ def claim_line(verdict: Verdict) -> list[Text]:
     counted = f"{found.n} {found.over if found.n > 1 else found.over.rstrip('s')}" if found.over else "exact"
     line += [column.title, worst.asked, counted, signed(found.mean, column), interval(found, column) or "–"]
     changed = f" ({verdict.corrected})" if verdict.corrected != verdict.outcome else ""
-    line += ["–" if verdict.p is None else p_value(verdict.p)]
+    line += ["–" if verdict.p is None else _p(p_value(worst.p), p_value(verdict.p))]
     line += ["–" if verdict.p_holm is None else p_value(verdict.p_holm) + changed]
     if not verdict.power:
         return [*line, "–", "–"]
     return [*line, signed(verdict.power[0], column).replace("+", "±"), f"{_many(verdict.power[1])} {found.over}"]
+
+
+def _p(own: str, largest: str) -> str:
+    """The p of the case that is shown, and of the claim where another case has a larger one."""
+    return own if own == largest else f"{own} (all cases: {largest})"
 
 
 def _many(n: int | None) -> str:
@@ -68,8 +74,11 @@ def claims_legend(verdicts: Sequence[Verdict]) -> str:
     forms = tuple(type(verdict.claim) for verdict in verdicts)
     text = "A claim is its worst case, of every pair of rows in every column. The difference is in the column's own "
     text += "sense, with Student's 95% interval; a claim holds where all of the interval is as asked, fails where none "
-    text += "of it is, and is undecided between. p is two-sided, the largest of the cases', below 0.05 where all are "
-    text += "decided; after Holm: corrected for all claims of this scale that are tested over seeds."
+    text += (
+        "of it is, and is undecided between. p is two-sided, below 0.05 where the interval decides; the claim's own "
+    )
+    text += "is the largest of all its cases', and after Holm that is corrected for all claims of this scale that are "
+    text += "tested over seeds."
     if "seeds" in over:
         text += (
             " Over seeds: paired, n trainings of each network. Could show: the smallest distance from what is asked "

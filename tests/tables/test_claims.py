@@ -11,6 +11,7 @@ from scipy.stats import nct, t, ttest_1samp, ttest_rel
 from afno_repro.errors import ConfigError
 from afno_repro.spec.claims import Bound, Equivalence, NoWorse, Ordering, Peak
 from afno_repro.spec.reader import load_spec
+from afno_repro.tables.claim_words import claim_line
 from afno_repro.tables.claims import claim_verdicts, judged
 from afno_repro.tables.inference import holm
 from afno_repro.tables.report import report_files
@@ -335,7 +336,12 @@ def test_a_claims_p_is_the_largest_of_its_cases(tmp_path):
     claim = OLD.replace("worse: gfn", "worse: [l_0, l_0.1]")
     values = {"afno": (21.0, 21.3, 21.1), "l_0": (20.0, 20.1, 20.0), "l_0.1": (20.9, 20.5, 20.6)}
     found = verdict(tmp_path, claim, values)
-    assert found.p == pytest.approx(max(ttest_rel(values["afno"], values[row]).pvalue for row in ("l_0", "l_0.1")))
+    every = [ttest_rel(values["afno"], values[row]).pvalue for row in ("l_0", "l_0.1")]
+    assert found.p == pytest.approx(max(every))
+    failed = verdict(tmp_path, claim, {**values, "l_0": (22.0, 22.1, 22.0)})  # the case that fails has the smaller p
+    case, largest = (ttest_rel(values["afno"], other).pvalue for other in ((22.0, 22.1, 22.0), values["l_0.1"]))
+    assert (failed.outcome, failed.worst.p, failed.p) == ("fails", pytest.approx(case), pytest.approx(largest))
+    assert f"{case:.2g} (all cases: {largest:.2g})" in claim_line(failed)
 
 
 def test_seeds_are_paired_by_their_number_whatever_else_a_row_has(tmp_path):

@@ -159,9 +159,9 @@ def test_files_have_the_documented_headers_and_six_digits(tmp_path):
     claims = (made.folder / "claims.csv").read_text().splitlines()
     assert (
         claims[0] == "table,claim,under,rows,against,column,asked,n,over,difference,low,high,"
-        "p,p_holm,verdict,verdict_holm,reason,could_show,n_needed,doubt"
+        "p_case,p,p_holm,verdict,verdict_holm,reason,could_show,n_needed,doubt"
     )
-    assert claims[1] == "small,AFNO beats GFN,,afno,gfn,psnr,> 0,1,seeds,0.123457,,,,,undecided,undecided,one seed,,,"
+    assert claims[1] == "small,AFNO beats GFN,,afno,gfn,psnr,> 0,1,seeds,0.123457,,,,,,undecided,undecided,one seed,,,"
     header = (made.folder / "small.csv").read_text().splitlines()[0]
     assert (
         header == "row,backbone,mixer,gflops,gflops_spread,gflops_paper,gflops_verdict,"
