@@ -45,11 +45,10 @@ def evaluate(
 def reevaluated(places: "Places", name: str, scale: str, choice: "Choice", machine: "Machine", show: "Show") -> Answer:
     """Evaluate what is finished, add that to the records, and write the tables anew."""
     from afno_repro.commands.terminal import say
-    from afno_repro.runs.store import Store, publish
+    from afno_repro.runs.store import Store, publish, records_folder
     from afno_repro.spec.places import at_scale, sound_specs
     from afno_repro.spec.plan import plan_runs
     from afno_repro.tables.rebuild import rebuild
-    from afno_repro.tables.results import records_folder
 
     store, folder = Store(machine.runs_root), places.results(scale)
     value: list[dict[str, Any]] = []

@@ -198,6 +198,11 @@ def is_latency(run: Run) -> bool:
     return run.config.kind == "profile" and run.config.task.name == "latency"
 
 
+def records_folder(folder: Path, table: str) -> Path:
+    """Where the records behind a table lie, below the scale's results folder."""
+    return folder / "records" / table
+
+
 def committed_name(row: str, stage: str, seed: int) -> str:
     """The file of a committed record, below results/<scale>/records/<spec>/.
 

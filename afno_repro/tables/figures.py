@@ -15,10 +15,9 @@ from afno_repro.errors import DataError
 from afno_repro.escape import csv_lines, drawable
 from afno_repro.files import write_atomic
 from afno_repro.runs.record import Record
-from afno_repro.runs.store import ARTIFACTS, LOG, committed_name, read_arrays
+from afno_repro.runs.store import ARTIFACTS, LOG, committed_name, read_arrays, records_folder
 from afno_repro.spec.spec import Column, Row
 from afno_repro.tables.learning import MARK, stage_of, unlearned
-from afno_repro.tables.results import records_folder
 from afno_repro.tables.spread import spread_over
 from afno_repro.tables.table import Table
 

@@ -41,11 +41,6 @@ SCALE_NOTE = {
 }
 
 
-def records_folder(folder: Path, table: str) -> Path:
-    """Where the records behind a table lie, below the scale's results folder."""
-    return folder / "records" / table
-
-
 def write_results(folder: Path, tables: Sequence[Table]) -> list[Path]:
     """Write every table with its ledger of cells and claims; returns the files."""
     files, verdicts = {}, judged(tables)

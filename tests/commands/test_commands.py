@@ -58,6 +58,9 @@ def test_what_needs_no_torch_does_not_import_it(done, arguments):
     assert code == 0
     assert "typer" in names
     assert "torch" not in names
+    assert "scipy" not in names or not {"list", "--help"} & {
+        *arguments
+    }  # nor does what tests nothing import statistics
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -15,14 +15,13 @@ from afno_repro.commands.terminal import Plain, print_grid, say
 from afno_repro.escape import csv_lines, md, visible
 from afno_repro.runs.provenance import provenance
 from afno_repro.runs.record import Record
-from afno_repro.runs.store import committed_name
+from afno_repro.runs.store import committed_name, records_folder
 from afno_repro.spec.places import Places
 from afno_repro.spec.plan import Choice, plan_runs
 from afno_repro.spec.reader import load_spec
 from afno_repro.tables.costs import costs_markdown
 from afno_repro.tables.document import Document, Figure, Section
 from afno_repro.tables.page import html_page
-from afno_repro.tables.results import records_folder
 from afno_repro.tables.table import build_table
 from tests.command import afno
 from tests.machine import machine_at

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from afno_repro.errors import ConfigError
+from afno_repro.runs.store import records_folder
 from afno_repro.spec.reader import load_spec
 from afno_repro.tables import figures
 from afno_repro.tables.claims import claim_verdicts
 from afno_repro.tables.figures import draw_figures
 from afno_repro.tables.learning import unlearned
 from afno_repro.tables.report import report_files
-from afno_repro.tables.results import records_folder, table_csv, table_markdown
+from afno_repro.tables.results import table_csv, table_markdown
 from tests.specs import SMALL, write_spec
 from tests.tables.test_table import Made
 

@@ -5,10 +5,11 @@ import json
 import pytest
 from matplotlib.figure import Figure
 
+from afno_repro.runs.store import records_folder
 from afno_repro.tables.claims import claim_verdicts
 from afno_repro.tables.figures import axis_title, draw_figures
 from afno_repro.tables.report import report_files
-from afno_repro.tables.results import records_folder, table_markdown
+from afno_repro.tables.results import table_markdown
 from afno_repro.tables.spread import spread_note
 from afno_repro.tables.table import build_table
 from afno_repro.visualize import curves

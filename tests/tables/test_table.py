@@ -10,13 +10,13 @@ from scipy.stats import ttest_ind, ttest_rel
 from afno_repro.escape import csv_lines, md
 from afno_repro.runs.provenance import provenance
 from afno_repro.runs.record import Record
-from afno_repro.runs.store import publish
+from afno_repro.runs.store import publish, records_folder
 from afno_repro.spec.plan import Choice, plan_runs
 from afno_repro.spec.reader import load_spec
 from afno_repro.tables import results
 from afno_repro.tables.claims import claim_verdicts
 from afno_repro.tables.report import report_files
-from afno_repro.tables.results import CELL_HEADER, records_folder, table_csv, write_results
+from afno_repro.tables.results import CELL_HEADER, table_csv, write_results
 from afno_repro.tables.table import build_table
 from tests.machine import machine_at
 from tests.specs import SMALL, write_spec
