@@ -83,6 +83,10 @@ def reference_problems(spec: Spec) -> list[Problem]:
             problems += [
                 Problem(text, ("claims", str(i), key), "", spec.tree.locate(("claims", i, key))) for key, text in slips
             ]
+        if bool(claim.under) != bool(s.choices_of):
+            slip = "must name the choice" if s.choices_of else "stands only where the spec has choices_of"
+            place = spec.tree.locate(("claims", i, "under"))
+            problems.append(Problem(f"'under' {slip}", ("claims", str(i), "under"), "", place))
         if isinstance(claim, NoWorse | Equivalence):
             every_scale(claim.margin, "claims", i, "margin")
     for i, learned in enumerate(s.learned):

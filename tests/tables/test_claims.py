@@ -247,6 +247,12 @@ FORMS += "or peak and over; or better and above"
         (NO_WORSE, "tiny: 0.5, ", "", "claims.0.margin: must have a number for each of the spec's scales: tiny, smoke"),
         (NO_WORSE, "tiny: 0.5", "tiny: 0.0", "claims.0.margin.tiny: input should be greater than 0"),
         (NO_WORSE, "tiny: 0.5", "big: 0.5", "claims.0.margin.big: input should be 'smoke', 'tiny'"),
+        (
+            OLD,
+            "where: here",
+            "where: here, under: two",
+            "claims.0.under: 'under' stands only where the spec has choices_of",
+        ),
         (EQUAL, ", why: so", "", "claims.0: the key 'why' is missing\n  " + FORMS),
         (EQUAL, "equivalent: afno", "equivalent: afn", "claims.0.equivalent: there is no row 'afn'"),
         (
@@ -424,3 +430,8 @@ def test_the_report_counts_verdicts_before_and_after_holm(tmp_path):
     first, second = ((each.p, each.p_holm) for each in judged(tables)["one"])
     assert second[1] == first[1] == pytest.approx(4 * second[0])
     assert f"| {first[0]:.2g} | {first[1]:.2g} (undecided) |" in text_
+
+
+def test_a_claim_under_other_choices_names_the_choice(tmp_path):
+    with pytest.raises(ConfigError, match="'under' must name the choice"):
+        load_spec(write_spec(tmp_path, text(OLD) + "choices_of: table2\n"))

@@ -85,7 +85,7 @@ def spec_of(piece: str) -> str:
         .replace("choice: 4", f"choice: {word}")
         .replace("group: inpainting", f"group: {word}")
     )
-    return text + f"remarks: [{word}]\nfigures: [{{name: training, stage: pretrain, suffix: x}}]\n"
+    return text + f"choices_of: other\nremarks: [{word}]\nfigures: [{{name: training, stage: pretrain, suffix: x}}]\n"
 
 
 def made(root: Path, text: str, piece: str) -> Places:
