@@ -27,10 +27,9 @@ def overview(places: "Places", scales: list[str]) -> Answer:
     """Every spec at every scale: how many runs have records, what is missing; as text also the disk in use."""
     from afno_repro.commands.terminal import print_grid, say
     from afno_repro.runs.source import source_hash
-    from afno_repro.runs.store import readable
+    from afno_repro.runs.store import readable, records_folder
     from afno_repro.spec.places import sound_specs
     from afno_repro.spec.plan import resolve_runs
-    from afno_repro.tables.results import records_folder
 
     value: list[dict[str, Any]] = []
     source = source_hash(places.runs)

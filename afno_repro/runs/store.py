@@ -10,6 +10,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import struct
 import zipfile
@@ -197,6 +198,11 @@ def is_latency(run: Run) -> bool:
     return run.config.kind == "profile" and run.config.task.name == "latency"
 
 
+def records_folder(folder: Path, table: str) -> Path:
+    """Where the records behind a table lie, below the scale's results folder."""
+    return folder / "records" / table
+
+
 def committed_name(row: str, stage: str, seed: int) -> str:
     """The file of a committed record, below results/<scale>/records/<spec>/.
 
@@ -263,6 +269,12 @@ def published(folder: Path, row: str, stage: str, seed: int) -> Record | None:
     """The record that tables are built from, or None; raises ValueError when the file is no record."""
     path = folder / committed_name(row, stage, seed)
     return read_record(path) if path.is_file() else None
+
+
+def published_seeds(folder: Path) -> set[int]:
+    """The seeds of all records that tables are built from."""
+    names = (re.fullmatch(r".+\.(0|[1-9][0-9]{0,8})\.json", path.name) for path in folder.glob("*.json"))
+    return {int(name[1]) for name in names if name}
 
 
 def readable(folder: Path, row: str, stage: str, seed: int) -> Record | None:
