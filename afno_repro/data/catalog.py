@@ -24,7 +24,7 @@ from afno_repro.data.imagenet import left_out as imagenet_left_out
 from afno_repro.data.imagenet import problems as imagenet_problems
 from afno_repro.data.pairs import ILLEGAL, LOOKED_INTO, Split
 from afno_repro.data.photos import PHOTOS, photograph
-from afno_repro.data.reading import BROKEN, facts
+from afno_repro.data.reading import BROKEN, id_counts
 from afno_repro.data.textures import TEXTURES as TEXTURE_NAMES
 from afno_repro.data.transforms import IGNORED
 from afno_repro.errors import DataError
@@ -190,7 +190,7 @@ def _highest(splits: dict[str, Split]) -> int | None:
     if len(masks) > LOOKED_INTO:
         return None
     try:
-        return 1 + max((raw for mask in masks for raw, _ in facts(mask)[0] if raw != IGNORED), default=0)
+        return 1 + max((raw for mask in masks for raw, _ in id_counts(mask) if raw != IGNORED), default=0)
     except DataError:
         return None
 

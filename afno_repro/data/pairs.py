@@ -15,7 +15,7 @@ import torch
 
 from afno_repro.contents import Contents, names_and_contents
 from afno_repro.data.imagenet import PLACE
-from afno_repro.data.reading import UPRIGHT, Array, facts, failures, header, read_image, read_mask, size_of
+from afno_repro.data.reading import UPRIGHT, Array, failures, header, id_counts, read_image, read_mask, size_of
 from afno_repro.data.transforms import IGNORED, Example, resize_example
 from afno_repro.errors import DataError
 
@@ -104,7 +104,7 @@ class Split:
 
     def classes_in(self, mask: Path) -> frozenset[int]:
         """The classes of a mask, less the ignored; raises DataError for an unreadable mask or an id out of range."""
-        counts, pixels = facts(mask)[0], Counter[int]()
+        counts, pixels = id_counts(mask), Counter[int]()
         for one, (_, count) in zip(
             self.labels.classes(np.array([raw for raw, _ in counts]), mask).tolist(), counts, strict=True
         ):

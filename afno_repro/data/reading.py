@@ -1,6 +1,5 @@
 """What lies in a file of an image or of class ids; whatever is wrong with one is a DataError that names it."""
 
-import hashlib
 import io
 import os
 import struct
@@ -54,7 +53,7 @@ SYSTEM = {
     *("desktop.ini", "ehthumbs.db", "thumbs.db"),
 }  # what systems leave in folders, besides hidden files
 Array = np.ndarray[Any, np.dtype[Any]]
-Facts = tuple[tuple[tuple[int, int], ...], str]  # (raw id, pixels) pairs; SHA-256 of the file
+Counts = tuple[tuple[int, int], ...]  # raw ids of a mask, each with its number of pixels
 Found = TypeVar("Found")
 _listening = threading.Lock()
 
@@ -193,9 +192,9 @@ def header(path: Path) -> tuple[int, int, int]:
     return once(_header, path)
 
 
-def facts(path: Path) -> Facts:
-    """What a mask file holds; raises DataError for a broken one."""
-    return once(_facts, path)
+def id_counts(path: Path) -> Counts:
+    """The raw ids in a mask file, each with its number of pixels; raises DataError for a broken one."""
+    return once(_id_counts, path)
 
 
 def once(read: Callable[[Path], Found], path: Path) -> Found:
@@ -233,11 +232,9 @@ def _orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) else 1
 
 
-def _facts(path: Path) -> Facts:
+def _id_counts(path: Path) -> Counts:
     ids = read_mask(path)
     if ids.dtype == np.uint8:  # many times faster than sorting
         counts = np.bincount(ids.ravel(), minlength=256)
-        found = [(raw, int(counts[raw])) for raw in counts.nonzero()[0].tolist()]
-    else:
-        found = list(zip(*(part.tolist() for part in np.unique(ids, return_counts=True)), strict=True))
-    return tuple(found), hashlib.sha256(path.read_bytes()).hexdigest()
+        return tuple((raw, int(counts[raw])) for raw in counts.nonzero()[0].tolist())
+    return tuple(zip(*(part.tolist() for part in np.unique(ids, return_counts=True)), strict=True))

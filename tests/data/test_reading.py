@@ -121,7 +121,7 @@ def test_an_image_of_more_than_a_hundred_megapixels_is_refused_before_it_is_deco
             read(tmp_path / "huge.png")
 
 
-@pytest.mark.parametrize("read", [read_image, read_mask, reading.size_of, reading.facts], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("read", [read_image, read_mask, reading.size_of, reading.id_counts], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", ["pipe.png", "pipe.npy"])
 def test_a_pipe_is_refused_and_never_waited_for(read, name, tmp_path):
     os.mkfifo(tmp_path / name)
