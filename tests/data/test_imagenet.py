@@ -30,7 +30,9 @@ def make_folder(root, train=("n0", "n1", "n2"), val=("n0", "n1", "n2"), images=4
 
 
 def load(root, fraction=1.0, seed=0):
-    return imagenet(16, fraction, seed, root, crop_fraction=0.875, skip=[], interpolation="bilinear")
+    return imagenet(
+        16, fraction, seed, root, crop_fraction=0.875, skip=[], interpolation="bilinear", max_megapixels=100
+    )
 
 
 def test_images_of_any_mode_become_rgb_whole_for_training_and_square_for_validation(tmp_path):
@@ -89,6 +91,7 @@ def test_impossible_options_name_their_key(change, tmp_path):
                 "crop_fraction": 0.875,
                 "skip": [],
                 "interpolation": "bilinear",
+                "max_megapixels": 100,
                 **change,
             }
         )
@@ -160,13 +163,24 @@ def test_a_broken_training_image_may_be_skipped_by_name_but_none_that_is_evaluat
         DataError, match=r"image 6: .*n1/2\.JPEG: not a readable image[^$]*add train/n1/2\.JPEG to the data's skip"
     ):
         whole.example(6, RNG)
-    train, val = imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=["train/n1/2.JPEG"], interpolation="bilinear")
+    train, val = imagenet(
+        16,
+        1.0,
+        0,
+        tmp_path,
+        crop_fraction=0.875,
+        skip=["train/n1/2.JPEG"],
+        interpolation="bilinear",
+        max_megapixels=100,
+    )
     assert [file for file in whole.files if file not in train.files] == [broken]
     assert all(train.example(i, RNG)[0] is not None for i in range(11))
     assert len(val) == 12
     for name in ("val/n1/2.JPEG", "train/n1/9.JPEG", "../x"):
         with pytest.raises(ConfigError, match=r"no such training image; a name is like train/n0/0\.JPEG"):
-            imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=[name], interpolation="bilinear")
+            imagenet(
+                16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=[name], interpolation="bilinear", max_megapixels=100
+            )
 
 
 def picture(path):
@@ -223,6 +237,7 @@ def test_a_class_without_images_is_refused_and_shifts_no_label(split, tmp_path):
             crop_fraction=0.875,
             skip=[f"train/n0/{i}.JPEG" for i in range(4)],
             interpolation="bilinear",
+            max_megapixels=100,
         )
 
 
@@ -261,7 +276,9 @@ def test_what_is_evaluated_is_resized_as_asked_for_and_as_pillow_does(tmp_path, 
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
             tmp_path / "imagenet" / split / "n0" / "0.png"
         )
-    _, val = imagenet(24, 1.0, 0, tmp_path, crop_fraction=0.75, skip=[], interpolation=interpolation)
+    _, val = imagenet(
+        24, 1.0, 0, tmp_path, crop_fraction=0.75, skip=[], interpolation=interpolation, max_megapixels=100
+    )
     with Image.open(tmp_path / "imagenet/val/n0/0.png") as image:
         expected = np.array(image.crop((8, 8, 56, 56)).resize((24, 24), filtering)).astype(int)
     found = val.example(0, rng)[0].permute(1, 2, 0).numpy().astype(int)
