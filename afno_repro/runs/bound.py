@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from afno_repro.config import Machine, RunConfig, config_from_json, digest
 from afno_repro.contents import Contents
@@ -49,6 +49,16 @@ def fed_of(config: RunConfig, machine: Machine) -> Fed | None:
     from afno_repro.data import load_data  # not above: most commands look at no data
 
     return None if config.data.name is None else fed(config, load_data(config.data, machine.data_root), machine)
+
+
+def left_out(config: RunConfig, machine: Machine) -> dict[str, Any]:
+    """How many files of a run's data are not used, and the first of them; nothing where it cannot be told any more."""
+    from afno_repro.data.catalog import left_out_of
+
+    with suppress(DataError, OSError):
+        found = left_out_of(config.data, machine.data_root)
+        return {"left_out": found["count"], "first_left_out": found["first"]}
+    return {}
 
 
 def other_data(runs: Iterable[Run], machine: Machine) -> dict[str, Problem]:
