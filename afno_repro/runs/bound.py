@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from afno_repro.config import Machine, RunConfig, config_from_json, digest
 from afno_repro.contents import Contents
 from afno_repro.errors import DataError, Problem
+from afno_repro.files import read_regular
 from afno_repro.runs.provenance import PACKAGES, installed
+from afno_repro.runs.record import MAX_BYTES
 from afno_repro.runs.store import CONFIG, PUT_BACK, WEIGHTS, Store
 from afno_repro.spec.plan import Run
 from afno_repro.spec.resolve import TRAINED
@@ -116,7 +118,7 @@ def altered(run: Run, machine: Machine) -> str:
 def digest_of(config: Path) -> str:
     """The digest of a config.json; empty where it is none."""
     try:
-        return digest(config_from_json(json.loads(config.read_text())))
+        return digest(config_from_json(json.loads(read_regular(config, MAX_BYTES))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""
 
