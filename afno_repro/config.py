@@ -23,6 +23,10 @@ ADDED: tuple[tuple[str, str, Any], ...] = (
     ("head classification", "linear_std", None),
     ("data imagenet", "interpolation", "bilinear"),
     ("data imagenet", "tuning", None),
+    *(
+        ("data " + name, "max_megapixels", 100)
+        for name in ("imagenet", "datasetgan", "fewshot", "cityscapes", "camvid")
+    ),
     ("augment rand_augment", "levels", 31),
     ("augment rand_augment", "translation", 150 / 331),
     ("augment rand_augment", "probability", 1.0),

@@ -1,10 +1,14 @@
 """Every data set this project knows: its use, its layout on the disk, its licence, its source, and what is there."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
+from afno_repro.config import DataConfig
 from afno_repro.data.camvid import CLASS_NAMES as CAMVID_CLASSES
 from afno_repro.data.camvid import LAYOUT as CAMVID_LAYOUT
 from afno_repro.data.camvid import SOURCE as CAMVID_SOURCE
@@ -22,9 +26,9 @@ from afno_repro.data.imagenet import SOURCE as IMAGENET_SOURCE
 from afno_repro.data.imagenet import class_files
 from afno_repro.data.imagenet import left_out as imagenet_left_out
 from afno_repro.data.imagenet import problems as imagenet_problems
-from afno_repro.data.pairs import ILLEGAL, LOOKED_INTO, Split
+from afno_repro.data.pairs import ILLEGAL, LOOKED_INTO, SHOWN, Split
 from afno_repro.data.photos import PHOTOS, photograph
-from afno_repro.data.reading import BROKEN, facts
+from afno_repro.data.reading import BROKEN, id_counts
 from afno_repro.data.textures import TEXTURES as TEXTURE_NAMES
 from afno_repro.data.transforms import IGNORED
 from afno_repro.errors import DataError
@@ -134,6 +138,20 @@ def left_out(name: str, root: Path) -> Iterator[str]:
             yield from split.left_out()
 
 
+def left_out_of(config: DataConfig, root: Path) -> dict[str, Any]:
+    """The files that a run's data leave out, those among them that its spec skips: how many, and the first names."""
+    part = config.options.get("part") or config.options.get("folder") or ""
+    found = (os.path.relpath(path, root) for path in left_out(f"{config.name}/{part}", root))
+    skipped = (f"imagenet/{name}" for name in config.options.get("skip", ()))
+    return counted(name.encode(errors="replace").decode() for name in chain(skipped, found))  # no half surrogate pairs
+
+
+def counted(told: Iterator[str]) -> dict[str, Any]:
+    """How many there are, and the first of them."""
+    first = list(islice(told, SHOWN))
+    return {"count": len(first) + sum(1 for _ in told), "first": first}
+
+
 def _splits(kind: str, part: str, root: Path) -> dict[str, Split]:
     makers: dict[str, Callable[[], dict[str, Split]]] = {
         "datasetgan": lambda: gan_splits(root, next(p for p in PARTS if p == part), MOST, 0),
@@ -190,7 +208,7 @@ def _highest(splits: dict[str, Split]) -> int | None:
     if len(masks) > LOOKED_INTO:
         return None
     try:
-        return 1 + max((raw for mask in masks for raw, _ in facts(mask)[0] if raw != IGNORED), default=0)
+        return 1 + max((raw for mask in masks for raw, _ in id_counts(mask) if raw != IGNORED), default=0)
     except DataError:
         return None
 

@@ -37,11 +37,12 @@ class Folder:
         square: Callable[[Tensor], Tensor] | None,
         side: int | None,
         classes: list[str] | None,
+        megapixels: int,
     ):
         self.files, self.square, self.side = files, square, side
         self.labels = None if classes is None else {name: label for label, name in enumerate(classes)}
         self.num_classes = None if classes is None else len(classes)
-        self.root = root
+        self.root, self.megapixels = root, megapixels
 
     def fingerprint(self, contents: Contents) -> str:
         """SHA-256 of the files' names, their class folders among them, and of their bytes."""
@@ -54,13 +55,13 @@ class Folder:
         """Heights and widths: of whole images, those of the first LOOKED_INTO."""
         if self.side is not None:
             return {(self.side, self.side)}
-        return {size_of(file) for file in self.files[:LOOKED_INTO]}
+        return {size_of(file, self.megapixels) for file in self.files[:LOOKED_INTO]}
 
     def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         """The image of this index, uint8 (3, height, width), and its class."""
         file = self.files[index]
         try:
-            image = read_image(file)
+            image = read_image(file, self.megapixels)
         except DataError as error:
             name = file.relative_to(file.parents[2])
             hint = (
@@ -82,6 +83,7 @@ def imagenet(
     skip: list[str],
     interpolation: Interpolation,
     tuning: int | None,
+    max_megapixels: int,
 ) -> tuple[Folder, Folder]:
     """Training and validation images; `fraction` of each class (chosen by `seed`) is trained on.
 
@@ -94,6 +96,7 @@ def imagenet(
         (0 < fraction <= 1, "fraction", f"imagenet: must lie in (0, 1], is {fraction}"),
         (0 < crop_fraction <= 1, "crop_fraction", f"imagenet: must lie in (0, 1], is {crop_fraction}"),
         (tuning is None or tuning > 1, "tuning", f"imagenet: must be null or at least 2, is {tuning}"),
+        (max_megapixels > 0, "max_megapixels", f"imagenet: must be at least 1, is {max_megapixels}"),
     )
     folder = root / "imagenet"
     train, val = (class_files(folder / split) for split in ("train", "val"))
@@ -112,8 +115,8 @@ def imagenet(
         files[i] for files in train for i in sorted(rng.permutation(len(files))[: max(1, round(fraction * len(files)))])
     ]
     square = partial(center_square, size=image_size, crop_fraction=crop_fraction, interpolation=interpolation)
-    validation = Folder([f for files in val for f in files], folder, square, image_size, classes)
-    return Folder(kept, folder, None, None, classes), validation
+    validation = Folder([f for files in val for f in files], folder, square, image_size, classes, max_megapixels)
+    return Folder(kept, folder, None, None, classes, max_megapixels), validation
 
 
 def _without(files: list[list[Path]], skip: list[str], folder: Path) -> list[list[Path]]:

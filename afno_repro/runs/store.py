@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import struct
 import zipfile
 import zlib
@@ -26,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from afno_repro.config import Machine
 from afno_repro.errors import LockedError, StorageError
 from afno_repro.faults import fault
-from afno_repro.files import make_folder, storage_errors, sweep, write_atomic
+from afno_repro.files import make_folder, open_regular, read_regular, remove, storage_errors, sweep, write_atomic
 from afno_repro.runs.provenance import device_name
-from afno_repro.runs.record import Record, read_record
+from afno_repro.runs.record import MAX_BYTES, Record, read_record
 from afno_repro.spec.plan import Run
 
 if TYPE_CHECKING:
@@ -140,14 +139,15 @@ class Store:
         """Remove what a finished run needs no more; one that did not end well may go on from its checkpoints."""
         (directory / "error.txt").unlink(missing_ok=True)
         if record.outcome == "ok":
-            shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+            with suppress(OSError):
+                remove(directory / "checkpoints")
 
     def forget(self, run: Run) -> None:
         """Remove all that a run has left, its record first, so that it begins anew. Raises LockedError."""
         with self.lock(run) as directory, storage_errors(directory):
             for name in (RECORD, WEIGHTS, ARTIFACTS, LOG, "error.txt"):
                 (directory / name).unlink(missing_ok=True)
-            shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+            remove(directory / "checkpoints")
 
     def parent(self, run: Run) -> dict[str, Any] | None:
         """What tells the run that this one starts from: its weights and its data; None where it starts from none."""
@@ -178,15 +178,15 @@ def checksum(directory: Path, name: str) -> str | None:
     path = directory / name
     if not path.is_file():
         return None
-    with storage_errors(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with storage_errors(path), open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def checkpointed(folder: Path) -> dict[str, Any]:
     """What the newest checkpoint in a folder says that it belongs to; nothing where there is none, or an old one."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            bound = json.loads((path / "manifest.json").read_text())["bound"]
+            bound = json.loads(read_regular(path / "manifest.json", MAX_BYTES))["bound"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
         return bound if isinstance(bound, dict) else {}

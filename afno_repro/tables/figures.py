@@ -14,7 +14,7 @@ from afno_repro.contents import sha256_of
 from afno_repro.errors import DataError
 from afno_repro.escape import csv_lines, drawable
 from afno_repro.files import write_atomic
-from afno_repro.runs.record import Record
+from afno_repro.runs.record import read_record
 from afno_repro.runs.store import ARTIFACTS, LOG, committed_name, read_arrays, records_folder
 from afno_repro.spec.spec import Column, Row
 from afno_repro.tables.learning import MARK, stage_of, unlearned
@@ -127,7 +127,7 @@ def recorded(file: Path, name: str) -> bool:
     Raises DataError when it is not the one that was written.
     """
     try:
-        record = Record.from_json(file.with_suffix(".json").read_text())
+        record = read_record(file.with_suffix(".json"))
     except (OSError, ValueError):
         return False
     if (record.provenance.get("files") or {}).get(name) not in (None, sha256_of(file)):

@@ -248,6 +248,8 @@ def _provenance(tables: Sequence[Table]) -> Section:
         found = Counter(what(record) for record in records)
         mixed += [f"{title.lower().removesuffix('s')}s"] if len(found) > 1 else []
         lines += [[title, text, str(count)] for text, count in sorted(found.items())]
+    unused = Counter(_unused(record) for record in records if record.provenance.get("left_out"))
+    lines += [["Files not used", text, str(count)] for text, count in sorted(unused.items())]
     total = (
         f"{len(records)} runs, {_hours(records):.3g} device-hours in all; a run that several tables share counts once."
     )
@@ -272,6 +274,11 @@ def _provenance(tables: Sequence[Table]) -> Section:
 def _device(record: Record) -> str:
     devices = record.provenance.get("devices", 1)
     return f"{record.provenance['device']}{f', {devices} of them' if devices > 1 else ''}"
+
+
+def _unused(record: Record) -> str:
+    count, first = record.provenance["left_out"], record.provenance.get("first_left_out", [])
+    return f"{count} of {record.config.data.name}: {', '.join(first)}{', ...' * (count > len(first))}"
 
 
 def _packages(record: Record) -> str:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -363,3 +365,17 @@ def test_a_package_that_is_not_installed_is_named_and_other_commands_go_on(tmp_p
 
 def test_the_version_is_that_of_the_package(tmp_path):
     assert afno("--version", root=tmp_path).stdout == f"afno {afno_repro.__version__}\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch comes with another OpenMP there")
+@pytest.mark.parametrize(
+    ("own", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")],
+    ids=["nothing set", "a count of one's own", "a policy of one's own"],
+)
+def test_threads_that_wait_soon_sleep_unless_the_environment_says_otherwise(tmp_path, own, spins):
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    shown = {**theirs, **own, "OMP_DISPLAY_ENV": "VERBOSE"}  # libgomp tells what it has read as it is loaded
+    write_spec(tmp_path, SMALL)
+    told = afno("check", "small", root=tmp_path, env=shown).stderr
+    assert set(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", told)) == {spins}

@@ -26,5 +26,8 @@ def test_a_constant_filter_scales_on_any_grid():
 @pytest.mark.parametrize("grid", [(4, 4), (3, 5), (4, 3), (1, 2)])
 @pytest.mark.parametrize("made_for", [(4, 4), (3, 5)])
 def test_gradients_are_those_of_the_function(grid, made_for):
-    mixer, x = GFN(2, made_for, init_std=0.02).double(), torch.randn(2, *grid, 2, dtype=torch.float64, requires_grad=True)
+    mixer, x = (
+        GFN(2, made_for, init_std=0.02).double(),
+        torch.randn(2, *grid, 2, dtype=torch.float64, requires_grad=True),
+    )
     assert torch.autograd.gradcheck(lambda x, weight: mixer(x), (x, mixer.filter))

@@ -63,7 +63,9 @@ def test_long_short_equals_its_closed_form(dim, depth, image_size, patch):
 
 @pytest.mark.parametrize("rule", [ONE_PRODUCT, BOTH_PRODUCTS])
 @pytest.mark.parametrize(
-    "mixer", [Part("gfn", {"init_std": 0.02}), afno(3, "conv"), Part("self_attention", {"num_heads": 6})], ids=lambda m: m.name
+    "mixer",
+    [Part("gfn", {"init_std": 0.02}), afno(3, "conv"), Part("self_attention", {"num_heads": 6})],
+    ids=lambda m: m.name,
 )
 @pytest.mark.parametrize(("dim", "depth", "image_size", "patch"), CASES)
 def test_the_mlps_are_counted_apart(dim, depth, image_size, patch, mixer, rule):
