@@ -9,6 +9,7 @@ from afno_repro.data.camvid import camvid
 from afno_repro.data.cityscapes import cityscapes
 from afno_repro.data.digits import digits
 from afno_repro.data.fewshot import datasetgan, fewshot
+from afno_repro.data.folder import folder
 from afno_repro.data.imagenet import imagenet
 from afno_repro.data.photos import photos
 from afno_repro.data.samples import Images
@@ -19,6 +20,7 @@ DATASETS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "digits": digits,
     "textures": textures,
     "imagenet": imagenet,
+    "folder": folder,
     "datasetgan": datasetgan,
     "fewshot": fewshot,
     "cityscapes": cityscapes,

@@ -13,18 +13,20 @@ from afno_repro.data.cityscapes import CLASS_NAMES as CITYSCAPES_CLASSES
 from afno_repro.data.cityscapes import LAYOUT as CITYSCAPES_LAYOUT
 from afno_repro.data.cityscapes import SOURCE as CITYSCAPES_SOURCE
 from afno_repro.data.cityscapes import splits as cityscapes_splits
+from afno_repro.data.classes import FLAT, SPLITS, Splits
 from afno_repro.data.digits import COUNT as DIGITS_COUNT
 from afno_repro.data.fewshot import GAN_LAYOUT, GAN_SOURCE, PARTS, gan_splits, plain_splits
 from afno_repro.data.fewshot import LAYOUT as FEWSHOT_LAYOUT
 from afno_repro.data.fewshot import SOURCE as FEWSHOT_SOURCE
+from afno_repro.data.folder import LAYOUT as FOLDER_LAYOUT
+from afno_repro.data.folder import SOURCE as FOLDER_SOURCE
+from afno_repro.data.folder import splits as folder_splits
 from afno_repro.data.imagenet import LAYOUT as IMAGENET_LAYOUT
 from afno_repro.data.imagenet import SOURCE as IMAGENET_SOURCE
-from afno_repro.data.imagenet import class_files
-from afno_repro.data.imagenet import left_out as imagenet_left_out
-from afno_repro.data.imagenet import problems as imagenet_problems
+from afno_repro.data.imagenet import splits as imagenet_splits
 from afno_repro.data.pairs import ILLEGAL, LOOKED_INTO, Split
 from afno_repro.data.photos import PHOTOS, photograph
-from afno_repro.data.reading import BROKEN, facts
+from afno_repro.data.reading import BROKEN, facts, of_the_system
 from afno_repro.data.textures import TEXTURES as TEXTURE_NAMES
 from afno_repro.data.transforms import IGNORED
 from afno_repro.errors import DataError
@@ -77,6 +79,7 @@ IMAGENET = Entry(
     "research only, by image-net.org's terms of access",
     IMAGENET_SOURCE,
 )
+FOLDER = Entry("folder", "Tables 2, 5 and 6 on images of your own", FOLDER_LAYOUT, "that of the images", FOLDER_SOURCE)
 DATASETGAN = Entry(
     "datasetgan",
     "Tables 3 and 6: faces, cars, cats",
@@ -93,8 +96,8 @@ CITYSCAPES = Entry(
     CITYSCAPES_SOURCE,
 )
 CAMVID = Entry("camvid", "street scenes at small scale", CAMVID_LAYOUT, "Creative Commons BY-NC", CAMVID_SOURCE)
-ENTRIES = (PHOTOS_ENTRY, DIGITS, TEXTURES, IMAGENET, DATASETGAN, FEWSHOT, CITYSCAPES, CAMVID)
-OWN = {"imagenet", "datasetgan", "cityscapes", "camvid"}  # folders that are no plain pairs
+ENTRIES = (PHOTOS_ENTRY, DIGITS, TEXTURES, IMAGENET, FOLDER, DATASETGAN, FEWSHOT, CITYSCAPES, CAMVID)
+OWN = {"imagenet", "datasetgan", "cityscapes", "camvid"}  # folders that are sets by name
 MOST = ILLEGAL  # classes that plain pairs may have
 
 
@@ -104,9 +107,10 @@ def survey(root: Path) -> list[Survey]:
         *_inside(PHOTOS_ENTRY, {"all": len(PHOTOS)}, None, {package for package, _ in PHOTOS.values()}),
         *_inside(DIGITS, {"all": DIGITS_COUNT}, 10, {"sklearn"}),
         *_inside(TEXTURES, {"photographs": len(TEXTURE_NAMES)}, len(TEXTURE_NAMES), {"skimage"}),
-        _imagenet(root),
+        _images(IMAGENET, "imagenet", imagenet_splits(root)),
+        *_own(FOLDER, root, "val", lambda name: _images(FOLDER, f"folder/{name}", folder_splits(root, name))),
         *(_pairs(DATASETGAN, f"datasetgan/{part}", gan_splits(root, part, MOST, 0), None) for part in PARTS),
-        *_fewshot(root),
+        *_own(FEWSHOT, root, "test", lambda name: _fewshot(name, root)),
         _pairs(CITYSCAPES, "cityscapes", cityscapes_splits(root), len(CITYSCAPES_CLASSES)),
         _pairs(CAMVID, "camvid", camvid_splits(root), len(CAMVID_CLASSES)),
     ]
@@ -117,8 +121,8 @@ def offenders(name: str, root: Path) -> Iterator[str]:
     kind, _, part = name.partition("/")
     if kind == "photos":
         yield from _photographs()
-    elif kind == "imagenet":
-        yield from imagenet_problems(root) if _imagenet(root).found else ()
+    elif (classes := _classes(kind, part, root)) is not None:
+        yield from classes.problems() if _images(IMAGENET, name, classes).found else ()
     else:
         for split in _splits(kind, part, root).values():
             yield from split.problems()
@@ -127,11 +131,16 @@ def offenders(name: str, root: Path) -> Iterator[str]:
 def left_out(name: str, root: Path) -> Iterator[str]:
     """Files of a data set of a survey's name that are not used: hidden ones, those of systems, other endings."""
     kind, _, part = name.partition("/")
-    if kind == "imagenet":
-        yield from imagenet_left_out(root)
+    if (classes := _classes(kind, part, root)) is not None:
+        yield from classes.left_out()
     else:
         for split in _splits(kind, part, root).values():
             yield from split.left_out()
+
+
+def _classes(kind: str, part: str, root: Path) -> Splits | None:
+    """The images of a set that lies in class folders."""
+    return imagenet_splits(root) if kind == "imagenet" else folder_splits(root, part) if kind == "folder" else None
 
 
 def _splits(kind: str, part: str, root: Path) -> dict[str, Split]:
@@ -150,21 +159,23 @@ def _inside(entry: Entry, images: dict[str, int], classes: int | None, packages:
     return [Survey(entry, entry.name, not missing, "inside the packages", {} if missing else images, classes, reason)]
 
 
-def _imagenet(root: Path) -> Survey:
+def _images(entry: Entry, name: str, splits: Splits) -> Survey:
+    """Images by class or flat."""
     counts: dict[str, int] = {}
-    names: dict[str, set[str]] = {}
-    for split in ("train", "val"):
+    found: dict[str, set[str]] = {}
+    where = str(splits.folder)
+    for split in SPLITS:
         try:
-            files = class_files(root / "imagenet" / split)
+            classes = splits.classes(split)
         except DataError as error:
-            return Survey(IMAGENET, "imagenet", False, str(root / "imagenet"), counts, None, str(error).splitlines()[0])
-        counts[split] = sum(map(len, files))
-        names[split] = {found[0].parent.name for found in files}
-    labelled = names["val"] <= names["train"]
-    reason = "" if labelled else "val/ has class folders that train/ lacks: images without labels"
-    return Survey(
-        IMAGENET, "imagenet", True, str(root / "imagenet"), counts, len(names["train"]) if labelled else None, reason
+            return Survey(entry, name, False, where, counts, None, str(error).splitlines()[0])
+        counts[split], found[split] = sum(map(len, classes.values())), set(classes)
+    train, val = (found[split] for split in SPLITS)
+    labelled = FLAT not in train and val <= train
+    reason = (
+        "" if labelled or FLAT in train & val else "val/ has class folders that train/ lacks: images without labels"
     )
+    return Survey(entry, name, True, where, counts, len(train) if labelled else None, reason)
 
 
 def _pairs(entry: Entry, name: str, splits: dict[str, Split], classes: int | None) -> Survey:
@@ -195,19 +206,19 @@ def _highest(splits: dict[str, Split]) -> int | None:
         return None
 
 
-def _fewshot(root: Path) -> list[Survey]:
+def _fewshot(name: str, root: Path) -> Survey:
+    return _pairs(FEWSHOT, f"fewshot/{name}", plain_splits(root / name, MOST, 0), None)
+
+
+def _own(entry: Entry, root: Path, second: str, look: Callable[[str], Survey]) -> list[Survey]:
+    """What `look` says of each folder below the root that holds train/ and a `second` folder and is no set by name."""
     try:
-        folders = sorted(
-            path
-            for path in root.iterdir()
-            if path.name not in OWN and (path / "train").is_dir() and (path / "test").is_dir()
-        )
+        folders = [path for path in root.iterdir() if path.name not in OWN and not of_the_system(path.name)]
+        names = sorted(path.name for path in folders if (path / "train").is_dir() and (path / second).is_dir())
     except OSError:
-        folders = []
-    found = [_pairs(FEWSHOT, f"fewshot/{folder.name}", plain_splits(folder, MOST, 0), None) for folder in folders]
-    return found or [
-        Survey(FEWSHOT, "fewshot", False, str(root), {}, None, f"no folder in {root} holds train/ and test/")
-    ]
+        names = []
+    reason = f"no folder in {root} holds train/ and {second}/"
+    return [look(name) for name in names] or [Survey(entry, entry.name, False, str(root), {}, None, reason)]
 
 
 def _photographs() -> Iterator[str]:

@@ -32,13 +32,8 @@ def fewshot(
     image_size: int, fraction: float, seed: int, root: Path, folder: str, num_classes: int, min_pixels: int
 ) -> tuple[Pairs, Pairs]:
     """Training and test pairs of `train/` and `test/` in a folder below the data root."""
-    relative = Path(folder)
-    inside = bool(relative.parts) and not relative.is_absolute() and ".." not in relative.parts
-    require(
-        (inside, "folder", f"fewshot: must be a folder below the data root, without '..', is {folder!r}"),
-        *_checks("fewshot", fraction, num_classes, min_pixels),
-    )
-    splits = plain_splits(root / relative, num_classes, min_pixels)
+    require(inside("fewshot", folder), *_checks("fewshot", fraction, num_classes, min_pixels))
+    splits = plain_splits(root / folder, num_classes, min_pixels)
     hint = f"expected below the data root: {LAYOUT.replace('FOLDER', folder)}\n  {SOURCE}"
     return load_pairs("fewshot", splits["train"], splits["test"], hint, root, image_size, fraction, seed, strict=True)
 
@@ -56,6 +51,13 @@ def datasetgan(
     return load_pairs(
         "datasetgan", splits["train"], splits["test"], hint, root, image_size, fraction, seed, strict=False
     )
+
+
+def inside(name: str, folder: str) -> tuple[bool, str, str]:
+    """What `require` holds a data set's folder to: to lie below the data root."""
+    parts = Path(folder).parts
+    below = bool(parts) and not Path(folder).is_absolute() and ".." not in parts
+    return below, "folder", f"{name}: must be a folder below the data root, without '..', is {folder!r}"
 
 
 def _checks(name: str, fraction: float, num_classes: int, min_pixels: int) -> list[tuple[bool, str, str]]:

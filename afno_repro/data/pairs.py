@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from afno_repro.contents import Contents, names_and_contents
-from afno_repro.data.imagenet import PLACE
+from afno_repro.data.classes import PLACE
 from afno_repro.data.reading import UPRIGHT, Array, facts, failures, header, read_image, read_mask, size_of
 from afno_repro.data.transforms import IGNORED, Example, resize_example
 from afno_repro.errors import DataError

@@ -9,7 +9,8 @@ from afno_repro.data.catalog import ENTRIES, offenders, survey
 from tests.data.test_camvid import make_camvid
 from tests.data.test_cityscapes import make_cityscapes
 from tests.data.test_fewshot import make_datasetgan, make_pairs
-from tests.data.test_imagenet import make_folder
+from tests.data.test_folder import make_flat
+from tests.data.test_imagenet import make_folder, make_kaggle
 
 INSIDE = ["photos", "digits", "textures"]
 
@@ -20,6 +21,7 @@ def surveyed(root):
 
 def make_all(root):
     make_folder(root)
+    make_flat(root, "holidays")
     make_datasetgan(root)
     make_pairs(root / "faces")
     make_cityscapes(root)
@@ -51,6 +53,7 @@ def test_what_is_there_is_counted(tmp_path):
     counts = {name: (each.images, each.classes) for name, each in found.items() if each.found and name not in INSIDE}
     assert counts == {
         "imagenet": ({"train": 12, "val": 12}, 3),
+        "folder/holidays": ({"train": 6, "val": 3}, None),
         "datasetgan/cat": ({"train": 12, "test": 11}, 3),
         "fewshot/faces": ({"train": 3, "test": 2}, 3),
         "cityscapes": ({"train": 4, "val": 4}, 19),
@@ -81,6 +84,7 @@ def test_classes_that_training_lacks_are_told_of_imagenet(tmp_path):
     ("name", "file"),
     [
         ("imagenet", "imagenet/val/n1/2.JPEG"),
+        ("folder/holidays", "holidays/val/1.png"),
         ("datasetgan/cat", "datasetgan/annotation/testing_data/cat_16_class/cat_3_mask.npy"),
         ("datasetgan/cat", "datasetgan/annotation/training_data/cat_processed/image_3.jpg"),
         ("fewshot/faces", "faces/train/1.png"),
@@ -101,3 +105,9 @@ def test_ids_that_no_set_could_have_are_problems_of_plain_pairs(tmp_path):
     folder = make_pairs(tmp_path / "faces")
     Image.fromarray(np.full((12, 16), 254, np.uint8)).save(folder / "train/0.png")
     assert [problem.split(": ")[0] for problem in offenders("fewshot/faces", tmp_path)] == [f"{folder}/train/0.png"]
+
+
+def test_imagenet_is_found_as_kaggle_has_it(tmp_path):
+    folder = make_kaggle(tmp_path)
+    found = surveyed(tmp_path)["imagenet"]
+    assert (found.images, found.classes, found.where) == ({"train": 12, "val": 12}, 3, str(folder))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from afno_repro.data import reading
 from afno_repro.data.fewshot import fewshot
-from afno_repro.data.imagenet import problems
+from afno_repro.data.imagenet import splits
 from afno_repro.data.reading import read_image, read_mask
 from afno_repro.errors import DataError
 from tests.data.test_fewshot import OPTIONS, make_pairs
@@ -86,7 +86,7 @@ def test_a_jpeg_of_which_libjpeg_complains_is_named_by_run_and_by_the_check(dama
     Image.open(file).load()  # Pillow lets it pass
     with pytest.raises(DataError, match=rf"{file}: not a readable image \(Corrupt JPEG data"):
         read_image(file)
-    assert [told.partition(": ")[0] for told in problems(tmp_path)] == [str(file)]
+    assert [told.partition(": ")[0] for told in splits(tmp_path).problems()] == [str(file)]
     assert capfd.readouterr().err == ""
 
 
