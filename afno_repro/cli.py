@@ -34,9 +34,10 @@ PACKAGES = {
     "sklearn": "scikit-learn",
     "PIL": "pillow",
 }  # of modules that are named otherwise
-EXTRAS = dict.fromkeys(
-    ("onnx", "onnxruntime", "onnxscript"), "export"
-)  # of this package that bring modules which only some commands need
+EXTRAS = {  # of this package that bring modules which only some commands need
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    "pyarrow": "parquet",
+}
 
 
 app = typer.Typer(

@@ -11,6 +11,7 @@ from afno_repro.data.digits import digits
 from afno_repro.data.fewshot import datasetgan, fewshot
 from afno_repro.data.folder import folder
 from afno_repro.data.imagenet import imagenet
+from afno_repro.data.parquet import parquet
 from afno_repro.data.photos import photos
 from afno_repro.data.samples import Images
 from afno_repro.data.textures import textures
@@ -21,6 +22,7 @@ DATASETS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "textures": textures,
     "imagenet": imagenet,
     "folder": folder,
+    "parquet": parquet,
     "datasetgan": datasetgan,
     "fewshot": fewshot,
     "cityscapes": cityscapes,

@@ -1,4 +1,4 @@
-"""Every data set this project knows: its use, its layout on the disk, its licence, its source, and what is there."""
+"""What is there of every data set that this project knows, and what is wrong with it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,41 +6,36 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from afno_repro.data.camvid import CLASS_NAMES as CAMVID_CLASSES
-from afno_repro.data.camvid import LAYOUT as CAMVID_LAYOUT
-from afno_repro.data.camvid import SOURCE as CAMVID_SOURCE
 from afno_repro.data.camvid import splits as camvid_splits
 from afno_repro.data.cityscapes import CLASS_NAMES as CITYSCAPES_CLASSES
-from afno_repro.data.cityscapes import LAYOUT as CITYSCAPES_LAYOUT
-from afno_repro.data.cityscapes import SOURCE as CITYSCAPES_SOURCE
 from afno_repro.data.cityscapes import splits as cityscapes_splits
 from afno_repro.data.classes import FLAT, SPLITS, Splits
 from afno_repro.data.digits import COUNT as DIGITS_COUNT
-from afno_repro.data.fewshot import GAN_LAYOUT, GAN_SOURCE, PARTS, gan_splits, plain_splits
-from afno_repro.data.fewshot import LAYOUT as FEWSHOT_LAYOUT
-from afno_repro.data.fewshot import SOURCE as FEWSHOT_SOURCE
-from afno_repro.data.folder import LAYOUT as FOLDER_LAYOUT
-from afno_repro.data.folder import SOURCE as FOLDER_SOURCE
+from afno_repro.data.entries import (
+    CAMVID,
+    CITYSCAPES,
+    DATASETGAN,
+    DIGITS,
+    FEWSHOT,
+    FOLDER,
+    IMAGENET,
+    PARQUET,
+    TEXTURES,
+    Entry,
+)
+from afno_repro.data.entries import PHOTOS as PHOTOS_ENTRY
+from afno_repro.data.fewshot import PARTS, gan_splits, plain_splits
 from afno_repro.data.folder import splits as folder_splits
-from afno_repro.data.imagenet import LAYOUT as IMAGENET_LAYOUT
-from afno_repro.data.imagenet import SOURCE as IMAGENET_SOURCE
 from afno_repro.data.imagenet import splits as imagenet_splits
 from afno_repro.data.pairs import ILLEGAL, LOOKED_INTO, Split
+from afno_repro.data.parquet import Table, split_files
+from afno_repro.data.parquet import left_out as parquet_left_out
+from afno_repro.data.parquet import problems as parquet_problems
 from afno_repro.data.photos import PHOTOS, photograph
 from afno_repro.data.reading import BROKEN, facts, of_the_system
 from afno_repro.data.textures import TEXTURES as TEXTURE_NAMES
 from afno_repro.data.transforms import IGNORED
 from afno_repro.errors import DataError
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A data set, in words."""
-
-    name: str
-    purpose: str
-    layout: str  # below the data root
-    licence: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -56,47 +51,6 @@ class Survey:
     reason: str
 
 
-INSIDE = "nothing to do: comes with the installed packages"
-PHOTOS_ENTRY = Entry(
-    "photos",
-    "Tables 2 and 6 at smoke and tiny scale",
-    INSIDE,
-    "free: public domain, Creative Commons",
-    "scikit-image, scikit-learn, matplotlib",
-)
-DIGITS = Entry("digits", "Table 5 at smoke and tiny scale", INSIDE, "Creative Commons BY 4.0", "scikit-learn")
-TEXTURES = Entry(
-    "textures",
-    "Tables 3, 4 and 6 at smoke and tiny scale",
-    INSIDE,
-    "as photos",
-    f"mosaics made from {len(TEXTURE_NAMES)} photographs of scikit-image",
-)
-IMAGENET = Entry(
-    "imagenet",
-    "Tables 2, 5 and 6, and pretraining for 3 and 4",
-    IMAGENET_LAYOUT,
-    "research only, by image-net.org's terms of access",
-    IMAGENET_SOURCE,
-)
-FOLDER = Entry("folder", "Tables 2, 5 and 6 on images of your own", FOLDER_LAYOUT, "that of the images", FOLDER_SOURCE)
-DATASETGAN = Entry(
-    "datasetgan",
-    "Tables 3 and 6: faces, cars, cats",
-    GAN_LAYOUT,
-    "research only, by its repository's licence",
-    GAN_SOURCE,
-)
-FEWSHOT = Entry("fewshot", "Tables 3 and 6 on images of your own", FEWSHOT_LAYOUT, "that of the images", FEWSHOT_SOURCE)
-CITYSCAPES = Entry(
-    "cityscapes",
-    "Table 4 and Figure 1",
-    CITYSCAPES_LAYOUT,
-    "research only, by cityscapes-dataset.com's terms of use",
-    CITYSCAPES_SOURCE,
-)
-CAMVID = Entry("camvid", "street scenes at small scale", CAMVID_LAYOUT, "Creative Commons BY-NC", CAMVID_SOURCE)
-ENTRIES = (PHOTOS_ENTRY, DIGITS, TEXTURES, IMAGENET, FOLDER, DATASETGAN, FEWSHOT, CITYSCAPES, CAMVID)
 OWN = {"imagenet", "datasetgan", "cityscapes", "camvid"}  # folders that are sets by name
 MOST = ILLEGAL  # classes that plain pairs may have
 
@@ -108,9 +62,10 @@ def survey(root: Path) -> list[Survey]:
         *_inside(DIGITS, {"all": DIGITS_COUNT}, 10, {"sklearn"}),
         *_inside(TEXTURES, {"photographs": len(TEXTURE_NAMES)}, len(TEXTURE_NAMES), {"skimage"}),
         _images(IMAGENET, "imagenet", imagenet_splits(root)),
-        *_own(FOLDER, root, "val", lambda name: _images(FOLDER, f"folder/{name}", folder_splits(root, name))),
+        *_own(FOLDER, root, _holds("val"), lambda path: _images(FOLDER, f"folder/{path.name}", _folder(path))),
+        *_own(PARQUET, root, split_files, _parquet),
         *(_pairs(DATASETGAN, f"datasetgan/{part}", gan_splits(root, part, MOST, 0), None) for part in PARTS),
-        *_own(FEWSHOT, root, "test", lambda name: _fewshot(name, root)),
+        *_own(FEWSHOT, root, _holds("test"), _fewshot),
         _pairs(CITYSCAPES, "cityscapes", cityscapes_splits(root), len(CITYSCAPES_CLASSES)),
         _pairs(CAMVID, "camvid", camvid_splits(root), len(CAMVID_CLASSES)),
     ]
@@ -123,6 +78,8 @@ def offenders(name: str, root: Path) -> Iterator[str]:
         yield from _photographs()
     elif (classes := _classes(kind, part, root)) is not None:
         yield from classes.problems() if _images(IMAGENET, name, classes).found else ()
+    elif kind == "parquet":
+        yield from parquet_problems(root / part)
     else:
         for split in _splits(kind, part, root).values():
             yield from split.problems()
@@ -133,6 +90,8 @@ def left_out(name: str, root: Path) -> Iterator[str]:
     kind, _, part = name.partition("/")
     if (classes := _classes(kind, part, root)) is not None:
         yield from classes.left_out()
+    elif kind == "parquet":
+        yield from parquet_left_out(root / part)
     else:
         for split in _splits(kind, part, root).values():
             yield from split.left_out()
@@ -206,19 +165,38 @@ def _highest(splits: dict[str, Split]) -> int | None:
         return None
 
 
-def _fewshot(name: str, root: Path) -> Survey:
-    return _pairs(FEWSHOT, f"fewshot/{name}", plain_splits(root / name, MOST, 0), None)
+def _fewshot(folder: Path) -> Survey:
+    return _pairs(FEWSHOT, f"fewshot/{folder.name}", plain_splits(folder, MOST, 0), None)
 
 
-def _own(entry: Entry, root: Path, second: str, look: Callable[[str], Survey]) -> list[Survey]:
-    """What `look` says of each folder below the root that holds train/ and a `second` folder and is no set by name."""
+def _parquet(folder: Path) -> Survey:
+    name, where = f"parquet/{folder.name}", str(folder)
+    if find_spec("pyarrow") is None:
+        return Survey(PARQUET, name, False, where, {}, None, "not installed: pyarrow, see 'afno_repro[parquet]'")
     try:
-        folders = [path for path in root.iterdir() if path.name not in OWN and not of_the_system(path.name)]
-        names = sorted(path.name for path in folders if (path / "train").is_dir() and (path / second).is_dir())
+        tables = {split: Table(folder, split) for split in split_files(folder)}
+    except DataError as error:
+        return Survey(PARQUET, name, False, where, {}, None, str(error).splitlines()[0])
+    classes = next((count for table in tables.values() for count in table.class_counts().values()), None)
+    return Survey(PARQUET, name, True, where, {split: len(table) for split, table in tables.items()}, classes, "")
+
+
+def _folder(path: Path) -> Splits:
+    return folder_splits(path.parent, path.name)
+
+
+def _holds(second: str) -> Callable[[Path], bool]:
+    return lambda folder: (folder / "train").is_dir() and (folder / second).is_dir()
+
+
+def _own(entry: Entry, root: Path, fits: Callable[[Path], object], look: Callable[[Path], Survey]) -> list[Survey]:
+    """What `look` says of each folder below the root that may be such a set and is none by name."""
+    try:
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name not in OWN)
     except OSError:
-        names = []
-    reason = f"no folder in {root} holds train/ and {second}/"
-    return [look(name) for name in names] or [Survey(entry, entry.name, False, str(root), {}, None, reason)]
+        folders = []
+    found = [look(folder) for folder in folders if not of_the_system(folder.name) and fits(folder)]
+    return found or [Survey(entry, entry.name, False, str(root), {}, None, f"no folder in {root} is one")]
 
 
 def _photographs() -> Iterator[str]:

@@ -16,7 +16,7 @@ from afno_repro.data.reading import of_the_system
 from afno_repro.errors import DataError, require
 
 LAYOUT = "FOLDER/{train,test}/NAME.jpg with NAME.png or NAME.npy beside it: one class id a pixel, 255 ignored"
-SOURCE = "Any images with masks will do, for example FASSEG's frontal faces"
+SOURCE = "Any images with masks will do, for example the frontal faces of massimomauro/FASSEG-repository"
 GAN_LAYOUT = (
     "datasetgan/annotation/training_data/{face,car,cat}_processed/image_N.jpg with image_maskN.npy\n"
     "  and datasetgan/annotation/testing_data/{face_34_class,car_20_class,cat_16_class}/"

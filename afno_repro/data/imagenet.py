@@ -19,7 +19,10 @@ LAYOUT = (
     "imagenet/train/CLASS/*.JPEG and imagenet/val/CLASS/*.JPEG, or as Kaggle has it: "
     f"imagenet/{KAGGLE}/{{train/CLASS,val}}/*.JPEG and imagenet/{SOLUTION}"
 )
-SOURCE = "ImageNet-1k comes from image-net.org, after registration, or from Kaggle's object localization challenge"
+SOURCE = (
+    "ImageNet-1k comes from image-net.org, after registration, or from Kaggle's object localization challenge; "
+    "one photograph of each class is in EliSchwartz/imagenet-sample-images on GitHub"
+)
 MAX_BYTES = 64 * 2**20  # of Kaggle's table
 
 
