@@ -86,6 +86,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a question mark
     arm(os.environ)
+    _leave_this_folder()
     os.environ["PYTHONSAFEPATH"] = (
         "1"  # no process that this one starts imports from the folder that it happens to stand in
     )
@@ -119,6 +120,17 @@ def main() -> None:
         _tell(DataError(f"the package {package} is not installed\n  pip install {source}"))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _leave_this_folder() -> None:
+    """Import nothing from the current folder for an empty or relative entry of PYTHONPATH, often there by accident."""
+    try:
+        here = os.getcwd()
+    except OSError:  # it is gone
+        return
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if here in sys.path and here not in entries and any(os.path.abspath(entry) == here for entry in entries):
+        sys.path.remove(here)
 
 
 def _say_no_more() -> None:
