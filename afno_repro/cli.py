@@ -37,6 +37,7 @@ PACKAGES = {
 EXTRAS = {  # of this package that bring modules which only some commands need
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
     "pyarrow": "parquet",
+    "tensorboard": "tensorboard",
 }
 
 

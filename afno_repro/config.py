@@ -131,6 +131,7 @@ class Machine:
     data_root: Path
     runs_root: Path
     checkpoint_every_s: float
+    tensorboard: bool  # whether trainings write their curves for it
     code: Mapping[str, Any]  # commit and source as the command started: see runs.source
 
 

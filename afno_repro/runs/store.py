@@ -29,6 +29,7 @@ from afno_repro.files import make_folder, storage_errors, sweep, write_atomic
 from afno_repro.runs.provenance import device_name
 from afno_repro.runs.record import Record, read_record
 from afno_repro.spec.plan import Run
+from afno_repro.training.events import FOLDER as CURVES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,7 +147,8 @@ class Store:
         with self.lock(run) as directory, storage_errors(directory):
             for name in (RECORD, WEIGHTS, ARTIFACTS, LOG, "error.txt"):
                 (directory / name).unlink(missing_ok=True)
-            shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+            for name in ("checkpoints", CURVES):
+                shutil.rmtree(directory / name, ignore_errors=True)
 
     def parent(self, run: Run) -> dict[str, Any] | None:
         """What tells the run that this one starts from: its weights and its data; None where it starts from none."""
