@@ -14,6 +14,8 @@ from pyarrow import parquet as pq
 from afno_repro.config import DataConfig
 from afno_repro.contents import Contents
 from afno_repro.data import load_data
+from afno_repro.data.loader import loader
+from afno_repro.data.samples import VALIDATION, Samples, validation_batches
 from afno_repro.errors import ConfigError, DataError
 from tests.command import afno
 from tests.specs import write_spec
@@ -80,6 +82,17 @@ def test_any_order_of_rows_and_a_small_memory_give_the_same_images(tmp_path, mon
         row = train.rows[index]
         np.testing.assert_array_equal(train.example(index, RNG)[0].permute(1, 2, 0), pixels("train", row))
         assert len(train.table.kept) == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_other_processes_read_the_same(workers, tmp_path):
+    make_parquet(tmp_path / "cifar10")
+    _, test = load(tmp_path)
+    test.example(0, RNG)  # a row group is open and in memory before the processes fork
+    samples = Samples(test, lambda example, rng: example, 0, VALIDATION)
+    batches = list(loader(samples, validation_batches(len(test), 3), workers, pin_memory=False))
+    for i, image in enumerate(torch.cat([images for images, _ in batches])):
+        assert torch.equal(image, test.example(i, RNG)[0])
 
 
 def test_without_names_in_the_schema_the_largest_label_says_how_many_classes_there_are(tmp_path):
