@@ -34,12 +34,14 @@ PACKAGES = {
     "sklearn": "scikit-learn",
     "PIL": "pillow",
 }  # of modules that are named otherwise
-EXTRAS = dict.fromkeys(
-    ("onnx", "onnxruntime", "onnxscript"), "export"
-)  # of this package that bring modules which only some commands need
 # How often a thread of libgomp looks for work before it sleeps. It takes as many itself where its process has more
 # threads than there are cores, but knows nothing of other processes: its 300,000 otherwise starve them.
 SPINS = "1000"
+EXTRAS = {  # of this package that bring modules which only some commands need
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
+    "pyarrow": "parquet",
+    "tensorboard": "tensorboard",
+}
 
 
 app = typer.Typer(
@@ -88,6 +90,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ± shows a question mark
     arm(os.environ)
+    _leave_this_folder()
     os.environ["PYTHONSAFEPATH"] = (
         "1"  # no process that this one starts imports from the folder that it happens to stand in
     )
@@ -123,6 +126,17 @@ def main() -> None:
         _tell(DataError(f"the package {package} is not installed\n  pip install {source}"))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _leave_this_folder() -> None:
+    """Import nothing from the current folder for an empty or relative entry of PYTHONPATH, often there by accident."""
+    try:
+        here = os.getcwd()
+    except OSError:  # it is gone
+        return
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if here in sys.path and here not in entries and any(os.path.abspath(entry) == here for entry in entries):
+        sys.path.remove(here)
 
 
 def _say_no_more() -> None:

@@ -25,7 +25,7 @@ ADDED: tuple[tuple[str, str, Any], ...] = (
     ("data imagenet", "tuning", None),
     *(
         ("data " + name, "max_megapixels", 100)
-        for name in ("imagenet", "datasetgan", "fewshot", "cityscapes", "camvid")
+        for name in ("imagenet", "folder", "parquet", "datasetgan", "fewshot", "cityscapes", "camvid")
     ),
     ("augment rand_augment", "levels", 31),
     ("augment rand_augment", "translation", 150 / 331),
@@ -136,6 +136,7 @@ class Machine:
     data_root: Path
     runs_root: Path
     checkpoint_every_s: float
+    tensorboard: bool  # whether trainings write their curves for it
     code: Mapping[str, Any]  # commit and source as the command started: see runs.source
 
 

@@ -91,7 +91,12 @@ class Contents:
 def names_and_contents(files: Iterable[Path], root: Path, contents: Contents) -> str:
     """The fingerprint of some files: SHA-256 of their names below a folder and of what each holds, in their order."""
     ordered = list(files)
-    lines = [f"{file.relative_to(root)} {found}" for file, found in zip(ordered, contents.hashes(ordered), strict=True)]
+    return named_contents((str(file.relative_to(root)) for file in ordered), ordered, contents)
+
+
+def named_contents(names: Iterable[str], files: Iterable[Path], contents: Contents) -> str:
+    """The fingerprint of some files under names of their own, in their order."""
+    lines = [f"{name} {found}" for name, found in zip(names, contents.hashes(files), strict=True)]
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -1,8 +1,8 @@
 """From a ModelConfig to a network: `build_model`, and `check_model`, which finds every bad option without memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,12 @@ from afno_repro.config import ModelConfig, Part
 from afno_repro.errors import ConfigError, Problem
 from afno_repro.heads import HEADS
 from afno_repro.mixers import MIXERS
+from afno_repro.mixers.contract import broken_promises
+from afno_repro.mixers.own import own_mixer
 from afno_repro.mixers.spectral import Grid
-from afno_repro.options import fits, option_problems, suggest
+from afno_repro.options import fits, keywords, option_problems, suggest
 
+PARTS: dict[str, Mapping[str, Callable[..., Any]]] = {"backbone": BACKBONES, "mixer": MIXERS, "head": HEADS}
 GIVEN = {"mixer": ("dim", "grid"), "backbone": ("image_size", "mixer"), "head": ("dims", "strides")}
 
 
@@ -36,6 +39,20 @@ class Model(nn.Module):
         return self.head(self.backbone(images))
 
 
+def constructor(kind: str, name: str) -> Callable[..., Any]:
+    """What builds the backbone, mixer or head of a name; a mixer's may be a dotted path.
+
+    Raises ConfigError where there is none.
+    """
+    if kind == "mixer" and ":" in name:
+        return own_mixer(name)
+    if name not in PARTS[kind]:
+        raise ConfigError(
+            Problem(f"there is no {kind} {name!r}", ("name",), suggest(name, PARTS[kind], f"{kind} names"))
+        )
+    return PARTS[kind][name]
+
+
 def build_model(config: ModelConfig, image_size: int) -> Model:
     """The network for images of image_size pixels a side, on the current default device.
 
@@ -53,7 +70,8 @@ def _assemble(config: ModelConfig, image_size: int) -> Model:
     def mixer(dim: int, grid: Grid, stage: int) -> nn.Module:
         assert config.mixer is not None
         try:
-            return MIXERS[config.mixer.name](dim, grid, **stage_options(config.mixer, stage))
+            mixing: nn.Module = constructor("mixer", config.mixer.name)(dim, grid, **stage_options(config.mixer, stage))
+            return mixing
         except ConfigError as error:
             raise error.within("mixer") from None
 
@@ -72,7 +90,7 @@ def _assemble(config: ModelConfig, image_size: int) -> Model:
 
 def stage_options(mixer: Part, stage: int) -> dict[str, Any]:
     """The mixer's options in one stage: a list where one value is meant has a value for each stage."""
-    hints = get_type_hints(MIXERS[mixer.name].__init__)
+    hints = keywords(constructor("mixer", mixer.name))
     return {
         key: value[stage] if isinstance(value, list) and not fits(value, hints[key]) else value
         for key, value in mixer.options.items()
@@ -93,10 +111,33 @@ def check_model(config: ModelConfig, image_size: int) -> None:
         if (mixer := known.mixer) is not None and "mixer" not in unusable:
             for stage, dim in enumerate(_widths(known.backbone)):
                 problems += _problems_of(
-                    partial(MIXERS[mixer.name], dim, (1, 1), **stage_options(mixer, stage)), "mixer"
+                    partial(constructor("mixer", mixer.name), dim, (1, 1), **stage_options(mixer, stage)), "mixer"
                 )
     if problems:
         raise ConfigError(*dict.fromkeys(problems))
+
+
+def check_own_mixer(config: ModelConfig, image_size: int) -> None:
+    """Raise ConfigError with every promise that a mixer of one's own breaks, at each width and grid of a model."""
+    mixer = config.mixer
+    if mixer is None or ":" not in mixer.name:
+        return
+    places: dict[tuple[int, Grid, int], None] = {}
+
+    def note(*place: Any) -> nn.Module:
+        places[place] = None
+        return nn.Identity()
+
+    with torch.device("meta"):
+        BACKBONES[config.backbone.name](image_size, note, **config.backbone.options)
+    broken = [
+        told
+        for dim, grid, stage in places
+        for told in broken_promises(partial(own_mixer(mixer.name), **stage_options(mixer, stage)), dim, grid)
+    ]
+    if broken:
+        message = "\n  ".join([f"{mixer.name} is no token mixer: it does not hold that one", *dict.fromkeys(broken)])
+        raise ConfigError(Problem(message, ("mixer", "name")))
 
 
 def _widths(backbone: Part) -> list[int]:
@@ -128,19 +169,17 @@ def _without_unknown(config: ModelConfig, problems: list[Problem]) -> ModelConfi
 def _option_problems(config: ModelConfig) -> list[Problem]:
     """What is wrong with the names and options of the three parts, before anything is built."""
     problems: list[Problem] = []
-    for kind, table in (("backbone", BACKBONES), ("mixer", MIXERS), ("head", HEADS)):
+    for kind in PARTS:
         part: Part | None = getattr(config, kind)
         if part is None:
             continue
-        if part.name not in table:
-            problems.append(
-                Problem(f"there is no {kind} {part.name!r}", (kind, "name"), suggest(part.name, table, f"{kind} names"))
-            )
+        try:
+            make = constructor(kind, part.name)
+        except ConfigError as error:
+            problems += error.within(kind).problems
             continue
         each_stage = _each_stage(part, config.backbone) if kind == "mixer" else [part.options]
-        found = [
-            p for options in each_stage for p in option_problems(part.name, options, table[part.name], GIVEN[kind])
-        ]
+        found = [p for options in each_stage for p in option_problems(part.name, options, make, GIVEN[kind])]
         problems += ConfigError(*dict.fromkeys(found)).within(kind).problems
     if config.backbone.name in BACKBONES and (config.mixer is None) != (config.backbone.name in WITHOUT_MIXER):
         wants = "takes no token mixer" if config.mixer else "needs a token mixer"
@@ -151,7 +190,7 @@ def _option_problems(config: ModelConfig) -> list[Problem]:
 def _each_stage(mixer: Part, backbone: Part) -> list[dict[str, Any]]:
     """The mixer's options in every stage of a backbone; a list of another length stays: a mistake to be named."""
     stages = getattr(BACKBONES.get(backbone.name), "num_stages", 1)
-    hints = get_type_hints(MIXERS[mixer.name].__init__)
+    hints = keywords(constructor("mixer", mixer.name))
     split = {
         key
         for key, value in mixer.options.items()

@@ -62,6 +62,10 @@ StopAfter = Annotated[
         help="Stop by then as after SIGTERM: keep the work and end with 143; the same command continues.",
     ),
 ]
+Log = Annotated[
+    str | None,
+    typer.Option(help="tensorboard: write each training's curves into its folder below runs/, once an epoch."),
+]
 Rerun = Annotated[
     bool,
     typer.Option("--rerun", help="Do again what was made with other data or other source than today's, or diverged."),

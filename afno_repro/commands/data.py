@@ -13,7 +13,9 @@ from afno_repro.commands.arguments import HERE
 if TYPE_CHECKING:
     from afno_repro.data.catalog import Survey
 
-WIDTH = 80
+SHOWN, WIDTH = 5, 80
+ABOUT = ("purpose", "layout", "origin", "licence", "source")
+COPIES = "A copy that was resized or encoded anew is other data: runs know the content that they were made from."
 
 
 def data_sets(
@@ -47,7 +49,7 @@ def surveyed(root: Path, check: bool) -> Answer:
             for e in value
         ]
         print_grid(f"Data sets below {root}", ["name", "found", "images", "classes", "where"], lines, whole=1)
-        say(*_notes(value), *_absent(value))
+        say(*_notes(value), *_about(value))
         if check:
             say(f"problems in all: {problem_count(value)}")
 
@@ -68,7 +70,7 @@ def _looked_into(found: "Survey", root: Path) -> list[dict[str, Any]]:
 
 def _entry(found: "Survey", problems: dict[str, Any] | None, left_out: dict[str, Any] | None) -> dict[str, Any]:
     entry = found.entry
-    about = {"purpose": entry.purpose, "layout": entry.layout, "licence": entry.licence, "source": entry.source}
+    about = {key: getattr(entry, key) for key in ABOUT}
     here = {
         "name": found.name,
         "found": found.found,
@@ -102,24 +104,22 @@ def _notes(value: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _absent(value: list[dict[str, Any]]) -> list[str]:
-    """How to get each set that is not there; the parts of a set are told together."""
+def _about(value: list[dict[str, Any]]) -> list[str]:
+    """Each set's origin and licence and how to get it; of one that is absent also its use and layout.
+
+    The parts of a set are told together.
+    """
     lines, told = [], set()
     for entry in value:
         if not entry["found"]:
             lines += _wrapped(f"{entry['name']}: {entry['reason']}", indent=0)
-            again = (entry["layout"], entry["source"])
-            lines += (
-                []
-                if again in told
-                else [
-                    line
-                    for key in ("purpose", "layout", "licence", "source")
-                    for line in _wrapped(f"{key}: {entry[key]}")
-                ]
-            )
-            told.add(again)
-    return lines
+        keys = ABOUT[2:] if entry["found"] else ABOUT
+        about = tuple(entry[key] for key in keys)
+        if about not in told:
+            lines += _wrapped(f"{entry['name']}:", indent=0) if entry["found"] else []
+            lines += [line for key in keys for line in _wrapped(f"{key}: {entry[key]}")]
+        told |= {about, about[2:]}
+    return [*lines, *_wrapped(COPIES, indent=0)]
 
 
 def _wrapped(text: str, indent: int = 2) -> list[str]:

@@ -82,10 +82,13 @@ def _evaluate(run: "Run", store: Any, machine: "Machine") -> "Record | None":
     if record is None or record.outcome != "ok":
         return None
     from afno_repro.runs.executors import evaluated
+    from afno_repro.runs.source import source_of
 
     with store.lock(run) as directory:
         metrics, of = evaluated(run.config, machine)
-        made = {"metrics": metrics, "data": of.fingerprint, "images": list(of.images), **machine.code}
+        source = source_of(run.config, machine.code["source"], machine.runs_root)
+        fed = {"data": of.fingerprint, "images": list(of.images)}
+        made = {"metrics": metrics, **fed, **machine.code, "source": source}
         record = replace(record, evaluations=(*record.evaluations, made))
         store.finish(record, directory)
     return record  # type: ignore[no-any-return]

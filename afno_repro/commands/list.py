@@ -26,7 +26,7 @@ def list_tables(
 def overview(places: "Places", scales: list[str]) -> Answer:
     """Every spec at every scale: how many runs have records, what is missing; as text also the disk in use."""
     from afno_repro.commands.terminal import print_grid, say
-    from afno_repro.runs.source import source_hash
+    from afno_repro.runs.source import source_hash, source_of
     from afno_repro.runs.store import readable, records_folder
     from afno_repro.spec.places import sound_specs
     from afno_repro.spec.plan import resolve_runs
@@ -43,8 +43,11 @@ def overview(places: "Places", scales: list[str]) -> Answer:
             folder = records_folder(places.results(scale), spec.name)
             records = {need: readable(folder, *need) for need in plan.needs}
             done = {need: r for need, r in records.items() if r is not None and r.digest == plan.needs[need].digest}
-            other = sum(record.provenance.get("source") != source for record in done.values())
             unused = max((record.provenance.get("left_out", 0) for record in done.values()), default=0)
+            other = sum(
+                record.provenance.get("source") != source_of(record.config, source, places.runs)
+                for record in done.values()
+            )
             missing = sorted({f"{row}/{stage}" for row, stage, seed in plan.needs if (row, stage, seed) not in done})
             entry = {
                 "table": spec.name,

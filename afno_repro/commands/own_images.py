@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from afno_repro.config import Machine, RunConfig
-from afno_repro.data.imagenet import SUFFIXES
+from afno_repro.data.classes import SUFFIXES
 from afno_repro.data.reading import of_the_system, read_image
 from afno_repro.data.transforms import center_square
 from afno_repro.errors import ConfigError, DataError, Problem

@@ -11,6 +11,7 @@ from afno_repro.errors import ConfigError, DataError, LockedError, Problem, Stor
 from afno_repro.files import check_writable
 from afno_repro.runs.machine import on
 from afno_repro.runs.show import Place, Show
+from afno_repro.runs.source import source_of
 from afno_repro.runs.store import Store, publish, records_folder
 from afno_repro.spec.places import Places, at_scale, load_specs
 from afno_repro.spec.plan import Choice, Plan, Run, resolve_runs
@@ -90,9 +91,9 @@ def _made_otherwise(
         different = other_data(looked, machine)
         if wrong := [told for run in looked if run.digest not in pending and (told := altered(run, machine))]:
             raise StorageError("\n".join(wrong))
-    source = machine.code["source"]
     records = [(run, store.record(run.digest)) for run in every.values() if run.digest not in pending]
-    prepared.elsewhere = [run for run, record in records if record and record.provenance.get("source") != source]
+    today = partial(source_of, package=machine.code["source"], runs=machine.runs_root)
+    prepared.elsewhere = [run for run, r in records if r and r.provenance.get("source") != today(run.config)]
     if not rerun:
         return list(different.values())
     failed = [run for run, record in records if record and record.outcome != "ok"]

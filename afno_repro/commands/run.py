@@ -42,6 +42,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         dry_run: given.DryRun = False,
         rerun: given.Rerun = False,
         stop_after: given.StopAfter = None,
+        log: given.Log = None,
         root: given.Root = HERE,
         data: given.Data = None,
         runs: given.Runs = None,
@@ -60,7 +61,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
             changes=tuple(set or ()),
             rerun=rerun,
         )
-        asked = Asked(device, devices, nodes, jobs, workers, micro_batch, checkpoint_activations, compile)
+        asked = Asked(device, devices, nodes, jobs, workers, micro_batch, checkpoint_activations, compile, log)
         machine = find_machine(asked, data or root / "data", runs or root / "runs")
         if not dry_run:
             _together(machine, nodes)

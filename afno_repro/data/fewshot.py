@@ -16,7 +16,7 @@ from afno_repro.data.reading import of_the_system
 from afno_repro.errors import DataError, require
 
 LAYOUT = "FOLDER/{train,test}/NAME.jpg with NAME.png or NAME.npy beside it: one class id a pixel, 255 ignored"
-SOURCE = "Any images with masks will do, for example FASSEG's frontal faces"
+SOURCE = "Any images with masks will do, for example the frontal faces of massimomauro/FASSEG-repository"
 GAN_LAYOUT = (
     "datasetgan/annotation/training_data/{face,car,cat}_processed/image_N.jpg with image_maskN.npy\n"
     "  and datasetgan/annotation/testing_data/{face_34_class,car_20_class,cat_16_class}/"
@@ -39,13 +39,8 @@ def fewshot(
     max_megapixels: int,
 ) -> tuple[Pairs, Pairs]:
     """Training and test pairs of `train/` and `test/` in a folder below the data root."""
-    relative = Path(folder)
-    inside = bool(relative.parts) and not relative.is_absolute() and ".." not in relative.parts
-    require(
-        (inside, "folder", f"fewshot: must be a folder below the data root, without '..', is {folder!r}"),
-        *_checks("fewshot", fraction, num_classes, min_pixels),
-    )
-    splits = plain_splits(root / relative, num_classes, min_pixels)
+    require(inside("fewshot", folder), *_checks("fewshot", fraction, num_classes, min_pixels))
+    splits = plain_splits(root / folder, num_classes, min_pixels)
     hint = f"expected below the data root: {LAYOUT.replace('FOLDER', folder)}\n  {SOURCE}"
     return load_pairs(
         "fewshot", splits["train"], splits["test"], hint, root, image_size, fraction, seed, max_megapixels, strict=True
@@ -81,6 +76,13 @@ def datasetgan(
         max_megapixels,
         strict=False,
     )
+
+
+def inside(name: str, folder: str) -> tuple[bool, str, str]:
+    """What `require` holds a data set's folder to: to lie below the data root."""
+    parts = Path(folder).parts
+    below = bool(parts) and not Path(folder).is_absolute() and ".." not in parts
+    return below, "folder", f"{name}: must be a folder below the data root, without '..', is {folder!r}"
 
 
 def _checks(name: str, fraction: float, num_classes: int, min_pixels: int) -> list[tuple[bool, str, str]]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from afno_repro.contents import Contents, names_and_contents
-from afno_repro.data.imagenet import PLACE
+from afno_repro.data.classes import PLACE
 from afno_repro.data.reading import (
     MEGAPIXELS,
     UPRIGHT,

@@ -71,11 +71,19 @@ def read_image(path: Path, megapixels: int = MEGAPIXELS) -> Tensor:
     """
     try:
         data = read_regular(path, MAX_BYTES)
+    except BROKEN as error:
+        raise DataError(f"{path}: not a readable image ({error})") from error
+    return decode_image(data, str(path), megapixels)
+
+
+def decode_image(data: bytes, name: str, megapixels: int = MEGAPIXELS) -> Tensor:
+    """What `read_image` makes of a file that holds these bytes; `name` is for messages."""
+    try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header alone
             _check_pixels(*image.size, megapixels)
             if image.mode in DEEP:
                 raise DataError(
-                    f"{path}: not a readable image (more than 8 bits a channel, mode {image.mode}: convert it to 8)"
+                    f"{name}: not a readable image (more than 8 bits a channel, mode {image.mode}: convert it to 8)"
                 )
             if image.format == "JPEG" and image.mode in ("L", "RGB") and data.endswith(END_OF_JPEG):
                 return _decoded(data)
@@ -84,7 +92,16 @@ def read_image(path: Path, megapixels: int = MEGAPIXELS) -> Tensor:
                 _decoded(data, "UNCHANGED")  # Pillow says nothing of what libjpeg complains of
             return pixels
     except BROKEN as error:
-        raise DataError(f"{path}: not a readable image ({error})") from error
+        raise DataError(f"{name}: not a readable image ({error})") from error
+
+
+def size_in(data: bytes, name: str) -> tuple[int, int]:
+    """Height and width in pixels, from the header of an encoded image. Raises DataError for a broken one."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.height, image.width
+    except BROKEN as error:
+        raise DataError(f"{name}: not a readable image ({error})") from error
 
 
 def _check_pixels(width: int, height: int, megapixels: int) -> None:

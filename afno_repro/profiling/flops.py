@@ -19,9 +19,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from afno_repro.backbones.layers import MLP, MixFFN
+from afno_repro.backbones.layers import MLP, Block, MixFFN
 from afno_repro.errors import require
-from afno_repro.mixers import MIXERS
 
 aten = torch.ops.aten
 CHANNEL_MIXING = (MLP, MixFFN)
@@ -74,8 +73,9 @@ def count(model: nn.Module, image_size: int | tuple[int, int], rule: CountingRul
     """Count a model on the meta device for one image of image_size pixels a side, or of (height, width) pixels."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     counter = _Operators(rule)
-    mixers = [module for module in model.modules() if isinstance(module, tuple(MIXERS.values()))]
-    watched = [*mixers, *(module for module in model.modules() if isinstance(module, CHANNEL_MIXING))]
+    mixers = [block.mixer for block in model.modules() if isinstance(block, Block)]
+    inside = {module for mixer in mixers for module in mixer.modules()}
+    watched = [*mixers, *(m for m in model.modules() if isinstance(m, CHANNEL_MIXING) and m not in inside)]
     hooks = [module.register_forward_pre_hook(counter.enter) for module in watched]
     hooks += [module.register_forward_hook(counter.leave) for module in watched]
     with torch.no_grad(), _AttentionProducts(counter), counter:

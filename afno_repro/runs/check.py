@@ -10,7 +10,7 @@ from afno_repro.data import GIVEN as DATA_GIVEN
 from afno_repro.data.transforms import AUGMENTS, check_augment
 from afno_repro.errors import ConfigError, DataError, Problem
 from afno_repro.fills import FILLS
-from afno_repro.models import build_model, check_model
+from afno_repro.models import build_model, check_model, check_own_mixer
 from afno_repro.options import option_problems, suggest
 from afno_repro.profiling.flops import CountingRule
 from afno_repro.profiling.measure import Latency
@@ -119,6 +119,7 @@ def _unusable(augment: Part) -> list[Problem]:
 def _model_problems(model: ModelConfig, image_size: int) -> list[Problem]:
     try:
         check_model(model, image_size)
+        check_own_mixer(model, image_size)
     except ConfigError as error:
         return list(error.within("model").problems)
     except RuntimeError as error:  # PyTorch refuses a tensor of more bytes than it can count

@@ -14,6 +14,7 @@ from afno_repro.runs.bound import fed_of, left_out
 from afno_repro.runs.executors import EXECUTORS, Outcome, Report
 from afno_repro.runs.provenance import device_name, provenance
 from afno_repro.runs.record import Record
+from afno_repro.runs.source import source_of
 from afno_repro.runs.store import ARTIFACTS, LOG, WEIGHTS, Store, checksum, write_arrays
 from afno_repro.spec.plan import Run
 from afno_repro.spec.resolve import TRAINED
@@ -50,7 +51,7 @@ def run_one(run: Run, machine: Machine, report: Report) -> Record | None:
 
 def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: Path) -> Record:
     """Do a run whose lock is held, up to its record."""
-    started = time.monotonic()
+    started, source = time.monotonic(), source_of(run.config, machine.code["source"], machine.runs_root)
     try:
         outcome, result = _outcome(run, machine, directory, report)
     except (Interrupted, LockedError):
@@ -65,6 +66,7 @@ def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: P
         write_arrays(directory / ARTIFACTS, result.arrays)
     of, seconds = result.data, time.monotonic() - started
     made_with = provenance(device_name(machine.device), machine, seconds, of.fingerprint if of else None) | {
+        "source": source,
         "images": list(of.images) if of else [],
         "weights": checksum(directory, WEIGHTS),
         "files": {name: found for name in (LOG, ARTIFACTS) if (found := checksum(directory, name)) is not None},

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from afno_repro.config import Machine
@@ -27,16 +28,21 @@ class Asked:
     micro_batch: int | None = None
     activation_checkpointing: bool = False
     compile: bool = False
+    log: str | None = None  # tensorboard
 
 
 def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
     """What runs are done with; `jobs` defaults to the CPU's cores, or to one on a GPU or several devices.
 
     Runs side by side share the cores out as threads. Raises ConfigError for what no machine has, DataError for a CUDA
-    device that is not there.
+    device that is not there, ModuleNotFoundError for a log whose package is not installed.
     """
     if asked.device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"--device {asked.device}: must be auto, cpu or cuda")
+    if asked.log not in (None, "tensorboard"):
+        raise ConfigError(f"--log {asked.log}: must be tensorboard; log.csv is always written")
+    if asked.log is not None and find_spec("tensorboard") is None:
+        raise ModuleNotFoundError(name="tensorboard")
     together = asked.devices * asked.nodes
     if together > 1 and (asked.jobs or 1) > 1:
         raise ConfigError(f"--jobs {asked.jobs}: must be 1 where {together} devices share every run")
@@ -65,6 +71,7 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
         data_root=data_root,
         runs_root=runs_root,
         checkpoint_every_s=CHECKPOINT_EVERY_S,
+        tensorboard=asked.log is not None,
         code=code_version(runs_root),
     )
 

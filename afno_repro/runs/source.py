@@ -3,13 +3,16 @@
 import hashlib
 import io
 import os
+import re
 import subprocess
+import sys
 import tokenize
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from afno_repro.contents import Contents
+from afno_repro.config import RunConfig
+from afno_repro.contents import Contents, sha256_of
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ASIDE = (tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER)
@@ -58,6 +61,38 @@ def source_hash(runs: Path) -> str:
     hashes = Contents(runs / "contents", lambda file: tokens_hash(file.read_text())).hashes(files)
     lines = [f"{file.relative_to(PACKAGE)} {found}" for file, found in zip(files, hashes, strict=True)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def source_of(config: RunConfig, package: str, runs: Path) -> str:
+    """The hash of the source that a run's numbers come from: the package's, with that of a mixer of one's own."""
+    mixer = config.model.mixer if config.model else None
+    if mixer is None or ":" not in mixer.name:
+        return package
+    own = _own_hash(re.split("[.:]", mixer.name)[0], runs)
+    return hashlib.sha256(f"{package} {own}".encode()).hexdigest()[:16]
+
+
+@cache
+def _own_hash(package: str, runs: Path) -> str:
+    """The names and tokens of the files of a module that is not imported for it: its own, or all of its package."""
+    specs = (finder.find_spec(package, None) for finder in sys.meta_path if hasattr(finder, "find_spec"))
+    spec = next((spec for spec in specs if spec is not None), None)
+    if spec is None:
+        return "not found"
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    files = sorted(file for folder in folders for file in folder.rglob("*.py")) or [Path(spec.origin or "")]
+    files = [file for file in files if file.is_file()]
+    hashes = Contents(runs / "contents", _tokens_or_bytes).hashes(files)
+    lines = [f"{file.name} {found}" for file, found in zip(files, hashes, strict=True)]
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _tokens_or_bytes(file: Path) -> str:
+    """The hash of a file's tokens, or of its bytes where they are no Python."""
+    try:
+        return tokens_hash(file.read_text())
+    except (OSError, SyntaxError, ValueError, tokenize.TokenError):
+        return sha256_of(file)
 
 
 def tokens_hash(source: str) -> str:

@@ -29,6 +29,7 @@ from afno_repro.files import make_folder, open_regular, read_regular, remove, st
 from afno_repro.runs.provenance import device_name
 from afno_repro.runs.record import MAX_BYTES, Record, read_record
 from afno_repro.spec.plan import Run
+from afno_repro.training.events import FOLDER as CURVES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -147,7 +148,8 @@ class Store:
         with self.lock(run) as directory, storage_errors(directory):
             for name in (RECORD, WEIGHTS, ARTIFACTS, LOG, "error.txt"):
                 (directory / name).unlink(missing_ok=True)
-            remove(directory / "checkpoints")
+            for name in ("checkpoints", CURVES):
+                remove(directory / name)
 
     def parent(self, run: Run) -> dict[str, Any] | None:
         """What tells the run that this one starts from: its weights and its data; None where it starts from none."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from math import isnan
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from afno_repro.contents import sha256_of
 from afno_repro.errors import DataError
@@ -20,6 +20,9 @@ from afno_repro.spec.spec import Column, Row
 from afno_repro.tables.learning import MARK, stage_of, unlearned
 from afno_repro.tables.spread import spread_over
 from afno_repro.tables.table import Table
+
+if TYPE_CHECKING:
+    from afno_repro.visualize.curves import Log
 
 Draw = Callable[[Table, Path, Mapping[str, Any], list[Path]], bool]
 FORMATS = (".png", ".svg")
@@ -103,16 +106,19 @@ def ablation(table: Table, records: Path, options: Mapping[str, Any], paths: lis
 
 
 def training(table: Table, records: Path, options: Mapping[str, Any], paths: list[Path]) -> bool:
-    """The training loss of every row and seed, from the logs beside the records."""
+    """The training loss of every row and seed, and beside it the stage's first metric, from the logs by the records."""
     from afno_repro.visualize.curves import training_curves
 
-    runs: dict[str, list[dict[str, list[float]]]] = {}
+    sources = {column: column.source.split("/") for column in table.columns}
+    metrics = [(column, key.removeprefix("best_")) for column, (of, key) in sources.items() if of == options["stage"]]
+    title, metric = (f"{metrics[0][0].title} {metrics[0][0].unit}".strip(), metrics[0][1]) if metrics else ("", "")
+    runs: dict[str, list[Log]] = {}
     for row in table.spec.rows:
         for log in sorted(records.glob(f"{row.key}.{options['stage']}.*.csv")):
             if recorded(log, LOG):
-                runs.setdefault(drawable(_named(table, row, options["stage"])), []).append(read_log(log))
+                runs.setdefault(drawable(_named(table, row, options["stage"])), []).append(read_log(log, metric))
     if runs:
-        training_curves(runs, paths)
+        training_curves(runs, drawable(title), paths)
     return bool(runs)
 
 
@@ -135,12 +141,16 @@ def recorded(file: Path, name: str) -> bool:
     return True
 
 
-def read_log(path: Path) -> dict[str, list[float]]:
-    """Steps and losses of a run's log. Raises DataError when it is none."""
+def read_log(path: Path, metric: str) -> "Log":
+    """(step, loss) and (step, metric) of a run's log, the latter where it was evaluated. Raises DataError when it is
+    none."""
     try:
         with path.open() as file:
             lines = list(csv.DictReader(file))
-        return {key: [float(line[key]) for line in lines] for key in ("step", "loss")}
+        return tuple(
+            [(float(line["step"]), float(line[key])) for line in lines if key == "loss" or line.get(key)]
+            for key in ("loss", metric)
+        )
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"{path}: is no log of a training ({error})") from None
 

@@ -27,6 +27,7 @@ from afno_repro.tasks import TASKS, Batch, Task
 from afno_repro.training import checkpoint, engine
 from afno_repro.training.augment import augmented
 from afno_repro.training.evaluation import autocast, evaluate, parts_of
+from afno_repro.training.events import FILE, FOLDER, events
 from afno_repro.training.optim import learning_rate, make_optimizer, set_learning_rate, warmup_steps
 from afno_repro.training.state import State, disk_bytes, resume, save
 from afno_repro.training.stop import stop_flag
@@ -140,7 +141,7 @@ def train(
                 state.rows.append(row | {key: scores.get(key, "") for key in task.metrics().keys})
                 state.loss_sum = 0.0
                 losses.zero_()
-                write_log(directory, state)
+                write_log(directory, state, machine)
 
             # Keep the work: at each epoch's end, after a while, and when a signal asks any process to stop.
             if epoch_ends or stopping or overdue:
@@ -157,7 +158,7 @@ def train(
     if state.step != batches.total:
         raise StorageError(f"{directory}: {state.step} of {batches.total} planned steps are done")
 
-    write_log(directory, state)
+    write_log(directory, state, machine)
     if engine.rank() == 0:
         weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         write_atomic(directory / "weights.safetensors", tensors_to_bytes(weights))
@@ -190,10 +191,12 @@ def optimise(model: nn.Module, optimizer: Optimizer, task: Task, parts: list[Bat
     return loss
 
 
-def write_log(directory: Path, state: State) -> None:
-    """log.csv: one line per epoch."""
+def write_log(directory: Path, state: State, machine: Machine) -> None:
+    """log.csv, one line per epoch, and the same for TensorBoard where that was asked for."""
     if engine.rank() == 0:
         write_atomic(directory / "log.csv", csv_text(state.rows))
+        if machine.tensorboard:
+            write_atomic(directory / FOLDER / FILE, events(state.rows))
 
 
 def csv_text(rows: list[dict[str, Any]]) -> str:

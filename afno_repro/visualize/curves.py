@@ -134,14 +134,27 @@ def ablation_curves(
     save(figure, paths)
 
 
-def training_curves(runs: Mapping[str, Sequence[Mapping[str, Sequence[float]]]], paths: Sequence[Path]) -> None:
-    """The loss of each row against steps, all its seeds in one colour; `runs` are logs by row title and seed."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for (name, logs), color in zip(runs.items(), COLORS, strict=False):
-        for i, log in enumerate(logs):
-            axes.plot(log["step"], log["loss"], color=color, label=name if i == 0 else None)
-    axes.set(xlabel="step", ylabel="training loss", yscale="log")
-    axes.grid(visible=True, which="major", alpha=0.3)
-    axes.legend(fontsize=8, title="a line for each seed", title_fontsize=8)
+Log = tuple[Sequence[tuple[float, float]], ...]  # (step, training loss), then (step, metric of the validation)
+
+
+def training_curves(runs: Mapping[str, Sequence[Log]], metric: str, paths: Sequence[Path]) -> None:
+    """The loss of each row against steps, beside it a metric of the validation where some log has it.
+
+    `runs` are logs by row title and seed; all seeds of a row have one color.
+    """
+    panels = (
+        ["training loss", f"{metric} of the validation images"]
+        if any(log[1] for logs in runs.values() for log in logs)
+        else ["training loss"]
+    )
+    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
+    drawn = figure.subplots(1, len(panels), sharex=True, squeeze=False)[0]
+    for part, (axes, title) in enumerate(zip(drawn, panels, strict=True)):
+        for (name, logs), color in zip(runs.items(), COLORS, strict=False):
+            for i, log in enumerate(logs):
+                marker = "o" if part else ""  # where it was evaluated
+                axes.plot(*zip(*log[part], strict=True), color=color, marker=marker, label=name if i == 0 else None)
+        axes.set(xlabel="step", ylabel=title, yscale="linear" if part else "log")
+        axes.grid(visible=True, which="major", alpha=0.3)
+    figure.axes[0].legend(fontsize=8, title="a line for each seed", title_fontsize=8)
     save(figure, paths)

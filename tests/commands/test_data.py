@@ -1,6 +1,7 @@
 import json
 
 from afno_repro.commands.data import problem_count, surveyed
+from afno_repro.data.entries import ENTRIES
 from tests.data.test_catalog import make_all
 
 
@@ -80,3 +81,11 @@ def test_files_that_are_not_used_are_counted_and_named(tmp_path, capsys, monkeyp
     assert found["imagenet"] == {"count": 2, "first": [str(path) for path in strange[:2]]}
     assert found["fewshot/faces"] == {"count": 1, "first": [str(strange[2])]}
     assert "imagenet: files that are not used: 2" in shown(answer, capsys, monkeypatch)
+
+
+def test_every_set_is_told_with_its_origin_licence_and_source_also_where_it_is_there(tmp_path, capsys, monkeypatch):
+    for root in (tmp_path, make_all(tmp_path / "sets")):
+        text = " ".join(shown(surveyed(root, check=False), capsys, monkeypatch).split())
+        for entry in ENTRIES:
+            for words in (entry.origin, entry.licence, entry.source):
+                assert " ".join(words.split()) in text

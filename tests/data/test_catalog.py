@@ -5,11 +5,14 @@ import pytest
 from PIL import Image
 
 from afno_repro.data import DATASETS
-from afno_repro.data.catalog import ENTRIES, offenders, survey
+from afno_repro.data.catalog import left_out, offenders, survey
+from afno_repro.data.entries import ENTRIES
 from tests.data.test_camvid import make_camvid
 from tests.data.test_cityscapes import make_cityscapes
 from tests.data.test_fewshot import make_datasetgan, make_pairs
-from tests.data.test_imagenet import make_folder
+from tests.data.test_folder import make_flat
+from tests.data.test_imagenet import make_folder, make_kaggle
+from tests.data.test_parquet import make_parquet
 
 INSIDE = ["photos", "digits", "textures"]
 
@@ -20,6 +23,8 @@ def surveyed(root):
 
 def make_all(root):
     make_folder(root)
+    make_flat(root, "holidays")
+    make_parquet(root / "cifar10")
     make_datasetgan(root)
     make_pairs(root / "faces")
     make_cityscapes(root)
@@ -31,7 +36,7 @@ def test_every_data_set_by_name_is_in_the_catalogue_with_all_its_facts():
     assert set(DATASETS) <= {entry.name for entry in ENTRIES}
     assert len({entry.name for entry in ENTRIES}) == len(ENTRIES)
     for entry in ENTRIES:
-        assert all((entry.purpose, entry.layout, entry.licence, entry.source))
+        assert all((entry.purpose, entry.layout, entry.origin, entry.licence, entry.source))
 
 
 def test_in_an_empty_folder_only_what_packages_hold_is_found(tmp_path):
@@ -51,6 +56,8 @@ def test_what_is_there_is_counted(tmp_path):
     counts = {name: (each.images, each.classes) for name, each in found.items() if each.found and name not in INSIDE}
     assert counts == {
         "imagenet": ({"train": 12, "val": 12}, 3),
+        "folder/holidays": ({"train": 6, "val": 3}, None),
+        "parquet/cifar10": ({"train": 10, "test": 4}, 3),
         "datasetgan/cat": ({"train": 12, "test": 11}, 3),
         "fewshot/faces": ({"train": 3, "test": 2}, 3),
         "cityscapes": ({"train": 4, "val": 4}, 19),
@@ -81,6 +88,7 @@ def test_classes_that_training_lacks_are_told_of_imagenet(tmp_path):
     ("name", "file"),
     [
         ("imagenet", "imagenet/val/n1/2.JPEG"),
+        ("folder/holidays", "holidays/val/1.png"),
         ("datasetgan/cat", "datasetgan/annotation/testing_data/cat_16_class/cat_3_mask.npy"),
         ("datasetgan/cat", "datasetgan/annotation/training_data/cat_processed/image_3.jpg"),
         ("fewshot/faces", "faces/train/1.png"),
@@ -101,3 +109,19 @@ def test_ids_that_no_set_could_have_are_problems_of_plain_pairs(tmp_path):
     folder = make_pairs(tmp_path / "faces")
     Image.fromarray(np.full((12, 16), 254, np.uint8)).save(folder / "train/0.png")
     assert [problem.split(": ")[0] for problem in offenders("fewshot/faces", tmp_path)] == [f"{folder}/train/0.png"]
+
+
+def test_imagenet_is_found_as_kaggle_has_it(tmp_path):
+    folder = make_kaggle(tmp_path)
+    found = surveyed(tmp_path)["imagenet"]
+    assert (found.images, found.classes, found.where) == ({"train": 12, "val": 12}, 3, str(folder))
+
+
+def test_a_broken_image_in_a_parquet_file_is_named_by_its_row_and_hidden_files_are_counted(tmp_path):
+    folder = make_parquet(tmp_path / "cifar10", broken=7)
+    (folder / ".train.parquet").write_bytes(b"none")
+    told = list(offenders("parquet/cifar10", tmp_path))
+    assert [each.partition(": not a readable")[0] for each in told] == [
+        f"{folder}/data/train-00001-of-00002.parquet: row 2"
+    ]
+    assert list(left_out("parquet/cifar10", tmp_path)) == [f"{folder}/.train.parquet"]

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from afno_repro.contents import Contents
-from afno_repro.data.imagenet import imagenet, left_out, problems
+from afno_repro.data.imagenet import imagenet, splits
 from afno_repro.data.reading import read_image
 from afno_repro.errors import ConfigError, DataError
 
@@ -123,7 +123,7 @@ def test_a_broken_image_is_named_with_its_index(tmp_path):
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(DataError, match=rf"imagenet: image 6: {broken}: not a readable image"):
         load(tmp_path)[0].example(6, RNG)
-    assert [problem.split(": ")[0] for problem in problems(tmp_path)] == [str(broken)]
+    assert [problem.split(": ")[0] for problem in splits(tmp_path).problems()] == [str(broken)]
 
 
 @pytest.mark.parametrize("quality", [30, 95])
@@ -153,7 +153,7 @@ def test_an_image_of_too_many_pixels_is_named_with_its_index(tmp_path, monkeypat
         DataError, match=rf"imagenet: image 1: {huge}: not a readable image \(Image size \(10000 pixels\) exceeds limit"
     ):
         load(tmp_path)[1].example(1, RNG)
-    assert len(list(problems(tmp_path))) == 1
+    assert len(list(splits(tmp_path).problems())) == 1
 
 
 def test_an_image_of_16_bits_is_refused_rather_than_clipped(tmp_path):
@@ -218,7 +218,7 @@ def test_what_systems_and_editors_leave_among_images_is_no_class_and_no_image(tm
         (folder / name).write_bytes(b"none")
     train, val = load(tmp_path)
     assert (len(train), len(val), train.num_classes) == (12, 12, 3)
-    told = set(left_out(tmp_path))
+    told = set(splits(tmp_path).left_out())
     assert told == {
         *(str(folder / name) for name in ("train/.ipynb_checkpoints", "train/@eaDir", "val/__MACOSX")),
         *(str(folder / name) for name in ("train/n0/._0.JPEG", "train/n1/.9.JPEG", "train/n0/Thumbs.db")),
@@ -244,7 +244,7 @@ def test_a_class_without_images_is_refused_and_shifts_no_label(split, tmp_path):
         file.unlink()
     with pytest.raises(DataError, match=rf"{folder}/{split}/n1: a class without images"):
         load(tmp_path)
-    assert [told.partition(": ")[0] for told in problems(tmp_path)] == [str(folder / split / "n1")]
+    assert [told.partition(": ")[0] for told in splits(tmp_path).problems()] == [str(folder / split / "n1")]
     other = make_folder(tmp_path / "other").parent
     with pytest.raises(ConfigError, match="leaves no training image of n0"):
         imagenet(
@@ -318,3 +318,93 @@ def test_settings_are_chosen_on_training_images_that_are_not_trained_on(tmp_path
     assert [chosen_on.example(i, RNG)[1].item() for i in range(len(chosen_on))] == [0, 1, 2]
     with pytest.raises(ConfigError, match="tuning: imagenet: must be null or at least 2, is 1"):
         imagenet(16, 1.0, 0, tmp_path, **asked, tuning=1, max_megapixels=100)
+
+
+def make_kaggle(root, **options):
+    """The same images as `make_folder` makes, as Kaggle has them."""
+    by_class = make_folder(root / "other", **options)
+    folder, lines = root / "imagenet/ILSVRC/Data/CLS-LOC", ["ImageId,PredictionString"]
+    (folder / "val").mkdir(parents=True)
+    (by_class / "train").rename(folder / "train")
+    for i, file in enumerate(sorted((by_class / "val").glob("*/*"), key=lambda path: (path.name, path.parent.name))):
+        file.rename(folder / f"val/ILSVRC2012_val_{i:08}.JPEG")
+        box = f"{file.parent.name} {i} 1 499 272 "
+        lines.insert(1, f"ILSVRC2012_val_{i:08},{box * (1 + i % 2)}")
+    (root / "imagenet/LOC_val_solution.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_kaggles_layout_has_the_labels_order_and_fingerprint_of_class_folders(tmp_path):
+    folder = make_kaggle(tmp_path)
+    train, val = load(tmp_path)
+    assert (len(train), len(val), val.num_classes) == (12, 12, 3)
+    assert {file.parent for file in val.files} == {folder / "val"}
+    (tmp_path / "same/imagenet").mkdir(parents=True)
+    (folder / "train").rename(tmp_path / "same/imagenet/train")
+    classes = dict(line.split(",") for line in (tmp_path / "imagenet/LOC_val_solution.csv").read_text().splitlines())
+    for file in val.files:
+        target = tmp_path / "same/imagenet/val" / classes[file.stem].split()[0] / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
+    same = load(tmp_path / "same")[1]
+    assert [file.name for file in val.files] == [file.name for file in same.files]
+    assert [val.example(i, RNG)[1] for i in range(12)] == [same.example(i, RNG)[1] for i in range(12)]
+    assert all(torch.equal(val.example(i, RNG)[0], same.example(i, RNG)[0]) for i in range(12))
+    prints = [each.fingerprint(Contents(tmp_path / "memory")) for each in (val, same)]
+    assert prints[0] == prints[1]
+
+
+def test_a_class_that_kaggles_table_changes_changes_the_fingerprint(tmp_path):
+    make_kaggle(tmp_path)
+    before = load(tmp_path)[1].fingerprint(Contents(tmp_path / "memory"))
+    table = tmp_path / "imagenet/LOC_val_solution.csv"
+    table.write_text(table.read_text().replace("n2 2 1", "n1 2 1"))
+    assert load(tmp_path)[1].fingerprint(Contents(tmp_path / "memory")) != before
+
+
+def test_training_images_of_kaggles_layout_are_skipped_by_the_same_names(tmp_path):
+    make_kaggle(tmp_path)
+    skip = ["train/n1/2.JPEG"]
+    train, _ = imagenet(
+        16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=skip, interpolation="bilinear", tuning=None, max_megapixels=100
+    )
+    assert len(train) == 11
+
+
+def test_class_folders_come_before_kaggles_layout(tmp_path):
+    make_kaggle(tmp_path)
+    assert make_folder(tmp_path) == splits(tmp_path).folder
+    assert len(load(tmp_path)[1]) == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, r"LOC_val_solution\.csv: no such file: the classes of .*/val stand in it"),
+        (
+            "ImageId,PredictionString\nILSVRC2012_val_00000000,n0 1 1 2 2\n",
+            r"val_00000001\.JPEG: not in .*its class is",
+        ),
+        ("image,label\na,1\n", "a table ImageId,PredictionString is expected"),
+        ("ImageId,PredictionString\nILSVRC2012_val_00000000,\n", "whose second column begins with the class"),
+        ("ImageId,PredictionString\nILSVRC2012_val_00000000\n", "whose second column begins with the class"),
+        (b"\xff\xfe\x00", "a table ImageId,PredictionString is expected"),
+    ],
+)
+def test_a_table_of_kaggles_that_does_not_say_each_class_is_refused(text, told, tmp_path):
+    make_kaggle(tmp_path)
+    table = tmp_path / "imagenet/LOC_val_solution.csv"
+    table.unlink()
+    if text is not None:
+        table.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(DataError, match=told):
+        load(tmp_path)
+
+
+def test_what_is_wrong_and_what_is_not_used_is_told_of_kaggles_layout_too(tmp_path):
+    folder = make_kaggle(tmp_path)
+    (folder / "val/notes.txt").write_text("none")
+    broken = folder / "val/ILSVRC2012_val_00000003.JPEG"
+    broken.write_bytes(b"no image")
+    assert [told.partition(": ")[0] for told in splits(tmp_path).problems()] == [str(broken)]
+    assert list(splits(tmp_path).left_out()) == [str(folder / "val/notes.txt")]

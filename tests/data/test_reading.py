@@ -14,7 +14,7 @@ from PIL import Image
 
 from afno_repro.data import reading
 from afno_repro.data.fewshot import fewshot
-from afno_repro.data.imagenet import imagenet, problems
+from afno_repro.data.imagenet import imagenet, splits
 from afno_repro.data.reading import read_image, read_mask
 from afno_repro.errors import ConfigError, DataError
 from tests.data.test_fewshot import OPTIONS, make_pairs
@@ -87,7 +87,7 @@ def test_a_jpeg_of_which_libjpeg_complains_is_named_by_run_and_by_the_check(dama
     Image.open(file).load()  # Pillow lets it pass
     with pytest.raises(DataError, match=rf"{file}: not a readable image \(Corrupt JPEG data"):
         read_image(file)
-    assert [told.partition(": ")[0] for told in problems(tmp_path)] == [str(file)]
+    assert [told.partition(": ")[0] for told in splits(tmp_path).problems()] == [str(file)]
     assert capfd.readouterr().err == ""
 
 
@@ -138,7 +138,7 @@ def test_a_spec_may_allow_more_and_fewer_pixels(tmp_path):
     for split in ("train", "val"):
         (folder / split / "a").mkdir(parents=True)
         Image.new("RGB", (1250, 1000)).save(folder / split / "a" / "0.png")
-    options = {"crop_fraction": 1.0, "skip": [], "interpolation": "bilinear"}
+    options = {"crop_fraction": 1.0, "skip": [], "interpolation": "bilinear", "tuning": None}
     for part in imagenet(8, 1.0, 0, tmp_path, **options, max_megapixels=1):
         with pytest.raises(DataError, match="1250x1000 pixels, at most 1 million"):
             part.example(0, np.random.default_rng(0))
