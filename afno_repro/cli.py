@@ -83,6 +83,7 @@ def options(
 
 def main() -> None:
     """Run a command; a mistake that the user can mend is told without a traceback, with its own exit code."""
+    _open_standard_streams()
     gc.set_threshold(
         50_000, 50, 50
     )  # most of what a short command makes lives to its end: looking for garbage costs it a sixth of its time
@@ -137,6 +138,14 @@ def _leave_this_folder() -> None:
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if here in sys.path and here not in entries and any(os.path.abspath(entry) == here for entry in entries):
         sys.path.remove(here)
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where a standard stream is closed, so that no other file gets its number and what is said there."""
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdout, sys.stderr = sys.stdout or open(1, "w"), sys.stderr or open(2, "w")  # noqa: SIM115
 
 
 def _say_no_more() -> None:

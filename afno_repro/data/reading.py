@@ -143,13 +143,14 @@ def _complaints() -> Iterator[list[str]]:
             yield said
         finally:
             os.dup2(stderr, 2)  # closes the pipe's last writer
-            with os.fdopen(heard, "rb") as lines, os.fdopen(stderr, "wb") as others:
-                for line in lines:
-                    text = line.decode(errors="replace").strip()
-                    if "JPEG" in text:
-                        said.append(text)
-                    else:
-                        others.write(line)
+            os.close(stderr)
+            heeded = b"".join(iter(lambda: os.read(heard, 2**16), b""))
+            os.close(heard)
+            for line in heeded.splitlines(keepends=True):
+                if b"JPEG" in line:
+                    said.append(line.decode(errors="replace").strip())
+                else:
+                    os.write(2, line)
 
 
 def failures(check: Callable[[Path], object], paths: Iterable[Path]) -> list[str]:

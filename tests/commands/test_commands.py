@@ -324,6 +324,27 @@ def test_a_closed_pipe_and_an_ascii_terminal_are_no_accident(done):
     afno(*SMOKE, root=done, env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "2>&- >&- <&-"])
+def test_closed_standard_streams_are_no_accident_and_no_file_takes_their_place(tmp_path, closed):
+    from tests.data.test_samples import make_imagenet
+
+    write_spec(tmp_path, IMAGENET)
+    make_imagenet(tmp_path / "data")
+    broken = next((tmp_path / "data").rglob("val/*/*.JPEG"))
+
+    def run(*arguments):
+        command = ["bash", "-c", f'exec "$@" {closed}', "bash", sys.executable, "-m", "afno_repro", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    assert run("pretrain", "small", "--row", "gfn", "--device", "cpu", "--jobs", "2").returncode == 0
+    broken.write_bytes(broken.read_bytes()[:-200] + b"\xff\xd9")  # libjpeg says so on descriptor 2
+    found = run("data", "--check")
+    assert found.returncode == 3
+    assert " >&-" in closed or str(broken.relative_to(tmp_path)) in "".join(found.stdout.split())
+    mistaken = run("run", "nosuch")
+    assert (mistaken.returncode, mistaken.stdout, mistaken.stderr) == (2, "", "")
+
+
 def test_quiet_says_nothing_while_running(tmp_path):
     write_spec(tmp_path)
     assert afno(*SMOKE, "--row", "fill_mean", "--quiet", root=tmp_path).stderr == ""

@@ -21,7 +21,14 @@ from tests.command import afno
 from tests.specs import write_spec
 
 RNG = np.random.default_rng(0)
-OPTIONS = {"validation": "test", "label": "label", "crop_fraction": 1.0, "interpolation": "bilinear", "tuning": None, "max_megapixels": 100}
+OPTIONS = {
+    "validation": "test",
+    "label": "label",
+    "crop_fraction": 1.0,
+    "interpolation": "bilinear",
+    "tuning": None,
+    "max_megapixels": 100,
+}
 NAMES = json.dumps({"info": {"features": {"img": {"_type": "Image"}, "label": {"names": ["a", "b", "c"]}}}})
 
 
