@@ -95,7 +95,7 @@ class TrainConfig:
     weight_decay: float
     decay: Literal["all", "all_but_vectors_and_positions", "all_but_norms_biases_and_positions"]  # what it reaches
     clip_norm: float | None
-    precision: Literal["float32", "bf16"]
+    precision: Literal["float32", "tf32", "bf16"]  # tf32 is float32 on a CPU
     augment: dict[str, Any]  # a Part in the spec's own form: {name: ..., options}
     eval_every: int  # epochs
 
@@ -128,9 +128,11 @@ class Machine:
     device: str
     devices: int  # of all nodes together, one process each
     micro_batch: int | None  # images at a time on a device; None: its share of the batch
+    fitted: bool  # whether micro_batch follows from the memory there is, because nobody said
     activation_checkpointing: bool
     compile: bool  # the backbone, by torch.compile
     jobs: int
+    gpus: tuple[str, ...]  # that runs side by side are spread over, each seeing its own alone; empty: no such choice
     threads: int
     num_workers: int
     data_root: Path

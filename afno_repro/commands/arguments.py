@@ -1,5 +1,7 @@
 """What the commands take: arguments and options that several of them share, with their helps and meanings."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from afno_repro.config import Machine
+    from afno_repro.runs.machine import Asked
     from afno_repro.spec.places import Places
 
 HERE = Path()
@@ -30,7 +33,7 @@ AllSeeds = Annotated[
         help="So many seeds in all, from 0, in place of the scale's; what is done stays.",
     ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or one of several GPUs, as in cuda:1.")]
 Devices = Annotated[int, typer.Option(min=1, help="Devices (processes) of each node that share every run.")]
 Nodes = Annotated[int, typer.Option(min=1, help="Machines, each started by torchrun or srun.")]
 MicroBatch = Annotated[
@@ -45,9 +48,13 @@ Compile = Annotated[
     typer.Option("--compile", help="Train the backbone through torch.compile, which takes its time to begin with."),
 ]
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Independent runs side by side; default: the CPU's cores, 1 on a GPU.")
+    int | None, typer.Option(min=1, help="Independent runs side by side; default: the CPU's cores, or one on each GPU.")
 ]
-Workers = Annotated[int, typer.Option(min=0, help="Data-loading processes of each run.")]
+PerGpu = Annotated[int, typer.Option(min=1, help="Runs side by side on each GPU, where small ones leave room.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Data-loading processes of each run; default: 0 on a CPU, a GPU's share of the cores."),
+]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -65,6 +72,10 @@ StopAfter = Annotated[
 Log = Annotated[
     str | None,
     typer.Option(help="tensorboard: write each training's curves into its folder below runs/, once an epoch."),
+]
+CheckpointEvery = Annotated[
+    float,
+    typer.Option(min=0, hidden=True, envvar="AFNO_CHECKPOINT_EVERY_S", help="Seconds; what tests kill keeps more."),
 ]
 Rerun = Annotated[
     bool,
@@ -90,11 +101,15 @@ def places(root: Path, runs: Path | None) -> "Places":
     return Places(root, runs or root / "runs")
 
 
-def machine(device: str, root: Path, data: Path | None, runs: Path | None) -> "Machine":
-    """The machine at hand, one device of it."""
-    from afno_repro.runs.machine import Asked, find_machine
+def machine(asked: "Asked", root: Path, data: Path | None, runs: Path | None) -> "Machine":
+    """The machine at hand. A command on the CPU shows itself no GPU, so that nothing opens a context there."""
+    from afno_repro.runs.machine import find_machine
 
-    return find_machine(Asked(device), data or root / "data", runs or root / "runs")
+    asked = replace(asked, visible=os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    found = find_machine(asked, data or root / "data", runs or root / "runs")
+    if found.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    return found
 
 
 def first_seeds(count: int | None) -> tuple[int, ...] | None:

@@ -1,5 +1,6 @@
 """`afno doctor`: the environment, looked at: what is installed, what the machine has, which folders can be written."""
 
+import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -60,12 +61,10 @@ def _packages() -> list[dict[str, Any]]:
 
 
 def _device(places: "Places") -> list[dict[str, Any]]:
-    import torch
-
-    from afno_repro.runs.provenance import cores, device_name
+    from afno_repro.runs.cpus import cores
+    from afno_repro.runs.provenance import device_name
     from afno_repro.runs.source import code_version
 
-    gpu = device_name("cuda:0") if torch.cuda.is_available() else "none; runs use the CPU"
     memory = next((line.split()[1] for line in _meminfo() if line.startswith("MemTotal")), None)
     commit = code_version(places.runs)
     code = f"{commit.get('code', '')}: records name no commit"
@@ -75,9 +74,30 @@ def _device(places: "Places") -> list[dict[str, Any]]:
         _line("processor", device_name("cpu")),
         _line("cores", str(cores())),
         _line("memory", f"{int(memory) / 2**20:.0f} GiB" if memory else "unknown"),
-        _line("GPU", gpu),
+        _line("runs", _used(places)),
+        _line("shared memory", _shared()),
         _line("code", code),
     ]
+
+
+def _used(places: "Places") -> str:
+    """What `afno run` would use."""
+    from afno_repro.runs.devices import told
+    from afno_repro.runs.machine import Asked, find_machine
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return told(find_machine(Asked(visible=visible), places.root / "data", places.runs))
+
+
+def _shared() -> str:
+    """What data-loading processes pass their batches through."""
+    from afno_repro.data.loader import SHARED
+
+    if not SHARED.is_dir():
+        return "unknown"
+    free = shutil.disk_usage(SHARED).free
+    little = "; on a GPU use --workers 0 or give the container more, as in docker run --shm-size 8g"
+    return f"{SHARED}, {free / 2**30:.1f} GiB free{little if free < 2**30 else ''}"
 
 
 def _meminfo() -> list[str]:

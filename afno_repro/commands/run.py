@@ -35,7 +35,8 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         devices: given.Devices = 1,
         nodes: given.Nodes = 1,
         jobs: given.Jobs = None,
-        workers: given.Workers = 0,
+        per_gpu: given.PerGpu = 1,
+        workers: given.Workers = None,
         micro_batch: given.MicroBatch = None,
         checkpoint_activations: given.Recompute = False,
         compile: given.Compile = False,
@@ -43,6 +44,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         rerun: given.Rerun = False,
         stop_after: given.StopAfter = None,
         log: given.Log = None,
+        checkpoint_every: given.CheckpointEvery = 600.0,
         root: given.Root = HERE,
         data: given.Data = None,
         runs: given.Runs = None,
@@ -50,7 +52,8 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         json: given.Json = False,
         quiet: given.Quiet = False,
     ) -> None:
-        from afno_repro.runs.machine import Asked, find_machine
+        from afno_repro.runs.launch import placed
+        from afno_repro.runs.machine import Asked
         from afno_repro.spec.plan import Choice
 
         choice = Choice(
@@ -61,8 +64,21 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
             changes=tuple(set or ()),
             rerun=rerun,
         )
-        asked = Asked(device, devices, nodes, jobs, workers, micro_batch, checkpoint_activations, compile, log)
-        machine = find_machine(asked, data or root / "data", runs or root / "runs")
+        asked = Asked(
+            device,
+            devices,
+            nodes,
+            jobs,
+            per_gpu,
+            workers,
+            micro_batch,
+            checkpoint_activations,
+            compile,
+            log,
+            checkpoint_every,
+            placed=placed(os.environ),
+        )
+        machine = given.machine(asked, root, data, runs)
         if not dry_run:
             _together(machine, nodes)
             if stop_after is not None:
@@ -108,6 +124,7 @@ def work(
     """Do what is left of the asked specs and answer with their tables, or with the plan alone."""
     from afno_repro.commands.reproduce import prepare, reproduce
     from afno_repro.commands.terminal import show_for
+    from afno_repro.runs.devices import told
 
     prepared = prepare(places, spec, scale, choice, machine, check_all=dry_run)
     if dry_run:
@@ -118,6 +135,8 @@ def work(
     if machine.devices == 1:  # of several processes, one that writes its tables first might wait for the others
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with show_for(quiet or prepared.follows) as show:
+        if prepared.runnable:
+            show.note(told(machine))
         tables, code = reproduce(places, prepared, scale, choice, machine, show)
     if not prepared.follows:
         tell(shown(places, tables, scale, choice), json)

@@ -1,5 +1,6 @@
 """The machine at hand, as far as runs care: its devices, how many runs go side by side, the threads of each."""
 
+import re
 import shutil
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -7,89 +8,84 @@ from pathlib import Path
 
 from afno_repro.config import Machine
 from afno_repro.errors import ConfigError, DataError
-from afno_repro.runs.provenance import cores
+from afno_repro.runs.cpus import cores
+from afno_repro.runs.devices import find_device, gpu_count
 from afno_repro.runs.source import code_version
 from afno_repro.runs.store import is_latency
 from afno_repro.spec.plan import Run
 
 COMPILERS = ("g++", "clang++")  # that torch.compile looks for
-CHECKPOINT_EVERY_S = 600.0  # besides the one at each epoch's end
+CHECKPOINT_EVERY_S = 600.0
 
 
 @dataclass(frozen=True)
 class Asked:
     """What the command line says of the machine; `jobs` None is a sensible number."""
 
-    device: str = "auto"  # auto, cpu or cuda
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
     devices: int = 1  # on each node
     nodes: int = 1
     jobs: int | None = None
-    workers: int = 0
+    per_gpu: int = 1  # runs side by side on each GPU, where `jobs` is not said
+    workers: int | None = None  # None: a GPU's share of the cores, 0 on a CPU
     micro_batch: int | None = None
     activation_checkpointing: bool = False
     compile: bool = False
     log: str | None = None  # tensorboard
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
+    visible: str = ""  # the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; empty: all
+    placed: bool = False  # a scheduler started this process, and may show it its own GPU alone
 
 
 def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
-    """What runs are done with; `jobs` defaults to the CPU's cores, or to one on a GPU or several devices.
+    """What runs are done with; `jobs` defaults to the CPU's cores, or to one for each GPU that does runs of its own.
 
     Runs side by side share the cores out as threads. Raises ConfigError for what no machine has, DataError for a CUDA
     device that is not there, ModuleNotFoundError for a log whose package is not installed.
     """
-    if asked.device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {asked.device}: must be auto, cpu or cuda")
     if asked.log not in (None, "tensorboard"):
         raise ConfigError(f"--log {asked.log}: must be tensorboard; log.csv is always written")
     if asked.log is not None and find_spec("tensorboard") is None:
         raise ModuleNotFoundError(name="tensorboard")
+    if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,3})?", asked.device):
+        raise ConfigError(f"--device {asked.device}: must be auto, cpu, cuda or one of several GPUs, as in cuda:1")
     together = asked.devices * asked.nodes
     if together > 1 and (asked.jobs or 1) > 1:
         raise ConfigError(f"--jobs {asked.jobs}: must be 1 where {together} devices share every run")
-    chosen = "cuda" if asked.device != "cpu" and cuda_exists() else "cpu"
-    if asked.device == "cuda" and chosen == "cpu":
-        raise DataError(
-            "--device cuda: there is no CUDA device that torch can use here\n  --device cpu runs without one"
-        )
-    if chosen == "cuda" and asked.devices > cuda_count():
-        raise DataError(f"--devices {asked.devices}: this machine has {cuda_count()} CUDA devices")
+    if together > 1 and ":" in asked.device:
+        raise ConfigError(f"--device {asked.device}: must be cuda where {together} devices share every run")
+    chosen = find_device(asked.device)
+    gpus = 0 if chosen == "cpu" else gpu_count()
+    if gpus and asked.devices > gpus and not (asked.placed and gpus == 1):  # it may have been given one of its own
+        raise DataError(f"--devices {asked.devices}: this process sees {gpus} CUDA devices")
     if asked.compile and not any(map(shutil.which, COMPILERS)):
         raise DataError(
             f"--compile: needs a C++ compiler, {' or '.join(COMPILERS)}, and none is installed here\n"
             "  the same command without it needs none"
         )
-    jobs = asked.jobs or (cores() if chosen == "cpu" and together == 1 else 1)
+    names = tuple(asked.visible.split(",") if asked.visible else map(str, range(gpus)))[:gpus]
+    spread = names if chosen == "cuda" and together == 1 else ()
+    jobs = asked.jobs or (cores() if not gpus and together == 1 else max(1, len(spread) * asked.per_gpu))
+    workers = asked.workers
+    if workers is None:
+        workers = max(1, cores() // (1 if asked.placed else max(gpus, jobs, asked.devices))) if gpus else 0
     return Machine(
         device=chosen,
         devices=together,
         micro_batch=asked.micro_batch,
+        fitted=False,
         activation_checkpointing=asked.activation_checkpointing,
         compile=asked.compile,
         jobs=jobs,
+        gpus=spread,
         threads=max(1, cores() // max(jobs, asked.devices)),
-        num_workers=asked.workers,
+        num_workers=workers,
         data_root=data_root,
         runs_root=runs_root,
-        checkpoint_every_s=CHECKPOINT_EVERY_S,
         tensorboard=asked.log is not None,
+        checkpoint_every_s=asked.checkpoint_every_s,
         code=code_version(runs_root),
     )
-
-
-def cuda_exists() -> bool:
-    """Whether torch can use an NVIDIA device; torch is asked only where there is one."""
-    if not Path("/dev/nvidia0").exists():
-        return False
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def cuda_count() -> int:
-    """The CUDA devices of this machine."""
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def on(machine: Machine, run: Run) -> Machine:

@@ -8,7 +8,6 @@ import ctypes
 import faulthandler
 import json
 import os
-import resource
 import secrets
 import signal
 import sys
@@ -27,7 +26,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from afno_repro.backbones.layers import Block
+from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, DataError
+from afno_repro.memory import start_peak
+from afno_repro.precision import set_precision
 
 PR_SET_PDEATHSIG = 1
 WAIT = timedelta(minutes=30)  # for the other processes, before giving up on them
@@ -62,7 +64,7 @@ def join(place: Place, device: str) -> None:
         signal.SIGINT, signal.SIG_DFL
     )  # outside of a training: one that tidies up first might wait for the others
     if device == "cuda":
-        torch.cuda.set_device(place.local_rank)
+        torch.cuda.set_device(own_gpu(place.local_rank, torch.cuda.device_count()))
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     where: dict[str, Any] = {"init_method": place.address}
     if not place.address.startswith("tcp://"):
@@ -84,6 +86,16 @@ def join(place: Place, device: str) -> None:
             "  the same command tries again; another user of this machine may call its ports"
         )
     atexit.register(leave)
+
+
+def own_gpu(local_rank: int, visible: int) -> int:
+    """Which of the visible GPUs is this process's: that of its number, or the only one that it was given.
+
+    Raises DataError where it has none.
+    """
+    if local_rank >= visible > 1:
+        raise DataError(f"process {local_rank} of this machine sees {visible} CUDA devices, none of which is its own")
+    return local_rank if visible > 1 else 0
 
 
 def unrecognised() -> list[int]:
@@ -128,10 +140,16 @@ def ranks() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def start(device: str, threads: int) -> torch.device:
-    """Set the number of threads and return the device."""
-    torch.set_num_threads(threads)
-    return torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
+def start(machine: Machine, precision: str) -> torch.device:
+    """Set threads, precision and current device, and return that: of several GPUs the one that was joined on."""
+    torch.set_num_threads(machine.threads)
+    device = torch.device(machine.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+        torch.cuda.set_device(device)
+    set_precision(precision, device)
+    start_peak(device)
+    return device
 
 
 def share(model: nn.Module, device: torch.device) -> nn.Module:
@@ -237,15 +255,6 @@ def why_deserted(error: BaseException) -> str:
     return f"another of the {ranks()} processes {why}"
 
 
-def peak_memory_mib(device: str) -> float:
-    """The most memory that this process has held: of the device on CUDA, resident on a CPU."""
-    return (
-        torch.cuda.max_memory_allocated() / 2**20
-        if device == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    )
-
-
 def seed_everything(seed: int) -> None:
     """Seed the generators that layers draw from (initial weights, dropout)."""
     torch.manual_seed(seed)
@@ -257,9 +266,14 @@ def part_ways(seed: int) -> None:
         torch.manual_seed(seed + (rank() << 32))
 
 
+def on_gpu() -> bool:
+    """Whether this process has a context on a GPU; asking opens none."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
 def random_states() -> list[dict[str, Any]]:
     """The states of every process's generators, for a checkpoint."""
-    mine = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    mine = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if on_gpu() else {})
     said = gathered({name: state.tolist() for name, state in mine.items()})
     return [{name: torch.tensor(state, dtype=torch.uint8) for name, state in states.items()} for states in said]
 
@@ -267,5 +281,5 @@ def random_states() -> list[dict[str, Any]]:
 def restore_random_states(states: dict[str, Any]) -> None:
     """Continue with one process's part of `random_states`."""
     torch.set_rng_state(states["cpu"])
-    if states.get("cuda") is not None:
+    if states.get("cuda") is not None and on_gpu():
         torch.cuda.set_rng_state(states["cuda"])

@@ -23,10 +23,11 @@ from afno_repro.errors import ConfigError, Diverged, Interrupted, Problem, Stora
 from afno_repro.faults import fault
 from afno_repro.files import check_space, write_atomic
 from afno_repro.models import build_model
+from afno_repro.precision import autocast
 from afno_repro.tasks import TASKS, Batch, Task
 from afno_repro.training import checkpoint, engine
 from afno_repro.training.augment import augmented
-from afno_repro.training.evaluation import autocast, evaluate, parts_of
+from afno_repro.training.evaluation import evaluate, parts_of
 from afno_repro.training.events import FILE, FOLDER, events
 from afno_repro.training.optim import learning_rate, make_optimizer, set_learning_rate, warmup_steps
 from afno_repro.training.state import State, disk_bytes, resume, save
@@ -68,7 +69,7 @@ def train(
     assert config.model is not None
     assert config.train is not None
     recipe = config.train
-    device = engine.start(machine.device, machine.threads)
+    device = engine.start(machine, recipe.precision)
     engine.seed_everything(config.seed)
     task = TASKS[config.task.name](config.data.image_size, **config.task.options)
     images, validation = data
@@ -82,7 +83,8 @@ def train(
         engine.compile_backbone(model)
     optimizer = make_optimizer(model, recipe)
     engine.part_ways(config.seed)
-    notes: list[str] = []
+    notes = ["tf32 is float32 on a CPU"] if recipe.precision == "tf32" and device.type == "cpu" else []
+    notes += [f"{machine.micro_batch} images at a time: memory has room for no more"] if machine.fitted else []
     place, mixes = (engine.rank(), engine.ranks()), task.mix is not None
     batches = TrainingBatches(len(images), recipe.batch_size, recipe.epochs, config.seed, 0, *place, before=mixes)
     wrong = f"at least the {engine.ranks()} processes that share it" if recipe.batch_size < engine.ranks() else ""
@@ -107,7 +109,7 @@ def train(
             lr = learning_rate(recipe, state.step, batches.total, warmup)
             set_learning_rate(optimizer, lr)
             epoch_ends = (state.step + 1) % batches.per_epoch == 0
-            batch = tuple(part.to(device, non_blocking=True) for part in batch)
+            batch = task.enter(tuple(part.to(device, non_blocking=True) for part in batch))
             if task.mix is not None:
                 batch = task.mix(batch, batch_rng(config.seed, state.step))
             with alive_fractions(model, watch=epoch_ends or state.step == 0, compiled=machine.compile) as alive:
@@ -143,8 +145,8 @@ def train(
                 losses.zero_()
                 write_log(directory, state, machine)
 
-            # Keep the work: at each epoch's end, after a while, and when a signal asks any process to stop.
-            if epoch_ends or stopping or overdue:
+            # Keep the work: after a while, at the end, and when a signal asks any process to stop.
+            if stopping or overdue or state.step == batches.total:
                 save(directory, model, optimizer, state, machine, bound)
                 saved_at = now
             if stopping:

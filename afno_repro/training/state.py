@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from afno_repro.config import Machine
 from afno_repro.errors import StorageError
+from afno_repro.memory import out_of_memory
 from afno_repro.training import checkpoint, engine
 
 ANEW = "remove the folder, or use --rerun, to train this run again from the start"
@@ -52,12 +53,13 @@ def resume(
         if len(saved["random"]) == engine.ranks():  # another number of processes draws anew
             engine.restore_random_states(saved["random"][engine.rank()])
         state, before = State(**saved["state"]), saved["made_with"]
-    except torch.OutOfMemoryError:  # a RuntimeError, and no fault of the checkpoint's
-        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if out_of_memory(error):  # no fault of the checkpoint's
+            raise
         raise StorageError(f"{folder}: not a checkpoint of this run ({error})\n  {ANEW}") from error
-    if told := _changes(before, made_with(machine)):
-        note(f"continues at step {state.step} on another machine ({told}): the last bits may differ")
+    told = _changes(before, made_with(machine))
+    elsewhere = f" on another machine ({told}): the last bits may differ" if told else ""
+    note(f"continues at step {state.step}{elsewhere}")
     return state
 
 
@@ -70,7 +72,7 @@ def made_with(machine: Machine) -> dict[str, Any]:
     """What the same bits depend on besides the config and the machine's kind of processor."""
     return {
         "devices": engine.ranks(),
-        "device": machine.device,
+        "device": machine.device.partition(":")[0],
         "threads": machine.threads,
         "compile": machine.compile,
         "torch": str(torch.__version__),
