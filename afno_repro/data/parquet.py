@@ -160,7 +160,7 @@ class Table:
         try:
             features = json.loads(metadata[b"huggingface"])["info"]["features"]
             return {name: len(of["names"]) for name, of in features.items() if of.get("names")}
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             return {}
 
     def _find(self, row: int) -> tuple[int, int]:
@@ -190,7 +190,7 @@ def reading(file: Path) -> Iterator[Any]:
         check_regular(file)
         with ParquetFile(file) as opened:
             yield opened
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{file}: not a readable parquet file ({str(error).partition(chr(10))[0]})") from error
 
 
