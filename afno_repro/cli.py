@@ -39,6 +39,9 @@ EXTRAS = {  # of this package that bring modules which only some commands need
     "pyarrow": "parquet",
     "tensorboard": "tensorboard",
 }
+# How often a thread of libgomp looks for work before it sleeps. It takes as many itself where its process has more
+# threads than there are cores, but knows nothing of other processes: its 300,000 otherwise starve them.
+SPINS = "1000"
 
 
 app = typer.Typer(
@@ -91,6 +94,8 @@ def main() -> None:
     os.environ["PYTHONSAFEPATH"] = (
         "1"  # no process that this one starts imports from the folder that it happens to stand in
     )
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported, here and in what this starts
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is something to write before the end
     signal.signal(
         signal.SIGUSR1, lambda number, frame: os.kill(os.getpid(), signal.SIGTERM)
@@ -105,7 +110,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of standard output left
         _say_no_more()
         sys.exit(0)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, MemoryError) as error:
         from afno_repro.runs.launch import left_alone
 
         told = left_alone(error) or refusal(error)

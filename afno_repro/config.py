@@ -19,9 +19,14 @@ ADDED: tuple[tuple[str, str, Any], ...] = (
     ("backbone segformer", "linear_std", None),
     ("backbone segformer", "drop_path", 0.0),
     ("backbone swin", "final_norm", False),
+    ("mixer gfn", "init_std", 0.02),
     ("head classification", "linear_std", None),
     ("data imagenet", "interpolation", "bilinear"),
     ("data imagenet", "tuning", None),
+    *(
+        ("data " + name, "max_megapixels", 100)
+        for name in ("imagenet", "datasetgan", "fewshot", "cityscapes", "camvid")
+    ),
     ("augment rand_augment", "levels", 31),
     ("augment rand_augment", "translation", 150 / 331),
     ("augment rand_augment", "probability", 1.0),

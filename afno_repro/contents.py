@@ -78,7 +78,8 @@ class Contents:
 
     def _remembered(self, folder: Path) -> dict[str, list]:  # type: ignore[type-arg]
         try:
-            found = json.loads(self._memory(folder).read_text())
+            with open_regular(self._memory(folder)) as file:
+                found = json.load(file)
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) and all(isinstance(v, list) and v for v in found.values()) else {}

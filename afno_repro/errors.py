@@ -68,6 +68,8 @@ def refusal(error: BaseException) -> StorageError | None:
         where = str(error.filename or "the system")
         where = where if len(where) < 300 else f"{where[:100]}...{where[-100:]}"
         return StorageError(f"{where}: {error.strerror or error}\n  `afno doctor` looks at folders and limits")
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # in torch's words a RuntimeError
+        return StorageError("the system: there is no more memory\n  with more of it the same command continues")
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return StorageError("the system: no more threads may be started\n  `ulimit -u` says how many processes may be")
     return None

@@ -2,7 +2,8 @@
 
 The environment variable AFNO_FAULT, honoured only under pytest, is one JSON value: {"list": FILE} appends every point
 that is passed to a file; {"point": NAME, "passage": N, "rank": R} ends process R (0: the first, or the only one) the
-N-th time it passes NAME, as kill -9 does. What was asked for is handed down to the processes that a command starts.
+N-th time it passes NAME, as kill -9 does; with "memory": FILE it lacks memory then instead, which is told in the file.
+What was asked for is handed down to the processes that a command starts.
 """
 
 import json
@@ -10,6 +11,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 
 VARIABLES = ("AFNO_FAULT", "PYTEST_CURRENT_TEST", "RANK")
 ASKED: dict[str, str] = {}
@@ -31,7 +33,8 @@ def arm(environment: Mapping[str, str]) -> None:
     if "list" in asked:
         ARMED[:] = [_listing(asked["list"])]
     elif asked["rank"] == int(environment.get("RANK", 0)):
-        ARMED[:] = [_killing(asked["point"], asked["passage"])]
+        act = partial(_lack_memory, asked["memory"]) if "memory" in asked else _die
+        ARMED[:] = [_acting(asked["point"], asked["passage"], act)]
 
 
 def _listing(file: str) -> Callable[[str], None]:
@@ -42,12 +45,22 @@ def _listing(file: str) -> Callable[[str], None]:
     return act
 
 
-def _killing(fatal: str, passage: int) -> Callable[[str], None]:
+def _acting(at: str, passage: int, act: Callable[[], None]) -> Callable[[str], None]:
     passed = Counter[str]()
 
-    def act(point: str) -> None:
+    def acting(point: str) -> None:
         passed[point] += 1
-        if point == fatal and passed[point] == passage:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if point == at and passed[point] == passage:
+            act()
 
-    return act
+    return acting
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _lack_memory(told: str) -> None:
+    with open(told, "a") as file:
+        file.write("lacked\n")
+    raise MemoryError

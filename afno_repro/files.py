@@ -96,6 +96,14 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         sync_folder(path.parent)
 
 
+def remove(path: Path) -> None:
+    """Remove a folder and all in it, or whatever else lies there: shutil.rmtree waits for a pipe."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def sync_folder(path: Path) -> None:
     """Flush a folder's own entries, so that a rename in it survives a crash; some file systems know no such thing."""
     with _opened(path) as descriptor:

@@ -90,7 +90,7 @@ def mixers(shape: Shape) -> dict[str, nn.Module]:
     halves = {f"AFNO keep {keep:.3g}": afno(keep) for keep in (0.5, 32 / 56)}
     for each in halves.values():
         each.load_state_dict(whole.state_dict())
-    gfn, far = GFN(shape.dim, grid), {"num_heads": heads, "window": WINDOW, "rank": RANK}
+    gfn, far = GFN(shape.dim, grid, init_std=0.02), {"num_heads": heads, "window": WINDOW, "rank": RANK}
     long_short, literal = LongShort(shape.dim, grid, **far), LiteralLongShort(shape.dim, grid, **far)
     literal.load_state_dict(long_short.state_dict())
     return {

@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +100,7 @@ class Tally:
 class Command:
     """A command under way in a folder, its processes with one thread each: it uses a core for each job or device."""
 
-    def __init__(self, root: Path, devices: int, start: tuple[str, ...]):
+    def __init__(self, root: Path, devices: int, start: tuple[str, ...], more: Mapping[str, str] | None = None):
         (root / "tmp").mkdir(exist_ok=True)
         self.root, self.arguments = root, ("run", "crash", "--device", "cpu", "--devices", str(devices), *start)
         cores = sorted(os.sched_getaffinity(0))[: 2 if devices == 2 or "2" in start else 1]
@@ -109,6 +110,7 @@ class Command:
             "OMP_NUM_THREADS": "1",
             MARK: str(os.getpid()),
             "TMPDIR": str(root / "tmp"),
+            **(more or {}),
         }
         environment["PYTHONFAULTHANDLER"] = "1"
         line, self.began = (sys.executable, "-m", "afno_repro", *self.arguments), time.monotonic()
@@ -278,10 +280,10 @@ def content(path: Path) -> object:
     return data.split(PROVENANCE[path.suffix])[0] if path.suffix in PROVENANCE else data
 
 
-def uninterrupted(root: Path, devices: int) -> float:
+def uninterrupted(root: Path, devices: int, more: tuple[str, ...] = ()) -> float:
     """Do the whole spec, or what is left of it; returns the seconds that it took. Raises RuntimeError when it fails."""
     write_spec(root, SPEC, "crash")
-    command = Command(root, devices, STARTS[devices][0])
+    command = Command(root, devices, (*STARTS[devices][0], *more))
     if not command.ended(END_S) or command.process.returncode:
         kill_all()
         raise RuntimeError(

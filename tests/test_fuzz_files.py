@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from afno_repro.config import ModelConfig, Part
 from afno_repro.data.fewshot import fewshot
-from afno_repro.data.reading import _header, read_image, read_mask
+from afno_repro.data.reading import read_image, read_mask, size_of
 from afno_repro.errors import ConfigError, DataError
 from afno_repro.models import build_model
 from afno_repro.runs.store import read_arrays
@@ -104,7 +104,7 @@ def test_a_damaged_picture_is_read_or_named(tmp_path, form):
             image = read_image(path)
             assert (image.dtype, image.ndim, image.shape[0]) == (torch.uint8, 3, 3)
         with documented():
-            assert min(_header(path)[:2]) > 0
+            assert min(size_of(path)) > 0
 
     damage()
 
@@ -137,7 +137,7 @@ def test_other_forms_of_pictures_are_not_even_tried(tmp_path, form):
     except (OSError, KeyError):
         pytest.skip(f"this Pillow writes no {form}")
     (tmp_path / "picture.jpg").write_bytes(data)
-    for read in (read_image, read_mask, _header):
+    for read in (read_image, read_mask, size_of):
         with pytest.raises(DataError, match="cannot identify"):
             read(tmp_path / "picture.jpg")
 
@@ -167,7 +167,7 @@ def test_a_set_with_a_damaged_mask_is_loaded_or_the_mask_is_named(tmp_path, name
 
 def test_an_archive_of_arrays_named_as_one_array_is_no_mask(tmp_path):
     (tmp_path / "mask.npy").write_bytes(npz(np.savez))
-    for read in (read_mask, _header):
+    for read in (read_mask, size_of):
         with pytest.raises(DataError, match=r"mask\.npy"):
             read(tmp_path / "mask.npy")
 

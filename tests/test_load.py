@@ -11,10 +11,9 @@ import pytest
 
 from afno_repro.runs.provenance import provenance
 from afno_repro.runs.record import Record
-from afno_repro.runs.store import committed_name
+from afno_repro.runs.store import committed_name, records_folder
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
-from afno_repro.tables.results import records_folder
 from tests.command import afno, start
 from tests.machine import machine_at
 from tests.specs import SMALL, write_spec

@@ -134,13 +134,13 @@ def test_hostile_words_on_the_command_line_end_without_a_file_outside(tmp_path):
 @pytest.mark.parametrize("folder", ["..", "../x", "/tmp", "a/../../x", "", "."])
 def test_a_data_folder_stays_below_the_data_root(tmp_path, folder):
     with pytest.raises(ConfigError, match="must be a folder below the data root"):
-        fewshot(16, 1.0, 0, tmp_path, folder, 2, 0)
+        fewshot(16, 1.0, 0, tmp_path, folder, 2, 0, 100)
 
 
 @pytest.mark.parametrize("folder", ["a\0b", "a\nb", "x" * 5000, "%2e%2e", "..\\..\\x"])
 def test_a_strange_data_folder_is_only_absent(tmp_path, folder):
     with pytest.raises(DataError):
-        fewshot(16, 1.0, 0, tmp_path, folder, 2, 0)
+        fewshot(16, 1.0, 0, tmp_path, folder, 2, 0, 100)
 
 
 class Evil:

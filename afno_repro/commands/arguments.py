@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from afno_repro.spec.places import Places
 
 HERE = Path()
+MOST_SEEDS = 10_000
 
 Spec = Annotated[
     str, typer.Argument(help="A spec's name, like table2, a path to a YAML file, all, or a group like ablation.")
@@ -20,6 +21,15 @@ Scale = Annotated[
 SomeScale = Annotated[str | None, typer.Option("--scale", help="One scale; without it, all.")]
 Rows = Annotated[list[str] | None, typer.Option("--row", help="Only this row; may be repeated.")]
 Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Only this seed; may be repeated.")]
+AllSeeds = Annotated[
+    int | None,
+    typer.Option(
+        "--seeds",
+        min=1,
+        max=MOST_SEEDS,
+        help="So many seeds in all, from 0, in place of the scale's; what is done stays.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Devices = Annotated[int, typer.Option(min=1, help="Devices (processes) of each node that share every run.")]
 Nodes = Annotated[int, typer.Option(min=1, help="Machines, each started by torchrun or srun.")]
@@ -85,6 +95,11 @@ def machine(device: str, root: Path, data: Path | None, runs: Path | None) -> "M
     from afno_repro.runs.machine import Asked, find_machine
 
     return find_machine(Asked(device), data or root / "data", runs or root / "runs")
+
+
+def first_seeds(count: int | None) -> tuple[int, ...] | None:
+    """Seeds 0 to count - 1; None is the scale's own."""
+    return None if count is None else tuple(range(count))
 
 
 def chosen(asked: list[Any] | None) -> tuple[Any, ...] | None:

@@ -1,8 +1,6 @@
 """`afno data`: which data sets are there, what is wrong with their files, and how to get those that are absent."""
 
 import textwrap
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +13,7 @@ from afno_repro.commands.arguments import HERE
 if TYPE_CHECKING:
     from afno_repro.data.catalog import Survey
 
-SHOWN, WIDTH = 5, 80
+WIDTH = 80
 ABOUT = ("purpose", "layout", "origin", "licence", "source")
 COPIES = "A copy that was resized or encoded anew is other data: runs know the content that they were made from."
 
@@ -65,14 +63,9 @@ def problem_count(value: list[dict[str, Any]]) -> int:
 
 def _looked_into(found: "Survey", root: Path) -> list[dict[str, Any]]:
     """The problems of a data set, and its files that are not used."""
-    from afno_repro.data.catalog import left_out, offenders
+    from afno_repro.data.catalog import counted, left_out, offenders
 
-    return [_counted(look(found.name, root) if found.found else iter(())) for look in (offenders, left_out)]
-
-
-def _counted(told: Iterator[str]) -> dict[str, Any]:
-    first = list(islice(told, SHOWN))
-    return {"count": len(first) + sum(1 for _ in told), "first": first}
+    return [counted(look(found.name, root) if found.found else iter(())) for look in (offenders, left_out)]
 
 
 def _entry(found: "Survey", problems: dict[str, Any] | None, left_out: dict[str, Any] | None) -> dict[str, Any]:

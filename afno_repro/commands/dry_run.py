@@ -8,9 +8,8 @@ from afno_repro.commands.terminal import print_grid, say
 from afno_repro.config import Machine
 from afno_repro.runs.bound import unread
 from afno_repro.runs.estimate import Estimate, estimates, total
-from afno_repro.runs.store import Store, readable
+from afno_repro.runs.store import Store, readable, records_folder
 from afno_repro.spec.places import Places
-from afno_repro.tables.results import records_folder
 
 
 def planned(places: Places, prepared: Prepared, scale: str, machine: Machine) -> Answer:

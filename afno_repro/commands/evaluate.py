@@ -22,6 +22,7 @@ def evaluate(
     scale: given.Scale = "tiny",
     row: given.Rows = None,
     seed: given.Seeds = None,
+    seeds: given.AllSeeds = None,
     device: given.Device = "auto",
     root: given.Root = HERE,
     data: given.Data = None,
@@ -34,7 +35,7 @@ def evaluate(
     from afno_repro.spec.plan import Choice
 
     machine, places = given.machine(device, root, data, runs), given.places(root, runs)
-    choice = Choice(rows=given.chosen(row), seeds=given.chosen(seed), kinds=("pretrain", "finetune"))
+    choice = Choice(given.chosen(row), given.chosen(seed), given.first_seeds(seeds), ("pretrain", "finetune"))
     with show_for(quiet) as show:
         answer = reevaluated(places, spec, scale, choice, machine, show)
     tell(answer, json)
@@ -44,11 +45,10 @@ def evaluate(
 def reevaluated(places: "Places", name: str, scale: str, choice: "Choice", machine: "Machine", show: "Show") -> Answer:
     """Evaluate what is finished, add that to the records, and write the tables anew."""
     from afno_repro.commands.terminal import say
-    from afno_repro.runs.store import Store, publish
+    from afno_repro.runs.store import Store, publish, records_folder
     from afno_repro.spec.places import at_scale, sound_specs
     from afno_repro.spec.plan import plan_runs
     from afno_repro.tables.rebuild import rebuild
-    from afno_repro.tables.results import records_folder
 
     store, folder = Store(machine.runs_root), places.results(scale)
     value: list[dict[str, Any]] = []

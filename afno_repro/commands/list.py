@@ -27,10 +27,9 @@ def overview(places: "Places", scales: list[str]) -> Answer:
     """Every spec at every scale: how many runs have records, what is missing; as text also the disk in use."""
     from afno_repro.commands.terminal import print_grid, say
     from afno_repro.runs.source import source_hash, source_of
-    from afno_repro.runs.store import readable
+    from afno_repro.runs.store import readable, records_folder
     from afno_repro.spec.places import sound_specs
     from afno_repro.spec.plan import resolve_runs
-    from afno_repro.tables.results import records_folder
 
     value: list[dict[str, Any]] = []
     source = source_hash(places.runs)
@@ -48,6 +47,7 @@ def overview(places: "Places", scales: list[str]) -> Answer:
                 record.provenance.get("source") != source_of(record.config, source, places.runs)
                 for record in done.values()
             )
+            unused = max((record.provenance.get("left_out", 0) for record in done.values()), default=0)
             missing = sorted({f"{row}/{stage}" for row, stage, seed in plan.needs if (row, stage, seed) not in done})
             entry = {
                 "table": spec.name,
@@ -56,13 +56,15 @@ def overview(places: "Places", scales: list[str]) -> Answer:
                 "runs": len(plan.needs),
                 "done": len(done),
             }
-            value.append({**entry, "missing": missing, "other_source": other})
+            value.append({**entry, "missing": missing, "other_source": other, "left_out": unused})
 
     def show() -> None:
         lines = [[e["table"], e["scale"], f"{e['done']}/{e['runs']}", some(e["missing"]), e["title"]] for e in value]
         print_grid("Specs", ["table", "scale", "runs", "missing", "title"], lines)
         if others := [f"{e['table']} {e['scale']} {e['other_source']}" for e in value if e["other_source"]]:
             say(f"made by other source than today's, or before records knew it: {', '.join(others)}")
+        if unused := [f"{e['table']} {e['scale']} {e['left_out']}" for e in value if e["left_out"]]:
+            say(f"files of the data that were not used (their records name the first): {', '.join(unused)}")
         say("disk: " + ", ".join(f"{folder} {_disk(folder)}" for folder in (places.runs, places.root / "results")))
 
     return Answer(value, show)

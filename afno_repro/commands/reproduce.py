@@ -12,11 +12,10 @@ from afno_repro.files import check_writable
 from afno_repro.runs.machine import on
 from afno_repro.runs.show import Place, Show
 from afno_repro.runs.source import source_of
-from afno_repro.runs.store import Store, publish
+from afno_repro.runs.store import Store, publish, records_folder
 from afno_repro.spec.places import Places, at_scale, load_specs
 from afno_repro.spec.plan import Choice, Plan, Run, resolve_runs
 from afno_repro.tables.rebuild import rebuild
-from afno_repro.tables.results import records_folder
 from afno_repro.tables.table import Table
 
 

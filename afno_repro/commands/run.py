@@ -30,6 +30,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         scale: given.Scale = "tiny",
         row: given.Rows = None,
         seed: given.Seeds = None,
+        seeds: given.AllSeeds = None,
         device: given.Device = "auto",
         devices: given.Devices = 1,
         nodes: given.Nodes = 1,
@@ -52,7 +53,14 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         from afno_repro.runs.machine import Asked, find_machine
         from afno_repro.spec.plan import Choice
 
-        choice = Choice(given.chosen(row), given.chosen(seed), kinds, changes=tuple(set or ()), rerun=rerun)
+        choice = Choice(
+            given.chosen(row),
+            given.chosen(seed),
+            given.first_seeds(seeds),
+            kinds,
+            changes=tuple(set or ()),
+            rerun=rerun,
+        )
         asked = Asked(device, devices, nodes, jobs, workers, micro_batch, checkpoint_activations, compile, log)
         machine = find_machine(asked, data or root / "data", runs or root / "runs")
         if not dry_run:

@@ -19,7 +19,7 @@ LABELS = labels(len(CLASS_NAMES), {**{one: one for one in range(len(CLASS_NAMES)
 
 
 def camvid(
-    image_size: int, fraction: float, seed: int, root: Path, validation: Literal["val", "test"]
+    image_size: int, fraction: float, seed: int, root: Path, validation: Literal["val", "test"], max_megapixels: int
 ) -> tuple[Pairs, Pairs]:
     """Training frames and those of the split `validation`, all of them whole."""
     require(
@@ -28,7 +28,9 @@ def camvid(
     )
     found = splits(root)
     hint = f"expected below the data root: {LAYOUT}\n  {SOURCE}"
-    return load_pairs("camvid", found["train"], found[validation], hint, root, None, fraction, seed, strict=False)
+    return load_pairs(
+        "camvid", found["train"], found[validation], hint, root, None, fraction, seed, max_megapixels, strict=False
+    )
 
 
 def splits(root: Path) -> dict[str, Split]:

@@ -1,10 +1,14 @@
 """What is there of every data set that this project knows, and what is wrong with it."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
+from afno_repro.config import DataConfig
 from afno_repro.data.camvid import CLASS_NAMES as CAMVID_CLASSES
 from afno_repro.data.camvid import splits as camvid_splits
 from afno_repro.data.cityscapes import CLASS_NAMES as CITYSCAPES_CLASSES
@@ -27,12 +31,12 @@ from afno_repro.data.entries import PHOTOS as PHOTOS_ENTRY
 from afno_repro.data.fewshot import PARTS, gan_splits, plain_splits
 from afno_repro.data.folder import splits as folder_splits
 from afno_repro.data.imagenet import splits as imagenet_splits
-from afno_repro.data.pairs import ILLEGAL, LOOKED_INTO, Split
+from afno_repro.data.pairs import ILLEGAL, LOOKED_INTO, SHOWN, Split
 from afno_repro.data.parquet import Table, split_files
 from afno_repro.data.parquet import left_out as parquet_left_out
 from afno_repro.data.parquet import problems as parquet_problems
 from afno_repro.data.photos import PHOTOS, photograph
-from afno_repro.data.reading import BROKEN, facts, of_the_system
+from afno_repro.data.reading import BROKEN, id_counts, of_the_system
 from afno_repro.data.textures import TEXTURES as TEXTURE_NAMES
 from afno_repro.data.transforms import IGNORED
 from afno_repro.errors import DataError
@@ -102,6 +106,20 @@ def _classes(kind: str, part: str, root: Path) -> Splits | None:
     return imagenet_splits(root) if kind == "imagenet" else folder_splits(root, part) if kind == "folder" else None
 
 
+def left_out_of(config: DataConfig, root: Path) -> dict[str, Any]:
+    """The files that a run's data leave out, those among them that its spec skips: how many, and the first names."""
+    part = config.options.get("part") or config.options.get("folder") or ""
+    found = (os.path.relpath(path, root) for path in left_out(f"{config.name}/{part}", root))
+    skipped = (f"{part or config.name}/{name}" for name in config.options.get("skip", ()))
+    return counted(name.encode(errors="replace").decode() for name in chain(skipped, found))  # no half surrogate pairs
+
+
+def counted(told: Iterator[str]) -> dict[str, Any]:
+    """How many there are, and the first of them."""
+    first = list(islice(told, SHOWN))
+    return {"count": len(first) + sum(1 for _ in told), "first": first}
+
+
 def _splits(kind: str, part: str, root: Path) -> dict[str, Split]:
     makers: dict[str, Callable[[], dict[str, Split]]] = {
         "datasetgan": lambda: gan_splits(root, next(p for p in PARTS if p == part), MOST, 0),
@@ -160,7 +178,7 @@ def _highest(splits: dict[str, Split]) -> int | None:
     if len(masks) > LOOKED_INTO:
         return None
     try:
-        return 1 + max((raw for mask in masks for raw, _ in facts(mask)[0] if raw != IGNORED), default=0)
+        return 1 + max((raw for mask in masks for raw, _ in id_counts(mask) if raw != IGNORED), default=0)
     except DataError:
         return None
 

@@ -53,12 +53,14 @@ TRAIN_IDS = labels(len(CLASS_NAMES), {one: one for one in range(len(CLASS_NAMES)
 FRAME, LABEL_IDS_END, TRAIN_IDS_END = "_leftImg8bit.png", "_gtFine_labelIds.png", "_gtFine_labelTrainIds.png"
 
 
-def cityscapes(image_size: int, fraction: float, seed: int, root: Path) -> tuple[Pairs, Pairs]:
+def cityscapes(image_size: int, fraction: float, seed: int, root: Path, max_megapixels: int) -> tuple[Pairs, Pairs]:
     """Whole training and validation frames: an augmentation crops those for training, the task windows the others."""
     require((0 < fraction <= 1, "fraction", f"cityscapes: must lie in (0, 1], is {fraction}"))
     found = splits(root)
     hint = f"expected below the data root: {LAYOUT}\n  {SOURCE}"
-    return load_pairs("cityscapes", found["train"], found["val"], hint, root, None, fraction, seed, strict=False)
+    return load_pairs(
+        "cityscapes", found["train"], found["val"], hint, root, None, fraction, seed, max_megapixels, strict=False
+    )
 
 
 def splits(root: Path) -> dict[str, Split]:

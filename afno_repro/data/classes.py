@@ -126,8 +126,9 @@ class Folder:
         classes: Iterable[str] | None,
         square: Square | None,
         side: int | None,
+        megapixels: int,
     ):
-        self.name, self.split, self.square, self.side = name, split, square, side
+        self.name, self.split, self.square, self.side, self.megapixels = name, split, square, side, megapixels
         self.files = list(chain.from_iterable(files.values()))
         self.folders = [folder for folder, inside in files.items() for _ in inside]
         self.labels = None if classes is None else {of: label for label, of in enumerate(classes)}
@@ -144,12 +145,12 @@ class Folder:
         """Heights and widths: of whole images, those of the first LOOKED_INTO."""
         if self.side is not None:
             return {(self.side, self.side)}
-        return {size_of(file) for file in self.files[:LOOKED_INTO]}
+        return {size_of(file, self.megapixels) for file in self.files[:LOOKED_INTO]}
 
     def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         """The image of this index, uint8 (3, height, width), and its class."""
         try:
-            image = read_image(self.files[index])
+            image = read_image(self.files[index], self.megapixels)
         except DataError as error:
             may_go = self.split == "train"
             hint = f"\n  to train without it, add {self._name(index)} to the data's skip in the spec" if may_go else ""
@@ -175,16 +176,17 @@ def load_folders(
     skip: list[str],
     interpolation: Interpolation,
     tuning: int | None,
+    max_megapixels: int,
 ) -> tuple[Folder, Folder]:
     """Training and validation images; `fraction` of each class (chosen by `seed`) is trained on.
 
     `crop_fraction` is the share of the short side that the validation's central square takes, `interpolation` how it is
     resized. `skip` names broken training images, like train/CLASS/NAME.JPEG, to train without; what is evaluated is
     never left out. For choosing settings without a look at the validation images, every `tuning`-th training image by
-    name is evaluated in their place, and not trained on.
+    name is evaluated in their place, and not trained on. Images of more than `max_megapixels` are refused.
     """
     name = splits.name
-    require(*choice_checks(name, fraction, crop_fraction, tuning))
+    require(*choice_checks(name, fraction, crop_fraction, tuning, max_megapixels))
     train, val = map(splits.classes, SPLITS)
     odd = list(splits.odd_classes())
     if odd:
@@ -197,17 +199,20 @@ def load_folders(
     square = partial(center_square, size=image_size, crop_fraction=crop_fraction, interpolation=interpolation)
     named = classes if labelled else None
     return (
-        Folder(name, "train", chosen(train, fraction, seed), named, None, None),
-        Folder(name, evaluated, val, named, square, image_size),
+        Folder(name, "train", chosen(train, fraction, seed), named, None, None, max_megapixels),
+        Folder(name, evaluated, val, named, square, image_size, max_megapixels),
     )
 
 
-def choice_checks(name: str, fraction: float, crop_fraction: float, tuning: int | None) -> list[tuple[bool, str, str]]:
+def choice_checks(
+    name: str, fraction: float, crop_fraction: float, tuning: int | None, max_megapixels: int
+) -> list[tuple[bool, str, str]]:
     """What `require` holds the numbers to by which images are chosen and cropped."""
     return [
         (0 < fraction <= 1, "fraction", f"{name}: must lie in (0, 1], is {fraction}"),
         (0 < crop_fraction <= 1, "crop_fraction", f"{name}: must lie in (0, 1], is {crop_fraction}"),
         (tuning is None or tuning > 1, "tuning", f"{name}: must be null or at least 2, is {tuning}"),
+        (max_megapixels > 0, "max_megapixels", f"{name}: must be at least 1, is {max_megapixels}"),
     ]
 
 

@@ -29,17 +29,33 @@ PARTS: tuple[Part, ...] = ("face", "car", "cat")
 
 
 def fewshot(
-    image_size: int, fraction: float, seed: int, root: Path, folder: str, num_classes: int, min_pixels: int
+    image_size: int,
+    fraction: float,
+    seed: int,
+    root: Path,
+    folder: str,
+    num_classes: int,
+    min_pixels: int,
+    max_megapixels: int,
 ) -> tuple[Pairs, Pairs]:
     """Training and test pairs of `train/` and `test/` in a folder below the data root."""
     require(inside("fewshot", folder), *_checks("fewshot", fraction, num_classes, min_pixels))
     splits = plain_splits(root / folder, num_classes, min_pixels)
     hint = f"expected below the data root: {LAYOUT.replace('FOLDER', folder)}\n  {SOURCE}"
-    return load_pairs("fewshot", splits["train"], splits["test"], hint, root, image_size, fraction, seed, strict=True)
+    return load_pairs(
+        "fewshot", splits["train"], splits["test"], hint, root, image_size, fraction, seed, max_megapixels, strict=True
+    )
 
 
 def datasetgan(
-    image_size: int, fraction: float, seed: int, root: Path, part: Part, num_classes: int, min_pixels: int
+    image_size: int,
+    fraction: float,
+    seed: int,
+    root: Path,
+    part: Part,
+    num_classes: int,
+    min_pixels: int,
+    max_megapixels: int,
 ) -> tuple[Pairs, Pairs]:
     """Training and test pairs of DatasetGAN's annotations; images and masks may differ in size, as in its own code."""
     require(
@@ -49,7 +65,16 @@ def datasetgan(
     splits = gan_splits(root, part, num_classes, min_pixels)
     hint = f"expected below the data root: {GAN_LAYOUT}\n  {GAN_SOURCE}"
     return load_pairs(
-        "datasetgan", splits["train"], splits["test"], hint, root, image_size, fraction, seed, strict=False
+        "datasetgan",
+        splits["train"],
+        splits["test"],
+        hint,
+        root,
+        image_size,
+        fraction,
+        seed,
+        max_megapixels,
+        strict=False,
     )
 
 

@@ -21,10 +21,13 @@ def folder(
     skip: list[str],
     interpolation: Interpolation,
     tuning: int | None,
+    max_megapixels: int,
 ) -> tuple[Folder, Folder]:
     """Training and validation images of a folder below the data root; `load_folders` says what the others mean."""
     require(inside("folder", folder))
-    return load_folders(splits(root, folder), image_size, fraction, seed, crop_fraction, skip, interpolation, tuning)
+    return load_folders(
+        splits(root, folder), image_size, fraction, seed, crop_fraction, skip, interpolation, tuning, max_megapixels
+    )
 
 
 def splits(root: Path, folder: str) -> Splits:

@@ -35,9 +35,12 @@ def imagenet(
     skip: list[str],
     interpolation: Interpolation,
     tuning: int | None,
+    max_megapixels: int,
 ) -> tuple[Folder, Folder]:
     """Training and validation images; what the options mean stands in `load_folders`."""
-    return load_folders(splits(root), image_size, fraction, seed, crop_fraction, skip, interpolation, tuning)
+    return load_folders(
+        splits(root), image_size, fraction, seed, crop_fraction, skip, interpolation, tuning, max_megapixels
+    )
 
 
 def splits(root: Path) -> Splits:

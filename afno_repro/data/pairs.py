@@ -7,17 +7,28 @@ that hold no more of them than LOOKED_INTO. A class is a number below num_classe
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from afno_repro.contents import Contents, names_and_contents
 from afno_repro.data.classes import PLACE
-from afno_repro.data.reading import UPRIGHT, Array, facts, failures, header, read_image, read_mask, size_of
+from afno_repro.data.reading import (
+    MEGAPIXELS,
+    UPRIGHT,
+    Array,
+    failures,
+    header,
+    id_counts,
+    read_image,
+    read_mask,
+    size_of,
+)
 from afno_repro.data.transforms import IGNORED, Example, resize_example
-from afno_repro.errors import DataError
+from afno_repro.errors import DataError, require
 
 ILLEGAL = 254  # in a table of labels: no such raw id
 LOOKED_INTO, SHOWN = 1000, 5  # masks opened before a training at most; offenders named in a message
@@ -55,6 +66,7 @@ class Split:
     """The pairs of one split, and what could not be paired.
 
     `same_size`: image and mask must be of one size. `min_pixels`: a mask's classes with fewer pixels are background.
+    `megapixels`: no larger image or mask is read.
     """
 
     folder: Path
@@ -63,12 +75,13 @@ class Split:
     labels: Labels
     same_size: bool
     min_pixels: int
+    megapixels: int = MEGAPIXELS
 
     def before_reading(self) -> Iterator[str]:
         """Problems that names and headers show: missing pairs, unreadable headers, sizes that differ."""
         yield from self.unmatched
         for pair in self.pairs:
-            yield from failures(size_of, pair) or self._misfit(pair)
+            yield from failures(self.size_of, pair) or self._misfit(pair)
 
     def out_of_range(self) -> Iterator[str]:
         """Masks that cannot be read or hold ids out of range; opens them all."""
@@ -82,10 +95,10 @@ class Split:
                 yield from told
 
     def _look_at(self, pair: Pair) -> list[str]:
-        return failures(read_image, pair[:1]) + failures(self.classes_in, pair[1:]) or self._misfit(pair)
+        return failures(self.image, pair[:1]) + failures(self.classes_in, pair[1:]) or self._misfit(pair)
 
     def _misfit(self, pair: Pair) -> list[str]:
-        (*image, turned), mask = header(pair[0]), size_of(pair[1])
+        (*image, turned), mask = header(pair[0], self.megapixels), self.size_of(pair[1])
         if turned not in UPRIGHT:
             return [
                 f"{pair[0]}: its EXIF orientation is {turned}, which turns or mirrors its pixels, and its mask "
@@ -104,16 +117,24 @@ class Split:
 
     def classes_in(self, mask: Path) -> frozenset[int]:
         """The classes of a mask, less the ignored; raises DataError for an unreadable mask or an id out of range."""
-        counts, pixels = facts(mask)[0], Counter[int]()
+        counts, pixels = id_counts(mask, self.megapixels), Counter[int]()
         for one, (_, count) in zip(
             self.labels.classes(np.array([raw for raw, _ in counts]), mask).tolist(), counts, strict=True
         ):
             pixels[one] += count
         return frozenset(0 if count < self.min_pixels else one for one, count in pixels.items() if one != IGNORED)
 
-    def classes(self, ids: Array, path: Path) -> Array:
-        """The classes of a mask's raw ids, small ones made background."""
-        classes = self.labels.classes(ids, path)
+    def size_of(self, path: Path) -> tuple[int, int]:
+        """Height and width of an image or a mask; raises DataError where it has too many pixels."""
+        return size_of(path, self.megapixels)
+
+    def image(self, path: Path) -> Tensor:
+        """An image, uint8 (3, height, width); raises DataError where it is broken or has too many pixels."""
+        return read_image(path, self.megapixels)
+
+    def classes(self, path: Path) -> Array:
+        """The classes of a mask, small ones made background; raises DataError as `classes_in` does."""
+        classes = self.labels.classes(read_mask(path, self.megapixels), path)
         if not self.min_pixels:
             return classes
         pixels = np.bincount(classes.ravel(), minlength=256)
@@ -150,7 +171,7 @@ class Pairs:
     def sizes(self) -> set[tuple[int, int]]:
         """Heights and widths of the examples."""
         return (
-            {size_of(image) for image, _ in self.pairs}
+            {self.split.size_of(image) for image, _ in self.pairs}
             if self.image_size is None
             else {(self.image_size, self.image_size)}
         )
@@ -159,7 +180,7 @@ class Pairs:
         """The image of this index, uint8 (3, height, width), and its classes, uint8 (height, width)."""
         file, mask_file = self.pairs[index]
         try:
-            image, mask = read_image(file), torch.from_numpy(self.split.classes(read_mask(mask_file), mask_file))
+            image, mask = self.split.image(file), torch.from_numpy(self.split.classes(mask_file))
         except DataError as error:
             raise DataError(f"{self.name}: example {index}: {error}") from error
         if self.split.same_size and image.shape[1:] != mask.shape:
@@ -180,12 +201,16 @@ def load_pairs(
     image_size: int | None,
     fraction: float,
     seed: int,
+    max_megapixels: int,
     strict: bool,
 ) -> tuple[Pairs, Pairs]:
     """Both splits, looked at before any training; `strict`: validation may hold no class that training lacks.
 
     `fraction` of the training pairs, chosen by `seed`, is trained on; the checks look at all of them.
     """
+    allowed = f"{name}: must be at least 1, is {max_megapixels}"
+    require((max_megapixels > 0, "max_megapixels", allowed))
+    train, val = (replace(split, megapixels=max_megapixels) for split in (train, val))
     for split in (train, val):
         if not split.pairs and not split.unmatched:
             found = "nothing in it" if split.folder.is_dir() else "no such folder"

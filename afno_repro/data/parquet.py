@@ -21,7 +21,7 @@ from torch import Tensor
 from afno_repro.contents import Contents, named_contents
 from afno_repro.data.classes import LOOKED_INTO, PLACE, Square, choice_checks, chosen, held_out
 from afno_repro.data.fewshot import inside
-from afno_repro.data.reading import decode_image, of_the_system, size_in
+from afno_repro.data.reading import MEGAPIXELS, decode_image, of_the_system, size_in
 from afno_repro.data.transforms import Interpolation, center_square
 from afno_repro.errors import DataError, require
 from afno_repro.files import check_regular
@@ -45,14 +45,15 @@ def parquet(
     crop_fraction: float,
     interpolation: Interpolation,
     tuning: int | None,
+    max_megapixels: int,
 ) -> tuple["Parquet", "Parquet"]:
     """The images of the split `train` and those of the split `validation` in a folder below the data root.
 
     `label` names the column of labels, null for none; `load_folders` says what the others mean. Images are in the order
     of the files and of their rows.
     """
-    require(inside("parquet", folder), *choice_checks("parquet", fraction, crop_fraction, tuning))
-    tables = [Table(root / folder, split) for split in ("train", validation)]
+    require(inside("parquet", folder), *choice_checks("parquet", fraction, crop_fraction, tuning, max_megapixels))
+    tables = [Table(root / folder, split, max_megapixels) for split in ("train", validation)]
     labels = [table.labels(label) for table in tables]
     classes = None
     if label is not None:
@@ -87,8 +88,8 @@ def split_files(folder: Path) -> dict[str, list[Path]]:
 class Table:
     """The files of a split as one table. Raises DataError where some are missing or hold no images."""
 
-    def __init__(self, folder: Path, split: str):
-        self.folder, self.split, self.files = folder, split, split_files(folder).get(split, [])
+    def __init__(self, folder: Path, split: str, megapixels: int = MEGAPIXELS):
+        self.folder, self.megapixels, self.files = folder, megapixels, split_files(folder).get(split, [])
         if not self.files:
             hint = f"expected below the data root: {LAYOUT.replace('FOLDER', folder.name)}\n  {SOURCE}; {PLACE}"
             splits = ", ".join(split_files(folder)) or "none"
@@ -126,7 +127,11 @@ class Table:
 
     def image(self, row: int) -> Tensor:
         """The image of a row, uint8 (3, height, width)."""
-        return decode_image(self.encoded(row), self.place(row))
+        return decode_image(self.encoded(row), self.place(row), self.megapixels)
+
+    def size(self, row: int) -> tuple[int, int]:
+        """Height and width of a row's image, from its header."""
+        return size_in(self.encoded(row), self.place(row), self.megapixels)
 
     def labels(self, column: str | None) -> Labels:
         """The labels of all rows, zero without a column. Raises DataError where it is absent or holds other things."""
@@ -232,7 +237,7 @@ class Parquet:
         """Heights and widths: of whole images, those of the first LOOKED_INTO."""
         if self.side is not None:
             return {(self.side, self.side)}
-        return {size_in(self.table.encoded(row), self.table.place(row)) for row in self.rows[:LOOKED_INTO]}
+        return {self.table.size(row) for row in self.rows[:LOOKED_INTO]}
 
     def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         """The image of this index, uint8 (3, height, width), and its label."""

@@ -1,6 +1,5 @@
 """What lies in a file of an image or of class ids; whatever is wrong with one is a DataError that names it."""
 
-import hashlib
 import io
 import os
 import struct
@@ -43,7 +42,8 @@ BROKEN = (
     MemoryError,
     Image.DecompressionBombError,
 )
-MAX_PIXELS = 100_000_000  # of an image or a mask, looked at before anything is decoded
+MEGAPIXELS = 100  # of an image or a mask where no spec allows more, looked at before anything is decoded
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, which is another
 MAX_BYTES = 2**30  # of an image's file
 END_OF_JPEG = b"\xff\xd9"
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # modes of more than 8 bits, which Pillow would clip
@@ -54,7 +54,7 @@ SYSTEM = {
     *("desktop.ini", "ehthumbs.db", "thumbs.db"),
 }  # what systems leave in folders, besides hidden files
 Array = np.ndarray[Any, np.dtype[Any]]
-Facts = tuple[tuple[tuple[int, int], ...], str]  # (raw id, pixels) pairs; SHA-256 of the file
+Counts = tuple[tuple[int, int], ...]  # raw ids of a mask, each with its number of pixels
 Found = TypeVar("Found")
 _listening = threading.Lock()
 
@@ -64,20 +64,23 @@ def of_the_system(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
-def read_image(path: Path) -> Tensor:
-    """A file as uint8 (3, height, width): grey and CMYK become RGB, alpha is dropped. Raises DataError if broken."""
+def read_image(path: Path, megapixels: int = MEGAPIXELS) -> Tensor:
+    """A file as uint8 (3, height, width): grey and CMYK become RGB, alpha is dropped.
+
+    Raises DataError for a broken file and for one of more than so many million pixels.
+    """
     try:
         data = read_regular(path, MAX_BYTES)
     except BROKEN as error:
         raise DataError(f"{path}: not a readable image ({error})") from error
-    return decode_image(data, str(path))
+    return decode_image(data, str(path), megapixels)
 
 
-def decode_image(data: bytes, name: str) -> Tensor:
+def decode_image(data: bytes, name: str, megapixels: int) -> Tensor:
     """What `read_image` makes of a file that holds these bytes; `name` is for messages."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header alone
-            _check_pixels(image)
+            _check_pixels(*image.size, megapixels)
             if image.mode in DEEP:
                 raise DataError(
                     f"{name}: not a readable image (more than 8 bits a channel, mode {image.mode}: convert it to 8)"
@@ -92,18 +95,21 @@ def decode_image(data: bytes, name: str) -> Tensor:
         raise DataError(f"{name}: not a readable image ({error})") from error
 
 
-def size_in(data: bytes, name: str) -> tuple[int, int]:
+def size_in(data: bytes, name: str, megapixels: int) -> tuple[int, int]:
     """Height and width in pixels, from the header of an encoded image. Raises DataError for a broken one."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_pixels(*image.size, megapixels)
             return image.height, image.width
     except BROKEN as error:
         raise DataError(f"{name}: not a readable image ({error})") from error
 
 
-def _check_pixels(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width}x{image.height} pixels, at most {MAX_PIXELS / 1e6:.0f} million are read")
+def _check_pixels(width: int, height: int, megapixels: int) -> None:
+    if width * height > 1e6 * megapixels:
+        raise ValueError(
+            f"{width}x{height} pixels, at most {megapixels} million are read (max_megapixels of a spec's data)"
+        )
 
 
 def _decoded(data: bytes, mode: str = "RGB") -> Tensor:
@@ -158,10 +164,10 @@ def failures(check: Callable[[Path], object], paths: Iterable[Path]) -> list[str
     return told
 
 
-def read_mask(path: Path) -> Array:
-    """The raw ids of a mask file, (height, width); raises DataError for a broken one."""
+def read_mask(path: Path, megapixels: int = MEGAPIXELS) -> Array:
+    """The raw ids of a mask file, (height, width); raises DataError for a broken one, or one of too many pixels."""
     try:
-        ids = np.array(plane(path)) if path.suffix.lower() == ".npy" else _png_ids(path)
+        ids = np.array(plane(path, megapixels)) if path.suffix.lower() == ".npy" else _png_ids(path, megapixels)
     except BROKEN as error:
         raise DataError(f"{path}: not a readable mask ({error})") from error
     whole = ids.dtype.kind in "biu" or (
@@ -174,10 +180,10 @@ def read_mask(path: Path) -> Array:
     return ids if ids.dtype == np.uint8 else ids.astype(np.int64)
 
 
-def _png_ids(path: Path) -> Array:
+def _png_ids(path: Path, megapixels: int) -> Array:
     """The numbers that a PNG stores. Pillow scales grey ones of 2 and 4 bits to 0..255, which is undone."""
     with open_regular(path) as file, Image.open(file, formats=("PNG",)) as image:
-        _check_pixels(image)
+        _check_pixels(*image.size, megapixels)
         if image.mode not in MASK_MODES:
             raise ValueError(f"mode {image.mode}, but a mask holds one class id a pixel")
         bits = {"L;2": 2, "L;4": 4}.get(str(image.tile[0][3]) if image.tile else "", 8)
@@ -185,10 +191,11 @@ def _png_ids(path: Path) -> Array:
         return ids if bits == 8 else ids // np.uint8(255 // (2**bits - 1))
 
 
-def plane(path: Path) -> Array:
+def plane(path: Path, megapixels: int) -> Array:
     """The array of a .npy file; of a three-dimensional one the first channel, if the others hold nothing."""
     check_regular(path)
     array: Array = np.lib.format.open_memmap(path, mode="r")  # not np.load, which takes an archive of arrays too
+    _check_pixels(array.size // max(1, len(array)), len(array), megapixels) if array.ndim else None
     if array.ndim == 3 and array.size:
         channels = np.moveaxis(array, 0, -1) if array.shape[0] == 1 else array
         if channels[..., 1:].any():
@@ -200,43 +207,43 @@ def plane(path: Path) -> Array:
     return array
 
 
-def size_of(path: Path) -> tuple[int, int]:
+def size_of(path: Path, megapixels: int = MEGAPIXELS) -> tuple[int, int]:
     """Height and width in pixels, from the file's header; raises DataError for a broken file."""
-    return header(path)[:2]
+    return header(path, megapixels)[:2]
 
 
-def header(path: Path) -> tuple[int, int, int]:
+def header(path: Path, megapixels: int = MEGAPIXELS) -> tuple[int, int, int]:
     """Height and width in pixels as stored, and the EXIF orientation; raises DataError for a broken file."""
-    return once(_header, path)
+    return once(_header, path, megapixels)
 
 
-def facts(path: Path) -> Facts:
-    """What a mask file holds; raises DataError for a broken one."""
-    return once(_facts, path)
+def id_counts(path: Path, megapixels: int = MEGAPIXELS) -> Counts:
+    """The raw ids in a mask file, each with its number of pixels; raises DataError for a broken one."""
+    return once(_id_counts, path, megapixels)
 
 
-def once(read: Callable[[Path], Found], path: Path) -> Found:
+def once(read: Callable[[Path, int], Found], path: Path, megapixels: int) -> Found:
     """What `read` makes of a file, read again only after the file's time or size has changed."""
     try:
         state = path.stat()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
-    found: Found = _kept(read, str(path), state.st_mtime_ns, state.st_size)
+    found: Found = _kept(read, str(path), megapixels, state.st_mtime_ns, state.st_size)
     return found
 
 
 @lru_cache(maxsize=20_000)
-def _kept(read: Callable[[Path], Any], name: str, mtime_ns: int, size: int) -> Any:
-    return read(Path(name))
+def _kept(read: Callable[[Path, int], Any], name: str, megapixels: int, mtime_ns: int, size: int) -> Any:
+    return read(Path(name), megapixels)
 
 
-def _header(path: Path) -> tuple[int, int, int]:
+def _header(path: Path, megapixels: int) -> tuple[int, int, int]:
     try:
         if path.suffix.lower() == ".npy":
-            height, width = plane(path).shape
+            height, width = plane(path, megapixels).shape
             return height, width, 1
         with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
-            _check_pixels(image)
+            _check_pixels(*image.size, megapixels)
             return image.height, image.width, _orientation(image)
     except BROKEN as error:
         raise DataError(f"{path}: not a readable file ({error})") from error
@@ -250,11 +257,9 @@ def _orientation(image: Image.Image) -> int:
     return found if isinstance(found, int) else 1
 
 
-def _facts(path: Path) -> Facts:
-    ids = read_mask(path)
+def _id_counts(path: Path, megapixels: int) -> Counts:
+    ids = read_mask(path, megapixels)
     if ids.dtype == np.uint8:  # many times faster than sorting
         counts = np.bincount(ids.ravel(), minlength=256)
-        found = [(raw, int(counts[raw])) for raw in counts.nonzero()[0].tolist()]
-    else:
-        found = list(zip(*(part.tolist() for part in np.unique(ids, return_counts=True)), strict=True))
-    return tuple(found), hashlib.sha256(path.read_bytes()).hexdigest()
+        return tuple((raw, int(counts[raw])) for raw in counts.nonzero()[0].tolist())
+    return tuple(zip(*(part.tolist() for part in np.unique(ids, return_counts=True)), strict=True))

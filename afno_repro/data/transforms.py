@@ -4,13 +4,16 @@ An example is a uint8 image (3, height, width) and its label: a class, a map of 
 moves pixels moves a map with them. Every random choice comes from the generator handed in.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import inf
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
+
+from afno_repro.errors import require
 
 IGNORED = 255  # the class of pixels that neither loss nor metrics look at
 IMAGENET_GREY = [124, 116, 104]  # its mean colour
@@ -125,6 +128,25 @@ def rand_augment(
     operation = operation if probability == 1 else v2.RandomApply([operation], probability)
     image, label = example
     return drawn_from(rng, v2.Compose([crop, v2.RandomHorizontalFlip(), *[operation] * operations]), image), label
+
+
+def check_augment(name: str, options: Mapping[str, Any]) -> None:
+    """Raise ConfigError for values that are of the right types and no augmentation can use."""
+    spans = {"side": 1.0, "scale": inf, "area": 1.0}  # a smallest and a largest value; the most that the latter may be
+    checks = [
+        (len(span) == 2 and 0 < span[0] <= span[-1] <= spans[key], key, f"two rising numbers in (0, {spans[key]:g}]")
+        for key, span in options.items()
+        if key in spans
+    ]
+    if name == "rand_augment":
+        levels = options["levels"]
+        checks += [
+            (options["operations"] > 0, "operations", "at least 1"),
+            (levels > 1, "levels", "at least 2"),
+            (0 <= options["magnitude"] < levels, "magnitude", f"in [0, {levels - 1}], below levels"),
+            *((0 <= options[key] <= 1, key, "in [0, 1]") for key in ("translation", "probability")),
+        ]
+    require(*((holds, key, f"{name}: must be {allowed}, is {options[key]}") for holds, key, allowed in checks))
 
 
 def drawn_from(rng: np.random.Generator, transform: Callable[..., Any], *inputs: Tensor) -> Any:

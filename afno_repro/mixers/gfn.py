@@ -13,17 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from afno_repro.errors import require
 from afno_repro.mixers.derivatives import gradients, wants_plain
 from afno_repro.mixers.forms.pair import image, spectrum
 from afno_repro.mixers.spectral import Grid, all_modes, complex_parameter, float32_region
 
 
 class GFN(nn.Module):
-    """Token mixer (B, H, W, C) -> (B, H, W, C). The filter starts as 0.02 randn, as in its origin."""
+    """Token mixer (B, H, W, C) -> (B, H, W, C). The filter starts as `init_std` randn, in its origin 0.02."""
 
-    def __init__(self, dim: int, grid: Grid):
+    def __init__(self, dim: int, grid: Grid, init_std: float):
         super().__init__()
-        self.filter = complex_parameter(grid[0], grid[1] // 2 + 1, dim, std=0.02)  # H M C 2
+        require((init_std > 0, "init_std", f"gfn: must be above 0, is {init_std}"))
+        self.filter = complex_parameter(grid[0], grid[1] // 2 + 1, dim, std=init_std)  # H M C 2
 
     @float32_region
     def forward(self, x: Tensor) -> Tensor:  # B H W C

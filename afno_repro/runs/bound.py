@@ -5,12 +5,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from afno_repro.config import Machine, RunConfig, config_from_json, digest
 from afno_repro.contents import Contents
 from afno_repro.errors import DataError, Problem
+from afno_repro.files import read_regular
 from afno_repro.runs.provenance import PACKAGES, installed
+from afno_repro.runs.record import MAX_BYTES
 from afno_repro.runs.store import CONFIG, PUT_BACK, WEIGHTS, Store
 from afno_repro.spec.plan import Run
 from afno_repro.spec.resolve import TRAINED
@@ -49,6 +51,16 @@ def fed_of(config: RunConfig, machine: Machine) -> Fed | None:
     from afno_repro.data import load_data  # not above: most commands look at no data
 
     return None if config.data.name is None else fed(config, load_data(config.data, machine.data_root), machine)
+
+
+def left_out(config: RunConfig, machine: Machine) -> dict[str, Any]:
+    """How many files of a run's data are not used, and the first of them; nothing where it cannot be told any more."""
+    from afno_repro.data.catalog import left_out_of
+
+    with suppress(DataError, OSError):
+        found = left_out_of(config.data, machine.data_root)
+        return {"left_out": found["count"], "first_left_out": found["first"]}
+    return {}
 
 
 def other_data(runs: Iterable[Run], machine: Machine) -> dict[str, Problem]:
@@ -106,7 +118,7 @@ def altered(run: Run, machine: Machine) -> str:
 def digest_of(config: Path) -> str:
     """The digest of a config.json; empty where it is none."""
     try:
-        return digest(config_from_json(json.loads(config.read_text())))
+        return digest(config_from_json(json.loads(read_regular(config, MAX_BYTES))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""
 

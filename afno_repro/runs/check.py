@@ -7,7 +7,7 @@ import torch
 from afno_repro.config import ModelConfig, Part, RunConfig
 from afno_repro.data import DATASETS
 from afno_repro.data import GIVEN as DATA_GIVEN
-from afno_repro.data.transforms import AUGMENTS
+from afno_repro.data.transforms import AUGMENTS, check_augment
 from afno_repro.errors import ConfigError, DataError, Problem
 from afno_repro.fills import FILLS
 from afno_repro.models import build_model, check_model, check_own_mixer
@@ -91,9 +91,8 @@ def config_problems(config: RunConfig) -> list[Problem]:
     if config.train is not None:
         augment = {key: value for key, value in config.train.augment.items() if key != "name"}
         part = Part(config.train.augment["name"], augment)
-        problems += (
-            ConfigError(*_part_problems(part, AUGMENTS, ("example", "size", "rng"), "augment")).within("train").problems
-        )
+        found = _part_problems(part, AUGMENTS, ("example", "size", "rng"), "augment") or _unusable(part)
+        problems += ConfigError(*found).within("train").problems
     return _unshowable(config, task) if shows and not problems else problems
 
 
@@ -106,6 +105,14 @@ def _unshowable(config: RunConfig, task: Part) -> list[Problem]:
         VISUALS[task.name](config.data.image_size, **task.options).check(model)
     except ConfigError as error:
         return list(error.within("task").problems)
+    return []
+
+
+def _unusable(augment: Part) -> list[Problem]:
+    try:
+        check_augment(augment.name, augment.options)
+    except ConfigError as error:
+        return list(error.within("augment").problems)
     return []
 
 

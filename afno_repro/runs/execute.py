@@ -10,7 +10,7 @@ import torch
 
 from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, Diverged, Interrupted, LockedError
-from afno_repro.runs.bound import fed_of
+from afno_repro.runs.bound import fed_of, left_out
 from afno_repro.runs.executors import EXECUTORS, Outcome, Report
 from afno_repro.runs.provenance import device_name, provenance
 from afno_repro.runs.record import Record
@@ -71,6 +71,7 @@ def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: P
         "weights": checksum(directory, WEIGHTS),
         "files": {name: found for name in (LOG, ARTIFACTS) if (found := checksum(directory, name)) is not None},
         "parent": store.parent(run),
+        **left_out(run.config, machine),
         "skipped": len(run.config.data.options.get("skip", [])),
     }
     record = Record(run.id, run.digest, run.config, outcome, result.metrics, result.repeats, made_with)

@@ -27,6 +27,8 @@ PROVENANCE = {  # in every record
 BOUND = {  # in those that know what they are bound to
     "data": str | None,
     "images": list[int],
+    "left_out": int,
+    "first_left_out": list[str],
     "source": str | None,
     "weights": str | None,
     "files": dict[str, str],

@@ -10,7 +10,7 @@ import io
 import json
 import os
 import platform
-import shutil
+import re
 import struct
 import zipfile
 import zlib
@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 from afno_repro.config import Machine
 from afno_repro.errors import LockedError, StorageError
 from afno_repro.faults import fault
-from afno_repro.files import make_folder, storage_errors, sweep, write_atomic
+from afno_repro.files import make_folder, open_regular, read_regular, remove, storage_errors, sweep, write_atomic
 from afno_repro.runs.provenance import device_name
-from afno_repro.runs.record import Record, read_record
+from afno_repro.runs.record import MAX_BYTES, Record, read_record
 from afno_repro.spec.plan import Run
 from afno_repro.training.events import FOLDER as CURVES
 
@@ -140,7 +140,8 @@ class Store:
         """Remove what a finished run needs no more; one that did not end well may go on from its checkpoints."""
         (directory / "error.txt").unlink(missing_ok=True)
         if record.outcome == "ok":
-            shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+            with suppress(OSError):
+                remove(directory / "checkpoints")
 
     def forget(self, run: Run) -> None:
         """Remove all that a run has left, its record first, so that it begins anew. Raises LockedError."""
@@ -148,7 +149,7 @@ class Store:
             for name in (RECORD, WEIGHTS, ARTIFACTS, LOG, "error.txt"):
                 (directory / name).unlink(missing_ok=True)
             for name in ("checkpoints", CURVES):
-                shutil.rmtree(directory / name, ignore_errors=True)
+                remove(directory / name)
 
     def parent(self, run: Run) -> dict[str, Any] | None:
         """What tells the run that this one starts from: its weights and its data; None where it starts from none."""
@@ -179,15 +180,15 @@ def checksum(directory: Path, name: str) -> str | None:
     path = directory / name
     if not path.is_file():
         return None
-    with storage_errors(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with storage_errors(path), open_regular(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def checkpointed(folder: Path) -> dict[str, Any]:
     """What the newest checkpoint in a folder says that it belongs to; nothing where there is none, or an old one."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            bound = json.loads((path / "manifest.json").read_text())["bound"]
+            bound = json.loads(read_regular(path / "manifest.json", MAX_BYTES))["bound"]
         except (OSError, ValueError, KeyError, TypeError):
             continue
         return bound if isinstance(bound, dict) else {}
@@ -197,6 +198,11 @@ def checkpointed(folder: Path) -> dict[str, Any]:
 def is_latency(run: Run) -> bool:
     """Whether a run times the machine, and so must run alone, with all threads."""
     return run.config.kind == "profile" and run.config.task.name == "latency"
+
+
+def records_folder(folder: Path, table: str) -> Path:
+    """Where the records behind a table lie, below the scale's results folder."""
+    return folder / "records" / table
 
 
 def committed_name(row: str, stage: str, seed: int) -> str:
@@ -265,6 +271,12 @@ def published(folder: Path, row: str, stage: str, seed: int) -> Record | None:
     """The record that tables are built from, or None; raises ValueError when the file is no record."""
     path = folder / committed_name(row, stage, seed)
     return read_record(path) if path.is_file() else None
+
+
+def published_seeds(folder: Path) -> set[int]:
+    """The seeds of all records that tables are built from."""
+    names = (re.fullmatch(r".+\.(0|[1-9][0-9]{0,8})\.json", path.name) for path in folder.glob("*.json"))
+    return {int(name[1]) for name in names if name}
 
 
 def readable(folder: Path, row: str, stage: str, seed: int) -> Record | None:

@@ -1,5 +1,6 @@
 """Which runs fill a table's cells: spec, row and scale merged into one resolved config per row, stage and seed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was asked for on the command line; None is everything. `changes` are key=value pairs."""
+    """What was asked for; None is everything. `changes` are key=value pairs.
+
+    `all_seeds` are those of the whole table, in place of the scale's own, `seeds` those of them that are asked for.
+    """
 
     rows: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
+    all_seeds: tuple[int, ...] | None = None
     kinds: tuple[str, ...] | None = None
     latency: bool = True  # False: leave latencies out
     changes: tuple[str, ...] = ()
@@ -87,12 +92,12 @@ def resolve_runs(spec: Spec, scale: str, choice: Choice = EVERYTHING) -> tuple[P
         for key in choice.rows or ()
         if key not in rows
     ]
-    seeds = scales[scale].seeds
+    seeds = _all_seeds(spec, scale, choice)
     strange = sorted(set(choice.seeds or ()) - set(seeds))
     if strange:
         hint = (
-            f"its seeds: {', '.join(map(str, seeds))}; a table is the mean over them, so another one belongs into the "
-            "spec"
+            f"its seeds: {', '.join(map(str, seeds))}; a table is the mean over all of them, and "
+            f"--seeds {strange[-1] + 1} makes them 0 to {strange[-1]}"
         )
         unknown.append(
             Problem(
@@ -130,7 +135,7 @@ def _stage_runs(
         return []
     if not choice.latency and _name(tree.get("task")) == "latency":
         return []
-    seeds = spec.structure.scales[scale].seeds if choice.seeds is None else choice.seeds  # type: ignore[index]
+    seeds = _all_seeds(spec, scale, choice) if choice.seeds is None else choice.seeds
     if _said(tree, "kind") == "visualize":
         seeds = seeds[:1]  # one picture is enough
     found: list[tuple[Need, Run]] = []
@@ -143,6 +148,11 @@ def _stage_runs(
             run = run.parent
         found += line[::-1]
     return found
+
+
+def _all_seeds(spec: Spec, scale: str, choice: Choice) -> Sequence[int]:
+    """The seeds that the whole table is the mean over."""
+    return spec.structure.scales[scale].seeds if choice.all_seeds is None else choice.all_seeds  # type: ignore[index]
 
 
 def _said(tree: Tree, key: str) -> Any:

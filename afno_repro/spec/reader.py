@@ -6,9 +6,10 @@ from pydantic import BaseModel, ValidationError
 
 from afno_repro.errors import ConfigError, Problem
 from afno_repro.options import suggest
+from afno_repro.spec.claims import FORMS, FORMS_HINT, Learned
 from afno_repro.spec.names import wrong_file_name
 from afno_repro.spec.references import reference_problems
-from afno_repro.spec.spec import Assumption, Bound, Column, Ordering, Peak, Row, Spec, Structure
+from afno_repro.spec.spec import Assumption, Column, Row, Spec, Structure
 from afno_repro.spec.tree import Tree, read_tree
 
 SHOWN = 200  # characters of a wrong value in a message
@@ -58,9 +59,7 @@ def _structure_problems(tree: Tree, error: ValidationError) -> list[tuple[tuple[
                 f"unknown key {path[-1]!r}", path, _suggestion(item["loc"]), tree.locate(keys), unknown=True
             )
         elif item["type"] == "missing":
-            hint = (
-                "a claim has better, worse and by; or peak and over; or better and above" if path[0] == "claims" else ""
-            )
+            hint = FORMS_HINT if path[0] == "claims" else ""
             problem = Problem(f"the key {path[-1]!r} is missing", path[:-1], hint, tree.locate(keys))
         else:
             problem = Problem(
@@ -75,9 +74,9 @@ def _structure_problems(tree: Tree, error: ValidationError) -> list[tuple[tuple[
 
 def _suggestion(location: tuple[str | int, ...]) -> str:
     """The keys that the part around an unknown key has."""
-    parts: dict[str | int, type[BaseModel]] = {"columns": Column, "rows": Row, "assumptions": Assumption}
-    parts |= {"ordering claim": Ordering, "peak claim": Peak, "bound claim": Bound}
-    part = next((key for key in location[:-1] if key in parts), "")
+    parts: dict[str, type[BaseModel]] = {"columns": Column, "rows": Row, "assumptions": Assumption, "learned": Learned}
+    parts |= FORMS
+    part = next((str(key) for key in location[:-1] if key in parts), "")
     return suggest(
         str(location[-1]),
         list(parts.get(part, Structure).model_fields),

@@ -1,8 +1,13 @@
 """Names in a spec that point to nothing, and keys that stand twice: what a structure alone cannot know."""
 
+from collections.abc import Mapping
+
 from afno_repro.errors import Problem
 from afno_repro.options import suggest
+from afno_repro.spec.claims import Equivalence, NoWorse, Peak, ScaleName
 from afno_repro.spec.spec import Spec
+
+ROWS = ("better", "worse", "no_worse", "than", "equivalent", "to", "over")  # keys of claims that name rows
 
 
 def reference_problems(spec: Spec) -> list[Problem]:
@@ -19,6 +24,11 @@ def reference_problems(spec: Spec) -> list[Problem]:
                     f"there is no {title} {word!r}", names, suggest(word, allowed, f"{title}s"), spec.tree.locate(keys)
                 )
             )
+
+    def every_scale(values: Mapping[ScaleName, float], *keys: str | int) -> None:
+        if set(values) != set(s.scales):
+            text = f"must have a number for each of the spec's scales: {', '.join(s.scales)}"
+            problems.append(Problem(text, tuple(map(str, keys)), "", spec.tree.locate(keys)))
 
     for title, words in (("row", rows), ("column", columns)):
         for i, word in enumerate(words):
@@ -58,13 +68,14 @@ def reference_problems(spec: Spec) -> list[Problem]:
                 for text in wrong
             ]
     for i, claim in enumerate(s.claims):
-        for side, word in [
-            (key, word) for key in ("column", "better", "worse", "over") for word in getattr(claim, key, [])
-        ]:
-            known(
-                word, columns if side == "column" else rows, "column" if side == "column" else "row", "claims", i, side
-            )
-        if hasattr(claim, "over") and hasattr(claim, "peak"):
+        for key, value in claim:
+            if key == "column":
+                for word in claim.column:
+                    known(word, columns, "column", "claims", i, key)
+            elif key in ROWS:
+                for word in [value] if isinstance(value, str) else value:
+                    known(word, rows, "row", "claims", i, key)
+        if isinstance(claim, Peak):
             slips = [("over", f"duplicate row {row!r}") for row in rows if claim.over.count(row) > 1]
             slips += (
                 [("peak", f"{claim.peak!r} is not among the rows in 'over'")] if claim.peak not in claim.over else []
@@ -72,6 +83,19 @@ def reference_problems(spec: Spec) -> list[Problem]:
             problems += [
                 Problem(text, ("claims", str(i), key), "", spec.tree.locate(("claims", i, key))) for key, text in slips
             ]
+        if bool(claim.under) != bool(s.choices_of):
+            slip = "must name the choice" if s.choices_of else "stands only where the spec has choices_of"
+            place = spec.tree.locate(("claims", i, "under"))
+            problems.append(Problem(f"'under' {slip}", ("claims", str(i), "under"), "", place))
+        if isinstance(claim, NoWorse | Equivalence):
+            every_scale(claim.margin, "claims", i, "margin")
+    for i, learned in enumerate(s.learned):
+        for word in learned.column:
+            known(word, columns, "column", "learned", i, "column")
+        if learned.above is not None:
+            known(learned.above, [*rows, *columns], "row or column", "learned", i, "above")
+        if learned.chance is not None:
+            every_scale(learned.chance, "learned", i, "chance")
     for i, figure in enumerate(s.figures):
         named = {
             "stage": (stages, "stage"),

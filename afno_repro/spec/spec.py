@@ -5,19 +5,16 @@ pydantic lives here: it checks the structure of what `reader.py` reads.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from afno_repro.spec.claims import Claim, Learned, ScaleName
 from afno_repro.spec.figures import STRICT, Figure
 from afno_repro.spec.names import Name, RowName, Seed, Source
 from afno_repro.spec.tree import Tree
 
 SCALES = ("smoke", "tiny", "small", "paper")
-
-ListOfNames = Annotated[
-    list[str], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
-]
 
 
 class Column(BaseModel):
@@ -59,50 +56,6 @@ class Scale(BaseModel):
     ] = {}  # stages that nobody can run at this scale, with the reason: their cells are missing
 
 
-class _Claim(BaseModel):
-    model_config = STRICT
-    claim: str
-    where: str
-    column: ListOfNames
-    doubt: str = ""  # what in the paper's own numbers contradicts its sentence
-
-
-class Ordering(_Claim):
-    """A sentence as an ordering: `better` beats `worse` in the column's own sense, at paper scale by at least `by`."""
-
-    better: ListOfNames
-    worse: ListOfNames
-    by: float
-
-
-class Peak(_Claim):
-    """A sentence of the paper as a peak: of the rows `over`, in order along an axis, `peak` is the best."""
-
-    peak: str
-    over: Annotated[list[str], Field(min_length=2)]
-
-
-class Bound(_Claim):
-    """A sentence of the paper as a bound: each cell of `better` is above `above`."""
-
-    better: ListOfNames
-    above: float
-
-
-def _form(claim: Any) -> str:
-    """Which form of claim is meant, told by the keys that it alone has."""
-    keys = claim if isinstance(claim, dict) else {}
-    return "peak claim" if "peak" in keys or "over" in keys else "bound claim" if "above" in keys else "ordering claim"
-
-
-Claim = Annotated[
-    Annotated[Ordering, Tag("ordering claim")]
-    | Annotated[Peak, Tag("peak claim")]
-    | Annotated[Bound, Tag("bound claim")],
-    Discriminator(_form),
-]
-
-
 class Assumption(BaseModel):
     """A choice where the paper is silent; `cells` are the cost cells (row/column) that agree only because of it."""
 
@@ -125,8 +78,10 @@ class Structure(BaseModel):
     stages: dict[Name, dict[str, Any]]
     columns: list[Column]
     rows: list[Row]
-    scales: dict[Literal["smoke", "tiny", "small", "paper"], Scale]
+    scales: dict[ScaleName, Scale]
+    learned: list[Learned] = []
     claims: list[Claim] = []
+    choices_of: Name | None = None  # the spec whose claims are tested here under choices that it did not make
     assumptions: list[Assumption] = []
     figures: list[Figure] = []
     remarks: list[str] = []  # what does not add up in the paper's table

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from afno_repro.errors import ConfigError, Problem
+from afno_repro.files import open_regular
 
 
 def weights_file(init: Any, root: Path) -> Path | None:
@@ -33,5 +34,5 @@ def identity(path: Path) -> str:
 @lru_cache(maxsize=100)
 def _sha256(path: Path, mtime_ns: int, size: int) -> str:
     """Read again only after the file's time or size has changed."""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    with open_regular(path) as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"  # type: ignore[arg-type]

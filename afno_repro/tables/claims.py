@@ -1,126 +1,183 @@
-"""The paper's claims, tested on a table: orderings, peaks along an axis and bounds, each as good as its worst case."""
+"""The paper's claims, tested on the tables of a scale: each case by case, and as good as its worst case."""
 
-import statistics
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
-from afno_repro.spec.spec import Bound, Claim, Column, Ordering, Peak
+from afno_repro.spec.claims import Bound, Claim, Equivalence, NoWorse, Ordering, Peak
+from afno_repro.spec.spec import Column
+from afno_repro.tables.difference import Difference, difference
+from afno_repro.tables.inference import LEVEL, holm
+from afno_repro.tables.learning import MARK, stage_of, unlearned
 from afno_repro.tables.table import Cell, Table
 
 OUTCOMES = ("fails", "undecided", "holds")  # worst first
-TIMED = "latency/"
-COUNTED = ("cost/", "pretrained_cost/")  # sources that are counts, without any error
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One case of a claim: its margin in the column's unit, the margin's standard error or None, its outcome."""
+class Case:
+    """A pair of `rows`, or a row and a bound, in one column: the difference, and what is asked of it.
 
-    margin: float
-    standard_error: float | None
-    outcome: str
+    `asked` is in words, `slack` how far inside of it the mean lies, below zero outside; `tie` says whether an exact
+    number may lie on the edge.
+    """
+
+    rows: tuple[str, ...]
+    column: Column
+    difference: Difference
+    asked: str
+    slack: float
+    tie: bool = False
+
+    @property
+    def over(self) -> str:
+        return self.difference.over
+
+    @property
+    def outcome(self) -> str:
+        """Counts have no error: they hold or fail. Images of one network tell nothing of another training."""
+        if not self.over:
+            return "holds" if self.slack > 0 or (self.tie and self.slack == 0) else "fails"
+        return "undecided" if self.over == "images" else self.difference.outcome(self.slack)
+
+    @property
+    def p(self) -> float:
+        return self.difference.p(self.slack)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim's outcome, holds, fails or undecided, with margin and standard error of its worst case."""
+    """A claim's outcome, holds, fails or undecided, with its worst case, which is None where numbers are missing.
+
+    `p` is the largest of its cases', `p_holm` the same after Holm's correction; `reason` says why nothing is decided
+    where that is not the interval.
+    """
 
     claim: Claim
-    margin: float | None
-    standard_error: float | None
     outcome: str
+    worst: Case | None = None
+    p: float | None = None
+    p_holm: float | None = None
+    reason: str = ""
+    choices: tuple[tuple[str, str], ...] = ()  # other choices under which the claim was tested, and the outcome
+
+    @property
+    def corrected(self) -> str:
+        """The outcome after Holm's correction; what is not tested over seeds keeps its own."""
+        kept = self.p_holm is None or self.p_holm < 1 - LEVEL
+        return self.outcome if kept else "undecided"
+
+    @property
+    def power(self) -> tuple[float, int | None] | None:
+        """Of what the seeds left open: the smallest distance that they could show, and how many what was seen needs."""
+        worst = self.worst
+        if worst is None or worst.outcome != "undecided" or worst.over != "seeds":
+            return None
+        if worst.difference.error == 0 or worst.difference.n == 1:
+            return None
+        return worst.difference.detectable, worst.difference.needed(worst.slack)
+
+
+def judged(tables: Sequence[Table]) -> dict[str, list[Verdict]]:
+    """The verdicts on all claims of one scale's tables, by spec.
+
+    Holm's family are the claims that were tested over seeds, those on rows that did not learn among them, less those of
+    specs that test another spec's claims under choices that it did not make.
+    """
+    tables = list({table.spec.name: table for table in tables}.values())
+    verdicts = {table.spec.name: claim_verdicts(table) for table in tables}
+    decides = [table.spec.name for table in tables if not table.spec.structure.choices_of]
+    adjusted = iter(holm([each.p for name in decides for each in verdicts[name] if each.p is not None]))
+    for name in decides:
+        verdicts[name] = [each if each.p is None else replace(each, p_holm=next(adjusted)) for each in verdicts[name]]
+    for table in tables:
+        if of := table.spec.structure.choices_of:
+            verdicts[of] = [_beside(each, verdicts[table.spec.name]) for each in verdicts.get(of, [])]
+    return verdicts
+
+
+def _beside(verdict: Verdict, others: Sequence[Verdict]) -> Verdict:
+    """A verdict with what the same sentence came to under other choices."""
+    found = [(other.claim.under, other.outcome) for other in others if other.claim.claim == verdict.claim.claim]
+    return replace(verdict, choices=(*verdict.choices, *found))
 
 
 def claim_verdicts(table: Table) -> list[Verdict]:
-    """All claims of a table's spec, each as its worst case: the worst outcome, among these the smallest margin.
+    """All claims of a table's spec, each as its worst case: the worst outcome, among these the smallest slack.
 
-    The cases of an ordering are its pairs of rows in each column; the margin is the mean over seeds of the paired
-    difference, in the column's own sense, less the claim's `by` at paper scale; elsewhere only the sign of `by`
-    matters: above zero, a tie is not enough. The cases of a bound are its cells, the margin is value less bound, those
-    of a peak are its columns (see `_peak`). A case is undecided when its margin lies within twice its standard error or
-    with one seed, a claim when a number is missing or cells saw other data. Counted columns have no error.
+    A case holds where the whole 95% interval of its difference is inside of what is asked, fails where all of it is
+    outside, and is undecided else. Asked is of an ordering, in each column and pair of rows, a difference above `by` at
+    paper scale, above zero elsewhere; of no worse, one above -margin; of an equivalence, one within +-margin; of a
+    bound, a value above it; of a peak, that it is ahead of its neighbours along the axis and of the best other row.
+    With one seed, on a row that did not learn, or where a number is missing or saw other data, nothing is decided.
     """
-    return [_test(table, claim) for claim in table.spec.structure.claims]
+    lost = unlearned(table)
+    return [_verdict(table, claim, lost) for claim in table.spec.structure.claims]
 
 
-def _test(table: Table, claim: Claim) -> Verdict:
-    rows = (
-        claim.over if isinstance(claim, Peak) else claim.better + (claim.worse if isinstance(claim, Ordering) else [])
-    )
-    cells = [table.cells[row, key] for row, key in product(rows, claim.column)]
-    if any(cell.state != "measured" or cell.mixed for cell in cells):
-        return Verdict(claim, None, None, "undecided")
-    worst = min(_cases(table, claim), key=lambda case: (OUTCOMES.index(case.outcome), case.margin))
-    return Verdict(claim, worst.margin, worst.standard_error, worst.outcome)
+def _verdict(table: Table, claim: Claim, lost: dict[tuple[str, str], list[str]]) -> Verdict:
+    ours, theirs = sides(claim)
+    columns = [column for column in table.columns if column.key in claim.column]
+    cells = {(row, column.key): table.cells[row, column.key] for row, column in product(ours + theirs, columns)}
+    if any(cell.state != "measured" for cell in cells.values()):
+        return Verdict(claim, "undecided", reason="numbers are missing")
+    if any(cell.mixed for cell in cells.values()):
+        return Verdict(claim, "undecided", reason="the rows saw other data")
+    cases = [case for column in columns for case in _cases(table, claim, column)]
+    worst = min(cases, key=lambda case: (OUTCOMES.index(case.outcome), case.slack))
+    seeded = [case for case in cases if case.over == "seeds"]
+    p = max(case.p for case in seeded) if seeded and all(case.difference.n > 1 for case in seeded) else None
+    names = {row.key: row.title[-1] for row in table.spec.rows}
+    flat = {names[row]: None for case in cases for row in case.rows if (row, stage_of(case.column)) in lost}
+    if flat:
+        return Verdict(claim, "undecided", worst, p, reason=f"{', '.join(flat)} {MARK}")
+    alone = worst.outcome == "undecided" and (worst.over == "images" or worst.difference.n == 1)
+    return Verdict(claim, worst.outcome, worst, p, reason="one seed" if alone else "")
 
 
-def _cases(table: Table, claim: Claim) -> Iterator[Finding]:
-    for column in (column for column in table.columns if column.key in claim.column):
-        cells = {row: cell for (row, key), cell in table.cells.items() if key == column.key}
-        if isinstance(claim, Peak):
-            yield _peak(cells, claim, column)
-        elif isinstance(claim, Bound):
-            yield from (_above(cells[row], claim.above, column) for row in claim.better)
-        else:
-            by = claim.by if table.scale == "paper" else 0.0
-            for better, worse in product(claim.better, claim.worse):
-                margin, error = _difference(cells[better], cells[worse], column)
-                yield Finding(margin - by, error, _outcome(margin - by, error, strict=claim.by > 0))
+def sides(claim: Claim) -> tuple[list[str], list[str]]:
+    """The rows of a claim: those that it speaks of, and those that they are compared with."""
+    match claim:
+        case Ordering():
+            return claim.better, claim.worse
+        case NoWorse():
+            return claim.no_worse, claim.than
+        case Equivalence():
+            return claim.equivalent, claim.to
+        case Peak():
+            return [claim.peak], [row for row in claim.over if row != claim.peak]
+        case Bound():
+            return claim.better, []
 
 
-def _above(cell: Cell, bound: float, column: Column) -> Finding:
-    """A cell's value less the bound that it has to exceed, whichever sense the column has."""
-    assert cell.value is not None
-    error = _standard_error(cell.samples, column)
-    return Finding(cell.value - bound, error, _outcome(cell.value - bound, error, strict=True))
-
-
-def _peak(cells: dict[str, Cell], claim: Peak, column: Column) -> Finding:
-    """A column's peak: its margin is the smaller of the paired differences to its neighbours along the axis.
-
-    It holds when no row of the axis has a better mean and both neighbours are beaten by twice the standard error; it
-    fails when the row with the best mean beats the peak by twice theirs.
-    """
-    differences = {row: _difference(cells[claim.peak], cells[row], column) for row in claim.over if row != claim.peak}
-    lead, error = min(differences.values(), key=lambda pair: pair[0])  # to the best of the other rows
-    at = claim.over.index(claim.peak)
-    neighbours = [differences[row] for row in (*claim.over[max(at - 1, 0) : at], *claim.over[at + 1 : at + 2])]
-    outcome = "undecided"
-    if lead < 0 and _outcome(lead, error, strict=True) == "fails":
-        outcome = "fails"
-    elif lead >= 0 and all(_outcome(*pair, strict=True) == "holds" for pair in neighbours):
-        outcome = "holds"
-    return Finding(*min(neighbours, key=lambda pair: pair[0]), outcome)
-
-
-def _difference(better: Cell, worse: Cell, column: Column) -> tuple[float, float | None]:
-    """Difference in the column's own sense and its error, paired by seed or image; repeated timings are no pairs."""
-    assert better.value is not None
-    assert worse.value is not None
+def _cases(table: Table, claim: Claim, column: Column) -> Iterator[Case]:
     sign = 1 if column.higher_is_better else -1
-    difference = sign * (better.value - worse.value)
-    if len(better.samples) == len(worse.samples) > 1 and not column.source.startswith(TIMED):
-        return difference, _standard_error(
-            tuple(b - w for b, w in zip(better.samples, worse.samples, strict=True)), column
-        )
-    errors = [_standard_error(cell.samples, column) for cell in (better, worse)]
-    known = [error for error in errors if error is not None]
-    return difference, sum(error**2 for error in known) ** 0.5 if len(known) == len(errors) else None
+    cells = {row: cell for (row, key), cell in table.cells.items() if key == column.key}
+    ours, theirs = sides(claim)
+    if isinstance(claim, Bound):  # above it, whichever sense the column has
+        for row in ours:
+            found = difference(cells[row], Cell("measured", claim.above))
+            yield Case((row,), column, found, "> 0", found.mean)
+        return
+    if isinstance(claim, Peak):
+        theirs = _rivals(claim, cells, sign)
+    for one, other in product(ours, theirs):
+        found = difference(cells[one], cells[other], sign)
+        if isinstance(claim, Ordering):
+            by = claim.by if table.scale == "paper" else 0.0
+            yield Case((one, other), column, found, f"> {by:g}", found.mean - by, tie=claim.by == 0)
+        elif isinstance(claim, Peak):
+            yield Case((one, other), column, found, "> 0", found.mean)
+        else:
+            margin = claim.margin[table.scale]  # type: ignore[index]
+            within = isinstance(claim, Equivalence)
+            slack = margin - abs(found.mean) if within else margin + found.mean
+            asked = f"within ±{margin:g}" if within else f"> -{margin:g}"
+            yield Case((one, other), column, found, asked, slack)
 
 
-def _standard_error(samples: tuple[float, ...], column: Column) -> float | None:
-    """Of the samples' mean: zero for a count, None where one sample says nothing about it."""
-    if column.source.startswith(COUNTED):
-        return 0.0
-    return statistics.stdev(samples) / len(samples) ** 0.5 if len(samples) > 1 else None
-
-
-def _outcome(margin: float, error: float | None, strict: bool) -> str:
-    if error is None:
-        return "undecided"
-    if error == 0:
-        return "holds" if margin > 0 or (margin == 0 and not strict) else "fails"
-    if abs(margin) <= 2 * error:
-        return "undecided"
-    return "holds" if margin > 0 else "fails"
+def _rivals(claim: Peak, cells: Mapping[str, Cell], sign: int) -> list[str]:
+    """What a peak has to be ahead of: its neighbours along the axis, and the best of all other rows."""
+    at = claim.over.index(claim.peak)
+    best = max((row for row in claim.over if row != claim.peak), key=lambda row: sign * (cells[row].value or 0.0))
+    return list(dict.fromkeys([*claim.over[max(at - 1, 0) : at], *claim.over[at + 1 : at + 2], best]))

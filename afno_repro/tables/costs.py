@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from afno_repro.escape import md
 from afno_repro.spec.spec import Column, Row
-from afno_repro.tables.results import percent
+from afno_repro.tables.numbers import percent
 from afno_repro.tables.table import Cell, Table
 
 COUNTERS = (

@@ -111,7 +111,7 @@ def _blocks(blocks: Sequence[Block], level: int) -> Iterator[str]:
             yield "\n".join(f"- {_start(item)}" for item in block.items)
         elif isinstance(block, Grid):
             yield _start(block.caption)
-            yield _grid(block)
+            yield grid_markdown(block)
         elif isinstance(block, Figure):
             yield f"![{_words(block.caption)}]({quote(block.link)})"
         else:
@@ -120,7 +120,7 @@ def _blocks(blocks: Sequence[Block], level: int) -> Iterator[str]:
             yield from _blocks(block.blocks, level + 1)
 
 
-def _grid(grid: Grid) -> str:
+def grid_markdown(grid: Grid) -> str:
     """A Markdown table has one line of headers: a title over several columns stands before the first of their names."""
     titles, rule = [], []
     for head in grid.heads:

@@ -14,10 +14,11 @@ from afno_repro.contents import sha256_of
 from afno_repro.errors import DataError
 from afno_repro.escape import csv_lines, drawable
 from afno_repro.files import write_atomic
-from afno_repro.runs.record import Record
-from afno_repro.runs.store import ARTIFACTS, LOG, committed_name, read_arrays
-from afno_repro.spec.spec import Row
-from afno_repro.tables.results import records_folder
+from afno_repro.runs.record import read_record
+from afno_repro.runs.store import ARTIFACTS, LOG, committed_name, read_arrays, records_folder
+from afno_repro.spec.spec import Column, Row
+from afno_repro.tables.learning import MARK, stage_of, unlearned
+from afno_repro.tables.spread import spread_over
 from afno_repro.tables.table import Table
 
 if TYPE_CHECKING:
@@ -57,16 +58,25 @@ def families(table: Table, records: Path, options: Mapping[str, Any], paths: lis
     columns = {column.key: column for column in table.columns}
     lines: dict[str, list[tuple[float, float, float | None]]] = {}
     unplaced: dict[str, float] = {}
+    lost: list[tuple[float, float]] = []
+    flat = unlearned(table)
     for row in table.spec.rows:
         x, y = (table.cells[row.key, options[axis]] for axis in ("x", "y"))
         if x.value is not None and y.value is not None:
             lines.setdefault(drawable(family(row)), []).append((x.value, y.value, y.spread))
+            lost += [(x.value, y.value)] if (row.key, stage_of(columns[options["y"]])) in flat else []
         elif x.value is not None and row.quoted:
             unplaced[drawable(row.title[0])] = x.value
-    labels = [drawable(f"{columns[options[axis]].title} ({columns[options[axis]].unit})") for axis in ("x", "y")]
+    label = f"{columns[options['x']].title} ({columns[options['x']].unit}) of the paper's network"
     if lines:
-        family_curves(lines, unplaced, (f"{labels[0]} of the paper's network", labels[1]), paths)
+        family_curves(lines, unplaced, lost, (drawable(label), axis_title(table, columns[options["y"]])), paths)
     return bool(lines)
+
+
+def axis_title(table: Table, column: Column) -> str:
+    """A column's title and unit, and what the bars at its points are."""
+    over = spread_over(table.cell(row, column) for row in table.spec.rows)
+    return drawable(f"{column.title} ({column.unit})") + (f"\n± standard deviation over {over}" if over else "")
 
 
 def family(row: Row) -> str:
@@ -78,18 +88,20 @@ def ablation(table: Table, records: Path, options: Mapping[str, Any], paths: lis
     """Columns against an option of the mixer (Figure 4)."""
     from afno_repro.visualize.curves import ablation_curves
 
-    curves = {}
-    for column in table.columns:
-        if column.key in options["columns"]:
-            cells = [
-                (float((row.model or {})["mixer"][options["option"]]), table.cell(row, column))
-                for row in table.spec.rows
-            ]
-            points = [(x, cell.value, cell.spread) for x, cell in cells if cell.value is not None]
-            if points:
-                curves[drawable(f"{column.title} ({column.unit})")] = points
+    curves, lost = {}, {}
+    flat = unlearned(table)
+    for column in [column for column in table.columns if column.key in options["columns"]]:
+        points, crossed = [], []
+        for row in table.spec.rows:
+            cell = table.cell(row, column)
+            if row.model is not None and cell.value is not None:
+                x = float(row.model["mixer"][options["option"]])
+                points.append((x, cell.value, cell.spread))
+                crossed += [(x, cell.value)] if (row.key, stage_of(column)) in flat else []
+        if points:
+            curves[axis_title(table, column)], lost[axis_title(table, column)] = points, crossed
     if curves:
-        ablation_curves(curves, drawable(options["axis"]), options["linear_below"], options["peak"], paths)
+        ablation_curves(curves, lost, drawable(options["axis"]), options["linear_below"], options["peak"], paths)
     return bool(curves)
 
 
@@ -104,10 +116,15 @@ def training(table: Table, records: Path, options: Mapping[str, Any], paths: lis
     for row in table.spec.rows:
         for log in sorted(records.glob(f"{row.key}.{options['stage']}.*.csv")):
             if recorded(log, LOG):
-                runs.setdefault(drawable(row.title[-1]), []).append(read_log(log, metric))
+                runs.setdefault(drawable(_named(table, row, options["stage"])), []).append(read_log(log, metric))
     if runs:
         training_curves(runs, drawable(title), paths)
     return bool(runs)
+
+
+def _named(table: Table, row: Row, stage: str) -> str:
+    """The row's title, with a word where the network that a stage shows did not learn."""
+    return row.title[-1] + (f" ({MARK})" if (row.key, stage) in unlearned(table) else "")
 
 
 def recorded(file: Path, name: str) -> bool:
@@ -116,7 +133,7 @@ def recorded(file: Path, name: str) -> bool:
     Raises DataError when it is not the one that was written.
     """
     try:
-        record = Record.from_json(file.with_suffix(".json").read_text())
+        record = read_record(file.with_suffix(".json"))
     except (OSError, ValueError):
         return False
     if (record.provenance.get("files") or {}).get(name) not in (None, sha256_of(file)):
@@ -148,7 +165,7 @@ def arrays(table: Table, records: Path, stage: str) -> dict[str, dict[str, Any]]
         files = sorted(records.glob(committed_name(row.key, stage, 0).replace(".0.json", ".*.npz")))
         if files and recorded(files[0], ARTIFACTS):
             try:
-                found[row.title[-1]] = read_arrays(files[0])
+                found[_named(table, row, stage)] = read_arrays(files[0])
             except ValueError as error:
                 raise DataError(str(error)) from None
     return found

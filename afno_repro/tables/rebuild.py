@@ -8,13 +8,14 @@ from afno_repro.errors import ConfigError
 from afno_repro.escape import visible
 from afno_repro.faults import fault
 from afno_repro.files import alone_in, write_atomic
+from afno_repro.runs.store import records_folder
 from afno_repro.spec.places import Places, scales_with_records, sound_specs
 from afno_repro.spec.plan import Choice
 from afno_repro.spec.spec import Spec
 from afno_repro.tables.costs import costs_markdown
 from afno_repro.tables.figures import draw_figures
 from afno_repro.tables.report import readme, report_files
-from afno_repro.tables.results import records_folder, write_results
+from afno_repro.tables.results import write_results
 from afno_repro.tables.table import Table, build_table
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from afno_repro.runs.record import Record
 from afno_repro.spec.spec import Row
-from afno_repro.tables.claims import claim_verdicts
+from afno_repro.tables.claims import Verdict, judged
 from afno_repro.tables.document import (
     Block,
     Document,
@@ -21,10 +21,14 @@ from afno_repro.tables.document import (
     Text,
     markdown,
 )
+from afno_repro.tables.learning import MARK, learning_notes
 from afno_repro.tables.page import html_page
-from afno_repro.tables.results import SCALE_NOTE, SPREAD_NOTE, commit
+from afno_repro.tables.results import SCALE_NOTE, commit
+from afno_repro.tables.spread import SPREAD_NOTE
 from afno_repro.tables.table import Cell, Table
 from afno_repro.tables.table_section import anchor, label, table_section, tone
+
+Verdicts = Mapping[str, Sequence[Verdict]]  # by spec
 
 MEANING = {
     "cells": {
@@ -40,9 +44,14 @@ MEANING = {
         "differs": "it does not, by the percentage given",
     },
     "claims": {
-        "holds": "a sentence of the paper is true of the numbers here, by more than twice the standard error",
-        "fails": "it is not true of them, by more than twice the standard error",
-        "undecided": "the numbers here do not tell, or some are missing",
+        "holds": "a sentence of the paper is true of the numbers here, with the whole 95% interval of every difference",
+        "fails": "it is not, with the whole interval of a difference",
+        "undecided": "an interval lies across, there is one seed, a row did not learn, or numbers are missing",
+    },
+    "claims after Holm": {
+        "holds": "so it does after Holm's correction for all claims tested over seeds",
+        "fails": "so it does after Holm's correction",
+        "undecided": "no decision is left, or there was none",
     },
 }
 
@@ -53,7 +62,10 @@ def report_files(folder: Path, tables: Sequence[Table], figures: Mapping[str, Se
     pictures = {name: [_figure(folder, path) for path in paths] for name, paths in figures.items()}
     others = [name for name in pictures if name not in {table.spec.name for table in tables}]
     scale = f": {tables[0].scale} scale" if tables else ""
-    sections = [_summary(tables), *(table_section(table, pictures.get(table.spec.name, [])) for table in tables)]
+    verdicts = judged(tables)
+    sections = [_summary(tables, verdicts)]
+    for table in tables:
+        sections.append(table_section(table, verdicts[table.spec.name], pictures.get(table.spec.name, [])))
     sections += [Section(label(name), pictures[name], label(name), anchor(name)) for name in others]
     lead = (
         "The tables and figures of Adaptive Fourier Neural Operators (Guibas et al. 2021) as their reproduction's "
@@ -86,9 +98,8 @@ def readme(scales: Mapping[str, Sequence[Table]]) -> str:
             "every claim": "claims.csv",
         }
         links = [(f"{what}: ", Span(file, link=f"{scale}/{file}")) for what, file in files.items()]
-        overview = _overview(
-            tables, {table.spec.name: f"{scale}/{table.spec.name}.md" for table in tables}, titled=True
-        )
+        links_to = {table.spec.name: f"{scale}/{table.spec.name}.md" for table in tables}
+        overview = _overview(tables, judged(tables), links_to, titled=True)
         blocks: list[Block] = [Paragraph(SCALE_NOTE.get(scale, "")), Listing(links), overview]
         sections.append(Section(f"{scale.capitalize()} scale", blocks))
     return markdown(Document("Results", [lead], sections))
@@ -103,9 +114,9 @@ def _figure(folder: Path, path: Path) -> Figure:
     return Figure(label(path.stem), os.path.relpath(path, folder), path.read_bytes())
 
 
-def _summary(tables: Sequence[Table]) -> Section:
+def _summary(tables: Sequence[Table], verdicts: Verdicts) -> Section:
     """Cells by state, counted costs by verdict, claims by outcome, each with what it means; then the same by table."""
-    counts = [_counts(table) for table in tables]
+    counts = [_counts(table, verdicts) for table in tables]
     blocks: list[Block] = []
     for group, words in MEANING.items():
         total = sum((count[group] for count in counts), Counter[str]())
@@ -114,7 +125,14 @@ def _summary(tables: Sequence[Table]) -> Section:
             (Span(str(total[word]), "strong"), " ", tone(word), f": {words.get(word, 'see the records')}")
             for word in shown
         ]
-        blocks.append(Section(group.capitalize(), [Listing(items), *(_decided(tables) if group == "claims" else [])]))
+        blocks.append(
+            Section(
+                group[0].upper() + group[1:],
+                [Listing(items), *(_decided(tables, verdicts) if group == "claims" else [])],
+            )
+        )
+    lost: list[Text] = [(_link(table), f": {note}") for table in tables for note in learning_notes(table)]
+    blocks += [Section(f"Rows that {MARK}", [Listing(lost)])] if lost else []
     notes = [SCALE_NOTE[table.scale] for table in tables[:1]]
     notes += [
         SPREAD_NOTE,
@@ -123,25 +141,30 @@ def _summary(tables: Sequence[Table]) -> Section:
     ]
     blocks.append(Section("How to read the numbers", [Listing(notes)]))
     blocks.append(
-        Section("By table", [_overview(tables, {table.spec.name: f"#{anchor(table.spec.name)}" for table in tables})])
+        Section("By table", [_overview(tables, verdicts, {t.spec.name: f"#{anchor(t.spec.name)}" for t in tables})])
     )
     return Section("Summary", blocks, "Summary", "summary")
 
 
-def _counts(table: Table) -> dict[str, Counter[str]]:
+def _link(table: Table) -> Span:
+    return Span(label(table.spec.name), link=f"#{anchor(table.spec.name)}")
+
+
+def _counts(table: Table, verdicts: Verdicts) -> dict[str, Counter[str]]:
     """How many cells, counted costs and claims are in which state; cells that the table has no use for are none."""
     cells = table.cells.values()
     states = Counter(cell.state for cell in cells if cell.state != "not_applicable")
     return {
         "cells": states,
         "counted costs": Counter(cell.verdict for cell in cells if cell.verdict),
-        "claims": Counter(v.outcome for v in claim_verdicts(table)),
+        "claims": Counter(verdict.outcome for verdict in verdicts[table.spec.name]),
+        "claims after Holm": Counter(verdict.corrected for verdict in verdicts[table.spec.name]),
     }
 
 
-def _overview(tables: Sequence[Table], links: Mapping[str, str], titled: bool = False) -> Grid:
+def _overview(tables: Sequence[Table], verdicts: Verdicts, links: Mapping[str, str], titled: bool = False) -> Grid:
     """A line of counts for each table; what two tables share counts in both."""
-    counts = [_counts(table) for table in tables]
+    counts = [_counts(table, verdicts) for table in tables]
     groups = {
         group: [word for word in words if group != "cells" or any(count[group][word] for count in counts)]
         for group, words in MEANING.items()
@@ -162,16 +185,16 @@ def _overview(tables: Sequence[Table], links: Mapping[str, str], titled: bool = 
     return Grid("Cells, counted costs and claims by table; what two tables share counts in both", heads, lines)
 
 
-def _decided(tables: Sequence[Table]) -> list[Block]:
+def _decided(tables: Sequence[Table], verdicts: Verdicts) -> list[Block]:
     """The claims for which all numbers are there, and how many wait for some."""
-    found = [(table, verdict) for table in tables for verdict in claim_verdicts(table)]
+    found = [(table, verdict) for table in tables for verdict in verdicts[table.spec.name]]
     items: list[Text] = []
     for outcome in MEANING["claims"]:
         for table, verdict in found:
-            if verdict.outcome == outcome and verdict.margin is not None:
-                place = Span(label(table.spec.name), link=f"#{anchor(table.spec.name)}")
-                items.append((tone(outcome), f": {verdict.claim.claim} (", place, ")"))
-    waiting = sum(verdict.margin is None for _, verdict in found)
+            if verdict.outcome == outcome and verdict.worst is not None:
+                why = f": {verdict.reason}" if verdict.reason else ""
+                items.append((tone(outcome), f": {verdict.claim.claim} (", _link(table), f"){why}"))
+    waiting = sum(verdict.worst is None for _, verdict in found)
     items += [f"{waiting} more are undecided because numbers are missing."] if waiting else []
     lead = "The claims of the paper for which all numbers are there:"
     return [Paragraph(lead), Listing(items)] if items else []
@@ -206,7 +229,7 @@ def _missing(tables: Sequence[Table]) -> Section:
 
 
 def _gap(table: Table, row: Row, cell: Cell) -> tuple[str, Span] | None:
-    command = Span(f"afno run {table.spec.name} --scale {table.scale} --row {row.key}", "code")
+    command = Span(table.command(row), "code")
     if cell.state == "missing":
         return cell.state, command if cell.note == command.text else Span(cell.note)
     if cell.state in ("quoted", "not_applicable"):
@@ -225,6 +248,8 @@ def _provenance(tables: Sequence[Table]) -> Section:
         found = Counter(what(record) for record in records)
         mixed += [f"{title.lower().removesuffix('s')}s"] if len(found) > 1 else []
         lines += [[title, text, str(count)] for text, count in sorted(found.items())]
+    unused = Counter(_unused(record) for record in records if record.provenance.get("left_out"))
+    lines += [["Files not used", text, str(count)] for text, count in sorted(unused.items())]
     total = (
         f"{len(records)} runs, {_hours(records):.3g} device-hours in all; a run that several tables share counts once."
     )
@@ -249,6 +274,11 @@ def _provenance(tables: Sequence[Table]) -> Section:
 def _device(record: Record) -> str:
     devices = record.provenance.get("devices", 1)
     return f"{record.provenance['device']}{f', {devices} of them' if devices > 1 else ''}"
+
+
+def _unused(record: Record) -> str:
+    count, first = record.provenance["left_out"], record.provenance.get("first_left_out", [])
+    return f"{count} of {record.config.data.name}: {', '.join(first)}{', ...' * (count > len(first))}"
 
 
 def _packages(record: Record) -> str:

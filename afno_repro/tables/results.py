@@ -6,8 +6,13 @@ from pathlib import Path
 from afno_repro.escape import csv_lines, md, md_code, md_start
 from afno_repro.files import write_atomic
 from afno_repro.runs.record import Record
-from afno_repro.spec.spec import Bound, Claim, Column, Ordering, Peak
-from afno_repro.tables.claims import Verdict, claim_verdicts
+from afno_repro.spec.spec import Column
+from afno_repro.tables.claim_words import CSV_HEADER, HEADS, claim_line, claims_legend, csv_line
+from afno_repro.tables.claims import Verdict, judged
+from afno_repro.tables.document import Grid, grid_markdown
+from afno_repro.tables.learning import MARK, learning_notes, stage_of, unlearned
+from afno_repro.tables.numbers import number, percent, six
+from afno_repro.tables.spread import spread_note
 from afno_repro.tables.table import Cell, Table
 
 CELL_HEADER = [
@@ -24,11 +29,7 @@ CELL_HEADER = [
     "state",
     "runs",
 ]
-CLAIM_HEADER = ["table", "claim", "better", "worse", "column", "margin", "standard_error", "verdict", "doubt"]
 BRIEF = {"stated": "=", "assumed": "~", "differs": "!"}
-SPREAD_NOTE = (
-    "± is the sample standard deviation over seeds; for latency, over repeated forward passes (their median is shown)."
-)
 SCALE_NOTE = {
     "smoke": "Smoke scale: a few steps on tiny images, to see that everything runs. Its qualities mean nothing.",
     "tiny": "Tiny scale: small models on photographs, texture mosaics and digits from inside the installed packages. "
@@ -40,20 +41,15 @@ SCALE_NOTE = {
 }
 
 
-def records_folder(folder: Path, table: str) -> Path:
-    """Where the records behind a table lie, below the scale's results folder."""
-    return folder / "records" / table
-
-
 def write_results(folder: Path, tables: Sequence[Table]) -> list[Path]:
     """Write every table with its ledger of cells and claims; returns the files."""
-    files = {}
+    files, verdicts = {}, judged(tables)
     for table in tables:
         files[folder / f"{table.spec.name}.csv"] = table_csv(table)
-        files[folder / f"{table.spec.name}.md"] = table_markdown(table)
+        files[folder / f"{table.spec.name}.md"] = table_markdown(table, verdicts[table.spec.name])
     files[folder / "cells.csv"] = csv_lines([CELL_HEADER, *(line for table in tables for line in _ledger(table))])
     files[folder / "claims.csv"] = csv_lines(
-        [CLAIM_HEADER, *(_claim_line(table, v) for table in tables for v in claim_verdicts(table))]
+        [CSV_HEADER, *(csv_line(table.spec.name, v) for table in tables for v in verdicts[table.spec.name])]
     )
     for path, text in files.items():
         write_atomic(path, text)
@@ -83,7 +79,7 @@ def _ledger(table: Table) -> Iterable[list[str]]:
     for row in table.spec.rows:
         for column in table.columns:
             cell = table.cell(row, column)
-            numbers = [_six(cell.value), _six(cell.spread), str(cell.seeds), _six(cell.paper), _six(cell.difference)]
+            numbers = [six(cell.value), six(cell.spread), str(cell.seeds), six(cell.paper), six(cell.difference)]
             yield [
                 table.spec.name,
                 row.key,
@@ -96,30 +92,7 @@ def _ledger(table: Table) -> Iterable[list[str]]:
             ]
 
 
-def _claim_line(table: Table, verdict: Verdict) -> list[str]:
-    claim = verdict.claim
-    better, worse = _sides(claim)
-    numbers = [_six(verdict.margin), _six(verdict.standard_error)]
-    return [
-        table.spec.name,
-        claim.claim,
-        ";".join(better),
-        ";".join(worse),
-        ";".join(claim.column),
-        *numbers,
-        verdict.outcome,
-        claim.doubt,
-    ]
-
-
-def _sides(claim: Claim) -> tuple[list[str], list[str]]:
-    """What should be better than what: rows and rows, the peak and its axis' other rows, or rows and a bound."""
-    if isinstance(claim, Peak):
-        return [claim.peak], [row for row in claim.over if row != claim.peak]
-    return claim.better, claim.worse if isinstance(claim, Ordering) else [_six(claim.above)]
-
-
-def table_markdown(table: Table) -> str:
+def table_markdown(table: Table, verdicts: Sequence[Verdict]) -> str:
     """The table beside the paper's numbers, then what stands behind it: claims, assumptions, provenance."""
     spec = table.spec.structure
     parts = [
@@ -132,7 +105,7 @@ def table_markdown(table: Table) -> str:
     if extra:
         parts += ["## Also measured, not printed in the paper", _grid(table, extra)]
     if spec.claims:
-        parts += ["## The paper's claims, tested here", _claims(table)]
+        parts += ["## The paper's claims, tested here", _claims(verdicts)]
     if spec.assumptions:
         parts += [
             "## Assumptions",
@@ -169,26 +142,27 @@ def grid(table: Table, columns: list[Column], brief: bool = False) -> tuple[list
             column.title + (f" ({column.unit})" if column.unit else ""),
             *(["paper"] if column in with_paper else []),
         ]
-    lines = []
+    lines, lost = [], unlearned(table)
     for row in table.spec.rows:
         line = list(row.title)
         for column in columns:
             cell = table.cell(row, column)
             line += [
-                ours(cell, column),
+                ours(cell, column, (row.key, stage_of(column)) in lost),
                 *([_papers(cell, column, brief) if column.key in row.paper else "–"] if column in with_paper else []),
             ]
         lines.append(line)
     return header, lines
 
 
-def ours(cell: Cell, column: Column) -> str:
-    """A cell's own value with its spread, or the word for having none."""
+def ours(cell: Cell, column: Column, lost: bool) -> str:
+    """A cell's own value with its spread, or the word for having none; a network that is `lost` did not learn."""
     if cell.value is None:
         return {"not_applicable": "–", "out_of_memory": "out of memory"}.get(cell.state, cell.state)
     spread = f" ± {number(cell.spread, column)}" if cell.spread is not None else ""
     failed = f" ({cell.state.replace('_', ' ')})" if cell.state != "measured" else ""
-    return number(cell.value, column) + spread + failed + (" (other data)" if cell.mixed else "")
+    marks = (f" ({MARK})" if lost else "") + (" (other data)" if cell.mixed else "")
+    return number(cell.value, column) + spread + failed + marks
 
 
 def _papers(cell: Cell, column: Column, brief: bool) -> str:
@@ -202,7 +176,7 @@ def _papers(cell: Cell, column: Column, brief: bool) -> str:
 
 def _legend(table: Table) -> str:
     """How to read the grid, and what is missing from it."""
-    lines = [SPREAD_NOTE]
+    lines = [spread_note(table)]
     if any(cell.verdict for cell in table.cells.values()):
         lines.append(
             "Costs are those of the paper's own models. "
@@ -211,35 +185,16 @@ def _legend(table: Table) -> str:
         )
     if any(not row.printed for row in table.spec.rows):
         lines.append("Rows in italics are not in the paper.")
+    lines += [f"- {md_start(md(text))}" for text in learning_notes(table)]
     noted = [f"{row}/{column}: {cell.state} ({cell.note})" for (row, column), cell in table.cells.items() if cell.note]
     lines += [f"- {md_start(md(text))}" for text in noted]
     lines += [f"- stale record, not used: {md(text)}" for text in table.stale]
     return "\n".join(lines)
 
 
-def _claims(table: Table) -> str:
-    lines = [["claim", "where", "margin", "standard error", "verdict"], ["---", "---", "---:", "---:", "---"]]
-    for verdict in claim_verdicts(table):
-        margin = "" if verdict.margin is None else f"{verdict.margin:+.3g}"
-        error = "" if verdict.standard_error is None else f"{verdict.standard_error:.2g}"
-        doubt = f" *In doubt: {md(verdict.claim.doubt)}.*" if verdict.claim.doubt else ""
-        lines.append([md(verdict.claim.claim) + doubt, md(verdict.claim.where), margin, error, verdict.outcome])
-    grid = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{grid}\n\n{claims_legend(table.spec.structure.claims)}"
-
-
-def claims_legend(claims: Sequence[Claim]) -> str:
-    """How to read margins, as far as the claims at hand need it."""
-    text = "The margin is the paired difference over seeds in the column's own sense, of the worst pair; "
-    text += "undecided: within twice its standard error."
-    if any(isinstance(claim, Peak) for claim in claims):
-        text += " A peak's margin is the difference to the closer of its neighbours; "
-        text += "it fails when another row of its axis is better by twice the standard error."
-    if any(isinstance(claim, Bound) for claim in claims):
-        text += " A bound's margin is the value less the bound, of the worst cell."
-    if any(claim.doubt for claim in claims):
-        text += " In doubt: numbers of the paper that contradict its own sentence."
-    return text
+def _claims(verdicts: Sequence[Verdict]) -> str:
+    lines = grid_markdown(Grid("", HEADS, [claim_line(verdict) for verdict in verdicts]))
+    return f"{lines}\n\n{claims_legend(verdicts)}"
 
 
 def _assumptions(table: Table) -> str:
@@ -284,17 +239,3 @@ def commit(record: Record) -> str:
 def _packages(record: Record) -> str:
     versions = record.provenance["packages"] | {"Python": record.provenance["python"]}
     return ", ".join(f"{name} {versions[name]}" for name in ("Python", "torch", "numpy", "scikit-image"))
-
-
-def percent(value: float) -> str:
-    """A difference with its sign, to two digits or to whole percents."""
-    return f"{value:+.0f}%" if abs(value) >= 10 else f"{value:+.2g}%"
-
-
-def number(value: float | None, column: Column) -> str:
-    """A value rounded as the paper prints its column."""
-    return "" if value is None else f"{value:.{column.digits}f}"
-
-
-def _six(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"

@@ -1,26 +1,31 @@
 """A table is a view on records: every cell finds its runs, or says why it has no number."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afno_repro.runs.record import Record
-from afno_repro.runs.store import published
+from afno_repro.runs.store import published, published_seeds
 from afno_repro.spec.plan import Choice, Plan, Run, plan_runs, stage_scale
+from afno_repro.spec.resolve import SEEDED
 from afno_repro.spec.spec import Column, Row, Spec
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+PASSES = "forward passes"
+OVER = {"profile": PASSES, "visualize": "images"}  # what the repeats of a run of this kind are
 OTHER_DATA = "rows or seeds saw other data than these, where the spec asks for the same"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number: mean and sample standard deviation over `samples` (a seed's or a repeat's value each).
+    """One number: mean and sample standard deviation over `samples`, by seed, or by place where one run has several.
 
+    `over` says what the samples are, seeds, images of one network or forward passes; nothing where the number is exact.
     `state` is measured, quoted, out_of_memory, diverged, missing or not_applicable; `paper` is None where the scale
     makes the paper's value incomparable; `verdict` is stated, assumed or differs, for counted costs alone.
     """
@@ -28,7 +33,8 @@ class Cell:
     state: str
     value: float | None = None
     spread: float | None = None
-    samples: tuple[float, ...] = ()
+    samples: Mapping[int, float] = field(default_factory=dict)
+    over: str = ""
     seeds: int = 0
     paper: float | None = None
     verdict: str = ""
@@ -44,7 +50,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A spec's rows and columns with their cells, and the records behind them."""
+    """A spec's rows and columns with their cells, the records behind them, and the seeds that it is the mean over."""
 
     spec: Spec
     scale: str
@@ -52,6 +58,11 @@ class Table:
     cells: Mapping[tuple[str, str], Cell]  # by row and column key
     records: list[Record]
     stale: list[str]
+    seeds: tuple[int, ...]
+
+    def command(self, row: Row) -> str:
+        """The command that fills a row's cells."""
+        return _command(self.spec, self.scale, row, self.seeds)
 
     def cell(self, row: Row, column: Column) -> Cell:
         """The cell of a row and a column."""
@@ -61,23 +72,30 @@ class Table:
 def build_table(spec: Spec, scale: str, records: Path, changes: tuple[str, ...] = ()) -> Table:
     """The table of a spec at a scale from the records in a folder, found by row, stage and seed.
 
-    A record of another config than the spec's is stale: named, and its cell missing.
+    Its seeds are the scale's and those of further records. A record of another config than the spec's is stale: named,
+    and its cell missing.
     """
-    plan = plan_runs(spec, scale, Choice(changes=changes))
+    own = tuple(spec.structure.scales[scale].seeds) if scale in spec.structure.scales else ()
+    further = sorted(published_seeds(records) - {*own})
+    plan = plan_runs(spec, scale, Choice(all_seeds=(*own, *further), changes=changes))
     found: dict[tuple[str, str, int], Record] = {}
     stale: list[str] = []
     for (row, stage, seed), run in plan.needs.items():
         record = _read(records, row, stage, seed, run, stale)
         if record is not None:
             found[row, stage, seed] = record
+    seeds = (*own, *(seed for seed in further if any(need[2] == seed for need in found)))
+    plan = replace(plan, needs={need: run for need, run in plan.needs.items() if need[2] in (0, *seeds)})
     columns = spec.columns(scale)
     values, mixed = _aggregate(columns, found), _mixed(found)
-    cells = {(row.key, column.key): _cell(plan, row, column, found, values) for row in spec.rows for column in columns}
+    cells = {
+        (row.key, column.key): _cell(plan, row, column, found, values, seeds) for row in spec.rows for column in columns
+    }
     for (row, key), cell in cells.items():
         column = next(column for column in columns if column.key == key)
         if cell.value is not None and (row, column.source.split("/")[0]) in mixed:
             cells[row, key] = replace(cell, mixed=True, note="; ".join(filter(None, (cell.note, OTHER_DATA))))
-    return Table(spec, scale, columns, cells, list({r.digest: r for r in found.values()}.values()), stale)
+    return Table(spec, scale, columns, cells, list({r.digest: r for r in found.values()}.values()), stale, seeds)
 
 
 def _read(folder: Path, row: str, stage: str, seed: int, run: Run, stale: list[str]) -> Record | None:
@@ -103,29 +121,40 @@ def _mixed(found: Mapping[tuple[str, str, int], Record]) -> set[tuple[str, str]]
 
 
 def _aggregate(columns: list[Column], found: Mapping[tuple[str, str, int], Record]) -> "pd.DataFrame":
-    """Mean, sample standard deviation and samples per row and column; repeats of one run count as its samples."""
+    """Mean, sample standard deviation and samples per row and column; a lone run's repeats count as its samples."""
     import pandas as pd  # not above: listing tables needs no pandas
 
+    runs = Counter((row, stage) for row, stage, _ in found)
     rows: list[dict[str, Any]] = []
     for (row, stage, seed), record in found.items():
         for column in columns:
             source, metric = column.source.split("/")
             scores = record.scores
             if source == stage and metric in scores:
-                samples = record.repeats.get(metric, [scores[metric]])
+                alone = runs[row, stage] == 1 and metric in record.repeats
+                samples = dict(enumerate(record.repeats[metric])) if alone else {seed: scores[metric]}
                 rows += [
-                    {"row": row, "column": column.key, "seed": seed, "center": scores[metric], "sample": s}
-                    for s in samples
+                    {"row": row, "column": column.key, "seed": seed, "center": scores[metric], "key": k, "sample": s}
+                    for k, s in samples.items()
                 ]
-    frame = pd.DataFrame(rows, columns=["row", "column", "seed", "center", "sample"])
+    frame = pd.DataFrame(rows, columns=["row", "column", "seed", "center", "key", "sample"])
     grouped = frame.sort_values(["row", "column", "seed"], kind="stable").groupby(["row", "column"])
     return grouped.agg(
-        value=("center", "mean"), spread=("sample", "std"), samples=("sample", tuple), seeds=("seed", "nunique")
+        value=("center", "mean"),
+        spread=("sample", "std"),
+        keys=("key", tuple),
+        samples=("sample", tuple),
+        seeds=("seed", "nunique"),
     )
 
 
 def _cell(
-    plan: Plan, row: Row, column: Column, found: Mapping[tuple[str, str, int], Record], values: "pd.DataFrame"
+    plan: Plan,
+    row: Row,
+    column: Column,
+    found: Mapping[tuple[str, str, int], Record],
+    values: "pd.DataFrame",
+    seeds: tuple[int, ...],
 ) -> Cell:
     stage = column.source.split("/")[0]
     wanted = [need for need in plan.needs if need[:2] == (row.key, stage)]
@@ -141,7 +170,7 @@ def _cell(
     failed = sorted({record.outcome for record in records if record.outcome != "ok"})
     if (row.key, column.key) not in values.index:
         state = failed[0] if failed else "missing"
-        note = "" if failed else f"afno run {plan.spec.name} --scale {plan.scale} --row {row.key}"
+        note = "" if failed else _command(plan.spec, plan.scale, row, seeds)
         return Cell(state, paper=paper, runs=ids, note=note)
     entry: Any = values.loc[(row.key, column.key)]
     value, spread = float(entry["value"]), float(entry["spread"])
@@ -153,13 +182,27 @@ def _cell(
         state,
         value,
         None if spread != spread else spread,
-        tuple(entry["samples"]),
+        dict(zip(entry["keys"], entry["samples"], strict=True)),
+        _over(records, column),
         int(entry["seeds"]),
         paper,
         verdict,
         ids,
         note,
     )
+
+
+def _command(spec: Spec, scale: str, row: Row, seeds: tuple[int, ...]) -> str:
+    more = set(seeds) - {*spec.structure.scales[scale].seeds}  # type: ignore[index]
+    return f"afno run {spec.name} --scale {scale} --row {row.key}" + (f" --seeds {max(more) + 1}" if more else "")
+
+
+def _over(records: list[Record], column: Column) -> str:
+    """What the samples of a cell are, if there can be several."""
+    kind, metric = records[0].config.kind, column.source.split("/")[1]
+    if len(records) == 1 and metric in records[0].repeats:
+        return OVER.get(kind, "repeats")
+    return "seeds" if kind in SEEDED else ""
 
 
 def _verdict(spec: Spec, row: Row, column: Column, value: float, paper: float) -> str:

@@ -4,9 +4,13 @@ import re
 from collections.abc import Sequence
 
 from afno_repro.spec.spec import Column, Row
-from afno_repro.tables.claims import claim_verdicts
+from afno_repro.tables.claim_words import HEADS, claim_line, claims_legend
+from afno_repro.tables.claims import Verdict
 from afno_repro.tables.document import Block, Figure, Grid, Head, Listing, Paragraph, Section, Span, Text
-from afno_repro.tables.results import claims_legend, number, ours, percent
+from afno_repro.tables.learning import learning_notes, stage_of, unlearned
+from afno_repro.tables.numbers import number, percent
+from afno_repro.tables.results import ours
+from afno_repro.tables.spread import spread_note
 from afno_repro.tables.table import Cell, Table
 
 
@@ -29,7 +33,7 @@ def tone(word: str) -> Span:
     return Span(word.replace("_", " "), word)
 
 
-def table_section(table: Table, figures: Sequence[Figure]) -> Section:
+def table_section(table: Table, verdicts: Sequence[Verdict], figures: Sequence[Figure]) -> Section:
     """A table as the paper has it, its claims and figures, then what stands behind them."""
     spec = table.spec.structure
     name = label(table.spec.name)
@@ -41,6 +45,7 @@ def table_section(table: Table, figures: Sequence[Figure]) -> Section:
             f"{name} as the paper has it; a column without the paper's value is of the {table.scale} scale alone",
         )
     ]
+    blocks.append(Listing([spread_note(table), *learning_notes(table)]))
     if extra:
         blocks.append(
             Section(
@@ -50,7 +55,9 @@ def table_section(table: Table, figures: Sequence[Figure]) -> Section:
             )
         )
     blocks.append(Section("Runs, seeds and spec lines", [_runs(table)], folded=True))
-    blocks += [Section("The paper's claims, tested here", _claims(table))] if spec.claims else []
+    if verdicts:
+        grid = Grid(claims_legend(verdicts), HEADS, [claim_line(verdict) for verdict in verdicts])
+        blocks.append(Section("The paper's claims, tested here", [grid]))
     blocks += [Section("Figures", figures)] if figures else []
     blocks += [Section("What does not add up in the paper", [Listing(tuple(spec.remarks))])] if spec.remarks else []
     blocks += (
@@ -70,12 +77,13 @@ def _mirror(table: Table, columns: Sequence[Column], caption: str) -> Grid:
     for column in columns:
         title = column.title + (f" ({column.unit})" if column.unit else "")
         heads.append(Head(title, ("paper", "ours", "difference") if column.key in compared else (), number=True))
+    lost = unlearned(table)
     lines: list[list[Text]] = []
     for row in table.spec.rows:
         line: list[Text] = [part if row.printed else Span(part, "em") for part in row.title]
         for column in columns:
             cell = table.cell(row, column)
-            value = ours(cell, column)
+            value = ours(cell, column, (row.key, stage_of(column)) in lost)
             shown = value if cell.value is not None or cell.state == "not_applicable" else Span(value, cell.state)
             line += [_paper(row, cell, column), shown, _difference(cell)] if column.key in compared else [shown]
         lines.append(line)
@@ -91,35 +99,6 @@ def _paper(row: Row, cell: Cell, column: Column) -> str:
 def _difference(cell: Cell) -> Text:
     amount = percent(cell.difference) if cell.difference is not None else ""
     return (f"{amount} ", tone(cell.verdict)) if cell.verdict else amount or "–"
-
-
-def _claims(table: Table) -> list[Block]:
-    heads = [
-        Head("Claim"),
-        Head("Outcome"),
-        Head("Margin", number=True),
-        Head("Standard error", number=True),
-        Head("Column"),
-        Head("Where"),
-    ]
-    titles = {column.key: column.title for column in table.columns}
-    lines: list[list[Text]] = []
-    for verdict in claim_verdicts(table):
-        claim = verdict.claim
-        margin = "–" if verdict.margin is None else f"{verdict.margin:+.3g}"
-        error = "–" if verdict.standard_error is None else f"{verdict.standard_error:.2g}"
-        doubt = (" ", Span(f"In doubt: {claim.doubt}.", "em")) if claim.doubt else ()
-        lines.append(
-            [
-                (claim.claim, *doubt),
-                tone(verdict.outcome),
-                margin,
-                error,
-                ", ".join(titles[key] for key in claim.column),
-                claim.where,
-            ]
-        )
-    return [Grid(claims_legend(table.spec.structure.claims), heads, lines)]
 
 
 def _assumptions(table: Table) -> list[Block]:

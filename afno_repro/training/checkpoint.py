@@ -9,6 +9,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import torch
 
 from afno_repro.errors import StorageError
 from afno_repro.faults import fault
-from afno_repro.files import make_folder, storage_errors, sync_folder, write_atomic
+from afno_repro.files import make_folder, open_regular, read_regular, remove, storage_errors, sync_folder, write_atomic
 
 KEPT = 2
+MAX_MANIFEST = 2**20  # bytes
 
 
 def save(folder: Path, step: int, state: dict[str, Any], bound: dict[str, Any]) -> None:
@@ -34,7 +36,7 @@ def save(folder: Path, step: int, state: dict[str, Any], bound: dict[str, Any]) 
     with storage_errors(folder, len(data)):
         make_folder(folder)
         for stale in (*folder.glob(".step-*.tmp"), *([final] if final.exists() else [])):
-            shutil.rmtree(stale)
+            remove(stale)
         fault("checkpoint: begun")
         try:
             write_atomic(temporary / "state.pt", data)
@@ -46,9 +48,10 @@ def save(folder: Path, step: int, state: dict[str, Any], bound: dict[str, Any]) 
         fault("checkpoint: renamed")
         sync_folder(folder)
         for old in saved(folder)[KEPT:]:
-            (old / "manifest.json").unlink(missing_ok=True)
+            with suppress(NotADirectoryError):
+                (old / "manifest.json").unlink(missing_ok=True)
             fault("checkpoint: half removed")
-            shutil.rmtree(old)
+            remove(old)
     fault("checkpoint: kept")
 
 
@@ -57,16 +60,16 @@ def load_newest(folder: Path, note: Callable[[str], None]) -> dict[str, Any] | N
 
     Raises StorageError when there are checkpoints and none is whole: a run never silently starts again from zero.
     """
-    found = saved(folder)
-    for path in found:
+    reasons = []
+    for path in saved(folder):
         try:
             return _verified(path)
         except ValueError as error:
+            reasons.append(f"{path.name}: {error}")
             note(f"{path} is damaged ({error}); trying the one before")
-    if found:
-        raise StorageError(
-            f"{folder}: no checkpoint is whole\n  remove the folder to train this run again from the start"
-        )
+    if reasons:
+        hint = "remove the folder to train this run again from the start"
+        raise StorageError("\n  ".join([f"{folder}: no checkpoint is whole", *reasons, hint]))
     return None
 
 
@@ -77,14 +80,15 @@ def saved(folder: Path) -> list[Path]:
 
 def bytes_on_disk(folder: Path) -> int:
     """What the checkpoints in a folder take."""
-    return sum(file.stat().st_size for path in saved(folder) for file in path.iterdir())
+    return sum(file.lstat().st_size for file in folder.glob("step-*/*"))
 
 
 def _verified(path: Path) -> dict[str, Any]:
     """A checkpoint's state; raises ValueError when it is not whole."""
     try:
-        expected = json.loads((path / "manifest.json").read_text())["state.pt"]
-        data = (path / "state.pt").read_bytes()
+        expected = json.loads(read_regular(path / "manifest.json", MAX_MANIFEST))["state.pt"]
+        with open_regular(path / "state.pt") as file:
+            data = file.read()
         size, checksum = expected["bytes"], expected["sha256"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"it cannot be read: {error}") from None

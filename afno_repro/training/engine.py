@@ -160,6 +160,14 @@ def recompute_blocks(model: nn.Module) -> None:
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
+def compile_backbone(model: nn.Module) -> None:
+    """Run the backbone through torch.compile, each size of its images in a graph of its own.
+
+    With sizes left open, PyTorch's compiler fails on a CPU at the queries of attention beside convolutions.
+    """
+    model.get_submodule("backbone").compile(dynamic=False)
+
+
 def unsynchronised(model: nn.Module) -> AbstractContextManager[Any]:
     """Inside, a backward pass leaves its gradients with this process: more of the batch is to come."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()

@@ -79,7 +79,7 @@ def train(
     if machine.activation_checkpointing:
         engine.recompute_blocks(model)
     if machine.compile:
-        model.backbone.compile()
+        engine.compile_backbone(model)
     optimizer = make_optimizer(model, recipe)
     engine.part_ways(config.seed)
     notes: list[str] = []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from afno_repro.files import write_atomic
@@ -58,10 +59,14 @@ Point = tuple[float, float, float | None]  # x, y, spread of y
 def family_curves(
     families: Mapping[str, Sequence[Point]],
     unplaced: Mapping[str, float],
+    lost: Sequence[tuple[float, float]],
     labels: tuple[str, str],
     paths: Sequence[Path],
 ) -> None:
-    """A line of points for each family against a logarithmic axis; `unplaced` x values, without y, lie hollow on it."""
+    """A line of points for each family against a logarithmic axis; `unplaced` x values, without y, lie hollow on it.
+
+    Points that are `lost` did not learn.
+    """
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     axes = figure.subplots()
     for (name, points), color, marker in zip(families.items(), COLORS, MARKERS, strict=False):
@@ -82,20 +87,32 @@ def family_curves(
             fontsize=8,
             rotation=60,
         )
+    _crossed_out(axes, lost)
     axes.set(xlabel=labels[0], ylabel=labels[1])
     axes.grid(visible=True, which="major", alpha=0.3)
     axes.legend(fontsize=8)
     save(figure, paths)
 
 
+def _crossed_out(axes: Axes, lost: Sequence[tuple[float, float]]) -> None:
+    """Mark points of networks that did not learn."""
+    if lost:
+        x, y = zip(*lost, strict=True)
+        axes.plot(x, y, "x", color="black", markersize=10, label="did not learn", zorder=3)
+
+
 def ablation_curves(
     curves: Mapping[str, Sequence[Point]],
+    lost: Mapping[str, Sequence[tuple[float, float]]],
     axis: str,
     linear_below: float | None,
     peak: float | None,
     paths: Sequence[Path],
 ) -> None:
-    """A panel for each column against an option, symmetric-logarithmic where it reaches zero; `peak` is the paper's."""
+    """A panel for each column against an option, symmetric-logarithmic where it reaches zero; `peak` is the paper's.
+
+    Points that are `lost`, by column, did not learn.
+    """
     figure = Figure(figsize=(3.6 * len(curves), 3.2), layout="constrained")
     for axes, (title, points), color in zip(
         figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), COLORS, strict=False
@@ -107,8 +124,10 @@ def ablation_curves(
         else:
             axes.set_xscale("symlog", linthresh=linear_below)
         axes.set_xticks(x, [f"{value:g}" for value in x], fontsize=8)
+        _crossed_out(axes, lost.get(title, ()))
         if peak is not None:
             axes.axvline(peak, color="black", linestyle=":", label="the paper's peak")
+        if axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize=8)
         axes.set(xlabel=axis, ylabel=title)
         axes.grid(visible=True, alpha=0.3)
@@ -137,5 +156,5 @@ def training_curves(runs: Mapping[str, Sequence[Log]], metric: str, paths: Seque
                 axes.plot(*zip(*log[part], strict=True), color=color, marker=marker, label=name if i == 0 else None)
         axes.set(xlabel="step", ylabel=title, yscale="linear" if part else "log")
         axes.grid(visible=True, which="major", alpha=0.3)
-    figure.axes[0].legend(fontsize=8)
+    figure.axes[0].legend(fontsize=8, title="a line for each seed", title_fontsize=8)
     save(figure, paths)

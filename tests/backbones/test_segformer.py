@@ -41,7 +41,7 @@ def test_four_maps_on_ever_coarser_grids_and_scores_on_the_finest(size):
 
 MIXERS = [
     Part("long_short", {"num_heads": [1, 2, 5, 8], "window": 4, "rank": 2}),
-    Part("gfn", {}),
+    Part("gfn", {"init_std": 0.02}),
     Part("fno", {"modes": [2, 2], "init_std": 0.02}),
     Part(
         "afno",

@@ -8,7 +8,7 @@ from afno_repro.models import build_model, check_model
 
 pytestmark = pytest.mark.fast
 
-GFN = Part("gfn", {})
+GFN = Part("gfn", {"init_std": 0.02})
 BACKBONE = {"patch_size": 4, "embed_dim": 16, "depth": 2, "mlp_ratio": 2, "skips": 2}
 
 
@@ -129,5 +129,5 @@ def test_a_deviation_that_is_none_is_refused(kind):
     trunk = Part("vit", {**BACKBONE, "linear_std": 0.0 if kind == "backbone" else None})
     head = Part("classification", {"num_classes": 4, "linear_std": 0.0 if kind == "head" else None})
     with pytest.raises(ConfigError) as error:
-        check_model(ModelConfig(trunk, Part("gfn", {}), head), 64)
+        check_model(ModelConfig(trunk, Part("gfn", {"init_std": 0.02}), head), 64)
     assert [problem.key for problem in error.value.problems] == [(kind, "linear_std")]

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +60,9 @@ def test_what_needs_no_torch_does_not_import_it(done, arguments):
     assert code == 0
     assert "typer" in names
     assert "torch" not in names
+    assert "scipy" not in names or not {"list", "--help"} & {
+        *arguments
+    }  # nor does what tests nothing import statistics
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -93,6 +99,28 @@ def test_a_second_run_computes_nothing_and_changes_nothing(done):
     assert hashes(done / "runs") == before
 
 
+def test_seeds_says_how_many_in_all_and_keeps_what_is_finished(done, tmp_path):
+    shutil.copytree(done, tmp_path, dirs_exist_ok=True)
+    records = tmp_path / "runs" / "smoke" / "records" / "small"
+    before = hashes(records)
+    plan = answer(*SMOKE, "--seeds", "3", "--dry-run", root=tmp_path)
+    assert {(e["seed"], e["state"]) for e in plan if (e["row"], e["stage"]) == ("afno", "pretrain")} == {
+        (0, "done"),
+        (1, "to do"),
+        (2, "to do"),
+    }
+    again = afno(*SMOKE, "--seeds", "3", root=tmp_path)
+    assert "afno/pretrain seed 1: ok" in again.stderr
+    assert "seed 0" not in again.stderr
+    assert {name: after for name, after in hashes(records).items() if name in before} == before
+    assert {f"{row}.pretrain.{seed}.json" for row in ("afno", "gfn") for seed in range(3)} <= {*hashes(records)}
+    lines = (tmp_path / "runs" / "smoke" / "cells.csv").read_text().splitlines()
+    assert [line.split(",")[6] for line in lines if line.startswith("small,afno,psnr,")] == ["3"]
+    rebuilt = hashes(tmp_path / "runs" / "smoke")
+    afno("report", root=tmp_path)
+    assert hashes(tmp_path / "runs" / "smoke") == rebuilt  # no option is needed to see them
+
+
 def test_report_rebuilds_the_same_bytes_from_records(done):
     before = hashes(done / "runs" / "smoke")
     for name in ("small.csv", "small.md", "cells.csv", "claims.csv", "report.md", "report.html"):
@@ -102,8 +130,6 @@ def test_report_rebuilds_the_same_bytes_from_records(done):
 
 
 def test_the_committed_results_are_what_report_makes_of_the_committed_records(tmp_path):
-    import shutil
-
     for name in ("experiments", "results"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("custom"))
     before = hashes(tmp_path / "results")
@@ -169,6 +195,7 @@ def test_a_dry_run_of_a_sound_spec_ends_with_0_when_its_data_are_absent(tmp_path
         (["run", "small", "--device", "tpu"], "must be auto, cpu or cuda"),
         (["run", "small", "--set", "nonsense"], "KEY=VALUE"),
         (["run", "small", "--jobs", "0"], "--jobs"),
+        (["run", "small", "--seeds", "0"], "--seeds"),
         (["fly"], "fly"),
     ],
     ids=" ".join,
@@ -338,3 +365,17 @@ def test_a_package_that_is_not_installed_is_named_and_other_commands_go_on(tmp_p
 
 def test_the_version_is_that_of_the_package(tmp_path):
     assert afno("--version", root=tmp_path).stdout == f"afno {afno_repro.__version__}\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch comes with another OpenMP there")
+@pytest.mark.parametrize(
+    ("own", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0")],
+    ids=["nothing set", "a count of one's own", "a policy of one's own"],
+)
+def test_threads_that_wait_soon_sleep_unless_the_environment_says_otherwise(tmp_path, own, spins):
+    theirs = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+    shown = {**theirs, **own, "OMP_DISPLAY_ENV": "VERBOSE"}  # libgomp tells what it has read as it is loaded
+    write_spec(tmp_path, SMALL)
+    told = afno("check", "small", root=tmp_path, env=shown).stderr
+    assert set(re.findall(r"GOMP_SPINCOUNT = '(\d+)'", told)) == {spins}

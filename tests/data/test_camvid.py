@@ -21,7 +21,7 @@ def make_camvid(root, image="png"):
 
 
 def load(root, validation="val", fraction=1.0):
-    return camvid(352, fraction, 0, root, validation=validation)
+    return camvid(352, fraction, 0, root, validation=validation, max_megapixels=100)
 
 
 @pytest.mark.parametrize("image", ["png", "jpg"])

@@ -31,7 +31,7 @@ def make_cityscapes(root, ids=ALL_IDS, kind="labelIds", splits=("train", "val"))
 
 
 def load(root, fraction=1.0, seed=0):
-    return cityscapes(1024, fraction, seed, root)
+    return cityscapes(1024, fraction, seed, root, max_megapixels=100)
 
 
 def test_label_ids_become_train_ids_and_frames_stay_whole(tmp_path):

@@ -7,8 +7,8 @@ from afno_repro.contents import Contents
 from afno_repro.data.fewshot import datasetgan, fewshot
 from afno_repro.errors import ConfigError, DataError
 
-OPTIONS = {"folder": "faces", "num_classes": 3, "min_pixels": 0}
-GAN = {"part": "cat", "num_classes": 3, "min_pixels": 0}
+OPTIONS = {"folder": "faces", "num_classes": 3, "min_pixels": 0, "max_megapixels": 100}
+GAN = {"part": "cat", "num_classes": 3, "min_pixels": 0, "max_megapixels": 100}
 RNG = np.random.default_rng(0)
 
 

@@ -13,7 +13,7 @@ from afno_repro.errors import ConfigError, DataError
 from tests.data.test_imagenet import make_folder
 
 RNG = np.random.default_rng(0)
-OPTIONS = {"crop_fraction": 0.875, "skip": [], "interpolation": "bilinear", "tuning": None}
+OPTIONS = {"crop_fraction": 0.875, "skip": [], "interpolation": "bilinear", "tuning": None, "max_megapixels": 100}
 
 
 def load(root, name="mine", **changes):

@@ -30,7 +30,17 @@ def make_folder(root, train=("n0", "n1", "n2"), val=("n0", "n1", "n2"), images=4
 
 
 def load(root, fraction=1.0, seed=0):
-    return imagenet(16, fraction, seed, root, crop_fraction=0.875, skip=[], interpolation="bilinear", tuning=None)
+    return imagenet(
+        16,
+        fraction,
+        seed,
+        root,
+        crop_fraction=0.875,
+        skip=[],
+        interpolation="bilinear",
+        tuning=None,
+        max_megapixels=100,
+    )
 
 
 def test_images_of_any_mode_become_rgb_whole_for_training_and_square_for_validation(tmp_path):
@@ -90,6 +100,7 @@ def test_impossible_options_name_their_key(change, tmp_path):
                 "skip": [],
                 "interpolation": "bilinear",
                 "tuning": None,
+                "max_megapixels": 100,
                 **change,
             }
         )
@@ -162,14 +173,32 @@ def test_a_broken_training_image_may_be_skipped_by_name_but_none_that_is_evaluat
     ):
         whole.example(6, RNG)
     train, val = imagenet(
-        16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=["train/n1/2.JPEG"], interpolation="bilinear", tuning=None
+        16,
+        1.0,
+        0,
+        tmp_path,
+        crop_fraction=0.875,
+        skip=["train/n1/2.JPEG"],
+        interpolation="bilinear",
+        tuning=None,
+        max_megapixels=100,
     )
     assert [file for file in whole.files if file not in train.files] == [broken]
     assert all(train.example(i, RNG)[0] is not None for i in range(11))
     assert len(val) == 12
     for name in ("val/n1/2.JPEG", "train/n1/9.JPEG", "../x"):
         with pytest.raises(ConfigError, match=r"no such training image; a name is like train/n0/0\.JPEG"):
-            imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=[name], interpolation="bilinear", tuning=None)
+            imagenet(
+                16,
+                1.0,
+                0,
+                tmp_path,
+                crop_fraction=0.875,
+                skip=[name],
+                interpolation="bilinear",
+                tuning=None,
+                max_megapixels=100,
+            )
 
 
 def picture(path):
@@ -227,6 +256,7 @@ def test_a_class_without_images_is_refused_and_shifts_no_label(split, tmp_path):
             skip=[f"train/n0/{i}.JPEG" for i in range(4)],
             interpolation="bilinear",
             tuning=None,
+            max_megapixels=100,
         )
 
 
@@ -265,7 +295,9 @@ def test_what_is_evaluated_is_resized_as_asked_for_and_as_pillow_does(tmp_path, 
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
             tmp_path / "imagenet" / split / "n0" / "0.png"
         )
-    _, val = imagenet(24, 1.0, 0, tmp_path, crop_fraction=0.75, skip=[], interpolation=interpolation, tuning=None)
+    _, val = imagenet(
+        24, 1.0, 0, tmp_path, crop_fraction=0.75, skip=[], interpolation=interpolation, tuning=None, max_megapixels=100
+    )
     with Image.open(tmp_path / "imagenet/val/n0/0.png") as image:
         expected = np.array(image.crop((8, 8, 56, 56)).resize((24, 24), filtering)).astype(int)
     found = val.example(0, rng)[0].permute(1, 2, 0).numpy().astype(int)
@@ -279,13 +311,13 @@ def test_what_is_evaluated_is_resized_as_asked_for_and_as_pillow_does(tmp_path, 
 def test_settings_are_chosen_on_training_images_that_are_not_trained_on(tmp_path):
     make_folder(tmp_path, val=("n3",))
     asked = {"crop_fraction": 0.875, "skip": [], "interpolation": "bilinear"}
-    whole, _ = imagenet(16, 1.0, 0, tmp_path, **asked, tuning=None)
-    train, chosen_on = imagenet(16, 1.0, 0, tmp_path, **asked, tuning=5)
+    whole, _ = imagenet(16, 1.0, 0, tmp_path, **asked, tuning=None, max_megapixels=100)
+    train, chosen_on = imagenet(16, 1.0, 0, tmp_path, **asked, tuning=5, max_megapixels=100)
     assert chosen_on.files == whole.files[::5]
     assert sorted(train.files + chosen_on.files) == whole.files
     assert [chosen_on.example(i, RNG)[1].item() for i in range(len(chosen_on))] == [0, 1, 2]
     with pytest.raises(ConfigError, match="tuning: imagenet: must be null or at least 2, is 1"):
-        imagenet(16, 1.0, 0, tmp_path, **asked, tuning=1)
+        imagenet(16, 1.0, 0, tmp_path, **asked, tuning=1, max_megapixels=100)
 
 
 def make_kaggle(root, **options):
@@ -333,7 +365,9 @@ def test_a_class_that_kaggles_table_changes_changes_the_fingerprint(tmp_path):
 def test_training_images_of_kaggles_layout_are_skipped_by_the_same_names(tmp_path):
     make_kaggle(tmp_path)
     skip = ["train/n1/2.JPEG"]
-    train, _ = imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=skip, interpolation="bilinear", tuning=None)
+    train, _ = imagenet(
+        16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=skip, interpolation="bilinear", tuning=None, max_megapixels=100
+    )
     assert len(train) == 11
 
 

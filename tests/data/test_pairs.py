@@ -254,7 +254,7 @@ def test_files_damaged_at_random_are_always_a_data_error(tmp_path):
             path = tmp_path / f"{i}.{kind}"
             path.write_bytes(bytes(damaged))
             pairs.failures(pairs.size_of, [path])
-            pairs.failures(pairs.read_image if kind == "jpg" else pairs.facts, [path])
+            pairs.failures(pairs.read_image if kind == "jpg" else pairs.id_counts, [path])
 
 
 def test_validation_masks_that_are_all_ignored_are_refused_before_a_training(tmp_path, monkeypatch):

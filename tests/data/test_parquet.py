@@ -21,7 +21,14 @@ from tests.command import afno
 from tests.specs import write_spec
 
 RNG = np.random.default_rng(0)
-OPTIONS = {"validation": "test", "label": "label", "crop_fraction": 1.0, "interpolation": "bilinear", "tuning": None}
+OPTIONS = {
+    "validation": "test",
+    "label": "label",
+    "crop_fraction": 1.0,
+    "interpolation": "bilinear",
+    "tuning": None,
+    "max_megapixels": 100,
+}
 NAMES = json.dumps({"info": {"features": {"img": {"_type": "Image"}, "label": {"names": ["a", "b", "c"]}}}})
 
 
@@ -203,7 +210,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path):
     paths = os.pathsep.join([str(tmp_path / "hidden"), *sys.path])
     data = (
         "pretrain.data={name: parquet, image_size: 16, fraction: 1.0, seed: 0, folder: cifar10, validation: test, "
-        "label: label, crop_fraction: 1.0, interpolation: bilinear, tuning: null}"
+        "label: label, crop_fraction: 1.0, interpolation: bilinear, tuning: null, max_megapixels: 100}"
     )
     write_spec(tmp_path)
     done = afno(

@@ -4,6 +4,7 @@ import os
 import struct
 import sys
 import zlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ from PIL import Image
 
 from afno_repro.data import reading
 from afno_repro.data.fewshot import fewshot
-from afno_repro.data.imagenet import splits
+from afno_repro.data.imagenet import imagenet, splits
 from afno_repro.data.reading import read_image, read_mask
-from afno_repro.errors import DataError
+from afno_repro.errors import ConfigError, DataError
 from tests.data.test_fewshot import OPTIONS, make_pairs
 from tests.data.test_imagenet import make_folder
 
@@ -121,7 +122,31 @@ def test_an_image_of_more_than_a_hundred_megapixels_is_refused_before_it_is_deco
             read(tmp_path / "huge.png")
 
 
-@pytest.mark.parametrize("read", [read_image, read_mask, reading.size_of, reading.facts], ids=lambda f: f.__name__)
+def test_a_spec_may_allow_more_and_fewer_pixels(tmp_path):
+    assert Image.MAX_IMAGE_PIXELS is None  # else Pillow refuses 179 million, whatever a spec says
+    make_pairs(tmp_path / "faces", height=15_000, width=80)
+    for most in (1, 2):
+        with nullcontext() if most == 2 else pytest.raises(DataError, match="80x15000 pixels, at most 1 million"):
+            train, _ = fewshot(8, 1.0, 0, tmp_path, **{**OPTIONS, "max_megapixels": most})
+            train.example(0, np.random.default_rng(0))
+    np.save(tmp_path / "mask.npy", np.zeros((1250, 1000), np.uint8))
+    with pytest.raises(DataError, match="1000x1250 pixels, at most 1 million"):
+        read_mask(tmp_path / "mask.npy", 1)
+    with pytest.raises(ConfigError, match="max_megapixels: fewshot: must be at least 1, is 0"):
+        fewshot(8, 1.0, 0, tmp_path, **{**OPTIONS, "max_megapixels": 0})
+    folder = tmp_path / "imagenet"
+    for split in ("train", "val"):
+        (folder / split / "a").mkdir(parents=True)
+        Image.new("RGB", (1250, 1000)).save(folder / split / "a" / "0.png")
+    options = {"crop_fraction": 1.0, "skip": [], "interpolation": "bilinear", "tuning": None}
+    for part in imagenet(8, 1.0, 0, tmp_path, **options, max_megapixels=1):
+        with pytest.raises(DataError, match="1250x1000 pixels, at most 1 million"):
+            part.example(0, np.random.default_rng(0))
+    for part in imagenet(8, 1.0, 0, tmp_path, **options, max_megapixels=2):
+        part.example(0, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask, reading.size_of, reading.id_counts], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", ["pipe.png", "pipe.npy"])
 def test_a_pipe_is_refused_and_never_waited_for(read, name, tmp_path):
     os.mkfifo(tmp_path / name)

@@ -111,7 +111,9 @@ def test_an_image_folder_of_any_mode_becomes_rgb(tmp_path):
     from afno_repro.data.imagenet import imagenet
 
     make_imagenet(tmp_path)
-    train, val = imagenet(16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=[], interpolation="bilinear", tuning=None)
+    train, val = imagenet(
+        16, 1.0, 0, tmp_path, crop_fraction=0.875, skip=[], interpolation="bilinear", tuning=None, max_megapixels=100
+    )
     assert (len(train), len(val)) == (8, 8)
     assert all(train.example(i, np.random.default_rng(0))[0].shape == (3, 40, 50) for i in range(8))
     assert all(val.example(i, np.random.default_rng(0))[0].shape == (3, 16, 16) for i in range(8))
@@ -122,12 +124,14 @@ def test_a_fraction_is_a_fixed_choice_of_each_class(tmp_path):
 
     make_imagenet(tmp_path)
     chosen = [
-        [f.parent.name for f in imagenet(16, 0.5, seed, tmp_path, 0.875, [], "bilinear", None)[0].files]
+        [f.parent.name for f in imagenet(16, 0.5, seed, tmp_path, 0.875, [], "bilinear", None, 100)[0].files]
         for seed in (0, 0, 1)
     ]
     assert chosen[0] == chosen[1] == ["n00000000"] * 2 + ["n00000001"] * 2
     prints = {
-        imagenet(16, 0.5, seed, tmp_path, 0.875, [], "bilinear", None)[0].fingerprint(Contents(tmp_path / "memory"))
+        imagenet(16, 0.5, seed, tmp_path, 0.875, [], "bilinear", None, 100)[0].fingerprint(
+            Contents(tmp_path / "memory")
+        )
         for seed in range(8)
     }
     assert len(prints) > 1
@@ -137,10 +141,10 @@ def test_a_missing_or_empty_folder_says_what_layout_is_expected(tmp_path):
     from afno_repro.data.imagenet import imagenet
 
     with pytest.raises(DataError, match=r"imagenet/train/CLASS/\*\.JPEG"):
-        imagenet(16, 1.0, 0, tmp_path, 0.875, [], "bilinear", None)
+        imagenet(16, 1.0, 0, tmp_path, 0.875, [], "bilinear", None, 100)
     (tmp_path / "imagenet" / "train" / "n0").mkdir(parents=True)
     with pytest.raises(DataError, match="1 class folders without images"):
-        imagenet(16, 1.0, 0, tmp_path, 0.875, [], "bilinear", None)
+        imagenet(16, 1.0, 0, tmp_path, 0.875, [], "bilinear", None, 100)
 
 
 def test_a_broken_image_is_named(tmp_path):
@@ -150,4 +154,4 @@ def test_a_broken_image_is_named(tmp_path):
     broken = tmp_path / "imagenet/train/n00000000/0.JPEG"
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(DataError, match=r"n00000000/0\.JPEG"):
-        imagenet(16, 1.0, 0, tmp_path, 0.875, [], "bilinear", None)[0].example(0, np.random.default_rng(0))
+        imagenet(16, 1.0, 0, tmp_path, 0.875, [], "bilinear", None, 100)[0].example(0, np.random.default_rng(0))

@@ -13,7 +13,7 @@ from afno_repro.mixers import MIXERS
 OPTIONS = {
     "self_attention": {"num_heads": 2},
     "long_short": {"num_heads": 2, "window": 2, "rank": 2},
-    "gfn": {},
+    "gfn": {"init_std": 0.02},
     "efficient_self_attention": {"num_heads": 2, "reduction": 2},
     "fno": {"modes": [2, 3], "init_std": 0.5},
     "afno_static": {"num_blocks": 2, "sparsity_threshold": 0.001, "modes": [3, 2], "bias": "identity", "init_std": 0.5},

@@ -53,7 +53,7 @@ def test_afno_static_is_one_block_diagonal_matrix_per_kept_mode(grid, modes):
 @pytest.mark.parametrize("grid", [(6, 8), (4, 4)])
 def test_fno_with_diagonal_matrices_and_all_modes_is_a_gfn(grid):
     modes = [grid[0] // 2, grid[1] // 2 + 1]
-    fno, gfn = FNO(3, grid, modes, init_std=0.5).double(), GFN(3, grid).double()
+    fno, gfn = FNO(3, grid, modes, init_std=0.5).double(), GFN(3, grid, init_std=0.02).double()
     fno.weight.data = torch.diag_embed(gfn.filter.permute(3, 0, 1, 2)).permute(1, 2, 3, 4, 0).contiguous()
     x = torch.randn(2, *grid, 3, dtype=torch.float64)
     torch.testing.assert_close(fno(x), gfn(x))

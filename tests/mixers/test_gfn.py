@@ -10,14 +10,14 @@ pytestmark = pytest.mark.fast
 def test_gfn_is_a_circular_convolution(grid):
     (h, w), dim = grid, 3
     x, kernel = torch.randn(1, h, w, dim, dtype=torch.float64), torch.randn(h, w, dim, dtype=torch.float64)
-    mixer = GFN(dim, grid=(h, w)).double()
+    mixer = GFN(dim, grid=(h, w), init_std=0.02).double()
     mixer.filter.data = torch.view_as_real(torch.fft.rfft2(kernel, dim=(0, 1)))
     expected = sum(kernel[i, j] * x.roll((i, j), dims=(1, 2)) for i in range(h) for j in range(w))
     torch.testing.assert_close(mixer(x), expected)
 
 
 def test_a_constant_filter_scales_on_any_grid():
-    mixer = GFN(2, grid=(4, 4))
+    mixer = GFN(2, grid=(4, 4), init_std=0.02)
     mixer.filter.data = torch.tensor([0.5, 0.0]).expand(4, 3, 2, 2).clone()
     x = torch.randn(1, 6, 10, 2)
     torch.testing.assert_close(mixer(x), 0.5 * x)
@@ -26,5 +26,8 @@ def test_a_constant_filter_scales_on_any_grid():
 @pytest.mark.parametrize("grid", [(4, 4), (3, 5), (4, 3), (1, 2)])
 @pytest.mark.parametrize("made_for", [(4, 4), (3, 5)])
 def test_gradients_are_those_of_the_function(grid, made_for):
-    mixer, x = GFN(2, made_for).double(), torch.randn(2, *grid, 2, dtype=torch.float64, requires_grad=True)
+    mixer, x = (
+        GFN(2, made_for, init_std=0.02).double(),
+        torch.randn(2, *grid, 2, dtype=torch.float64, requires_grad=True),
+    )
     assert torch.autograd.gradcheck(lambda x, weight: mixer(x), (x, mixer.filter))

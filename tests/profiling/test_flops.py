@@ -38,7 +38,7 @@ def test_multiply_accumulates_equal_the_closed_forms(dim, depth, image_size, pat
     def macs(mixer, rule=ONE_PRODUCT):
         return counted(dim, depth, mixer, image_size, patch, rule).gflops * 1e9
 
-    assert macs(Part("gfn", {})) == pytest.approx(rest)
+    assert macs(Part("gfn", {"init_std": 0.02})) == pytest.approx(rest)
     heads = Part("self_attention", {"num_heads": 6})
     assert macs(heads) == pytest.approx(rest + depth * (4 * n * dim**2 + n**2 * dim))
     assert macs(heads, BOTH_PRODUCTS) == pytest.approx(rest + depth * (4 * n * dim**2 + 2 * n**2 * dim))
@@ -63,7 +63,9 @@ def test_long_short_equals_its_closed_form(dim, depth, image_size, patch):
 
 @pytest.mark.parametrize("rule", [ONE_PRODUCT, BOTH_PRODUCTS])
 @pytest.mark.parametrize(
-    "mixer", [Part("gfn", {}), afno(3, "conv"), Part("self_attention", {"num_heads": 6})], ids=lambda m: m.name
+    "mixer",
+    [Part("gfn", {"init_std": 0.02}), afno(3, "conv"), Part("self_attention", {"num_heads": 6})],
+    ids=lambda m: m.name,
 )
 @pytest.mark.parametrize(("dim", "depth", "image_size", "patch"), CASES)
 def test_the_mlps_are_counted_apart(dim, depth, image_size, patch, mixer, rule):
@@ -79,7 +81,7 @@ def test_full_operations_add_transforms_and_elementwise_work(dim, depth, image_s
     h = image_size // patch
     transforms = depth * dim * (2.5 * n * math.log2(n) + 2.5 * n * math.log2(h) + 5 * m * math.log2(h))
     gfn, spectral = (
-        counted(dim, depth, Part("gfn", {}), image_size, patch),
+        counted(dim, depth, Part("gfn", {"init_std": 0.02}), image_size, patch),
         counted(dim, depth, afno(3), image_size, patch),
     )
     assert gfn.gflops_full * 1e9 == pytest.approx(2e9 * gfn.gflops + transforms + 6 * m * dim * depth)
@@ -97,10 +99,10 @@ def test_the_norms_of_a_mixer_and_half_its_transforms_count_where_the_rule_says_
         counted(dim, depth, mixer, 32, 4, rule).gflops * 1e9 for rule in (ONE_PRODUCT, BOTH_PRODUCTS)
     )
     assert with_norms - without == pytest.approx(5 * depth * 2 * (n + rank) * dim)
-    gfn = counted(dim, depth, Part("gfn", {}), 32, 4, BOTH_PRODUCTS)
+    gfn = counted(dim, depth, Part("gfn", {"init_std": 0.02}), 32, 4, BOTH_PRODUCTS)
     transforms = depth * dim * (2.5 * n * math.log2(n) + 2.5 * n * math.log2(h) + 5 * m * math.log2(h))
     assert gfn.mixer_gflops * 1e9 == pytest.approx(transforms / 2)
-    assert gfn.gflops == pytest.approx(counted(dim, depth, Part("gfn", {}), 32, 4, ONE_PRODUCT).gflops)
+    assert gfn.gflops == pytest.approx(counted(dim, depth, Part("gfn", {"init_std": 0.02}), 32, 4, ONE_PRODUCT).gflops)
 
 
 @pytest.mark.parametrize(("dims", "size"), [((8, 16, 40, 64), 64), ((16, 24, 48, 64), 128)])

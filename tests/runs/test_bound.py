@@ -1,6 +1,7 @@
 """What a run is bound to: other data, another checkpoint or another parent are named, never taken for its own."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -48,6 +49,31 @@ def stop(step):
 def record_of(root, kind="pretrain-gfn"):
     (path,) = (root / "runs").glob(f"{kind}-*/record.json")
     return json.loads(path.read_text())
+
+
+def test_a_record_counts_and_names_the_files_that_its_data_leave_out(two_sets):
+    afno(*GFN, "--data", "a", root=two_sets)
+    record = record_of(two_sets)["provenance"]
+    assert (record["left_out"], record["first_left_out"]) == (0, [])
+    afno("report", "--scale", "tiny", root=two_sets)
+    report = two_sets / "results/tiny/report.md"
+    assert "Files not used" not in report.read_text()
+    folder = two_sets / "b/imagenet/train"
+    strange = [folder / "n00000000/._0.JPEG", folder / "n00000000/notes.txt", folder / "Thumbs.db"]
+    latin = os.fsencode(folder) + b"/caf\xe9.txt"
+    for path in (*strange, latin):
+        with open(path, "wb") as file:
+            file.write(b"no image")
+    afno(*GFN, "--data", "b", "--rerun", root=two_sets)
+    record = record_of(two_sets)["provenance"]
+    names = [str(path.relative_to(two_sets / "b")) for path in strange]
+    assert record["left_out"] == 4
+    assert sorted(record["first_left_out"]) == sorted([*names, "imagenet/train/caf?.txt"])
+    (entry,) = answer("list", "--scale", "tiny", root=two_sets)
+    assert entry["left_out"] == 4
+    assert "that were not used (their records name the first): small tiny 4" in afno("list", root=two_sets).stdout
+    afno("report", "--scale", "tiny", root=two_sets)
+    assert "Files not used | 4 of imagenet: " in report.read_text()
 
 
 def test_a_finished_run_met_with_other_data_is_refused_and_done_anew_only_where_asked(two_sets):

@@ -5,7 +5,8 @@ import torch
 
 from afno_repro.models import build_model
 from afno_repro.spec.plan import plan_runs
-from tests.specs import all_specs
+from afno_repro.spec.reader import load_spec
+from tests.specs import ROOT, all_specs
 
 SPECS = {spec.name: spec for spec in all_specs()}
 AT_ALL = ["smoke", "tiny", "small", "paper"]
@@ -67,7 +68,7 @@ def test_what_is_trained_from_scratch_differs_in_nothing_else():
 
 @pytest.mark.parametrize(("scale", "stage"), [("paper", "cost"), ("tiny", "pretrain")])
 def test_block_counts_are_compared_at_equal_parameters(scale, stage):
-    sizes = [params("fig4_blocks", scale, row.key, stage) for row in SPECS["fig4_blocks"].rows]
+    sizes = [params("fig4_blocks", scale, row.key, stage) for row in SPECS["fig4_blocks"].rows if row.model]
     middle = (max(sizes) + min(sizes)) / 2
     assert max(abs(size / middle - 1) for size in sizes) < 0.05
 
@@ -181,3 +182,11 @@ def test_all_rows_of_a_table_have_as_many_residuals_as_the_network_that_the_pape
             assert {model.backbone.options["skips"] for model in models if model} <= {skips}
             assert scale == "small" or models
         assert "model.backbone.skips" in {assumption.key for assumption in SPECS[table].structure.assumptions}
+
+
+def test_a_spec_of_other_choices_repeats_sentences_of_the_spec_that_it_names():
+    specs = {path.stem: load_spec(path) for path in (ROOT / "experiments").glob("*.yaml")}
+    for spec in specs.values():
+        if of := spec.structure.choices_of:
+            said = {claim.claim for claim in specs[of].structure.claims}
+            assert {claim.claim for claim in spec.structure.claims} <= said, spec.name

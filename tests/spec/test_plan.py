@@ -85,6 +85,19 @@ def test_rows_seeds_and_kinds_can_be_chosen(spec):
     assert list(needs) == [("afno", "pretrain", 1)]
 
 
+def test_all_seeds_take_the_place_of_the_scales(spec):
+    """Those that both have are the same runs: what is finished stays finished."""
+    own, more = plan_runs(spec, "paper").needs, plan_runs(spec, "paper", Choice(all_seeds=(0, 1, 2, 3, 4))).needs
+    assert [seed for row, stage, seed in more if (row, stage) == ("afno", "pretrain")] == [0, 1, 2, 3, 4]
+    assert {need: run.digest for need, run in more.items() if need[2] < 2} == {n: run.digest for n, run in own.items()}
+    assert len({run.digest for need, run in more.items() if need[:2] == ("afno", "pretrain")}) == 5
+    assert ("afno", "cost", 1) not in more
+    some = plan_runs(spec, "paper", Choice(all_seeds=(0, 1, 2, 3, 4), seeds=(4,), rows=("afno",), kinds=("pretrain",)))
+    assert list(some.needs) == [("afno", "pretrain", 4)]
+    with pytest.raises(ConfigError, match="--seeds 8 makes them 0 to 7"):
+        plan_runs(spec, "paper", Choice(seeds=(7,)))
+
+
 def test_a_change_on_the_command_line_comes_last(spec):
     changes = ("pretrain.train.lr=5e-4", "model.mixer.num_blocks=4")
     changed = config(spec, rows=("afno",), changes=changes)

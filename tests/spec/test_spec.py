@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from afno_repro.errors import ConfigError
@@ -145,3 +147,36 @@ def test_a_row_that_does_not_exist_is_named(tmp_path):
     spec = load_spec(write_spec(tmp_path))
     with pytest.raises(ConfigError, match=r"there is no row 'afn'(.|\n)*Did you mean 'gfn'|'afno'"):
         plan_runs(spec, "tiny", Choice(rows=("afn",)))
+
+
+RAND_AUGMENT = {"name": "rand_augment", "area": [0.08, 1.0], "operations": 2, "magnitude": 9}
+
+
+@pytest.mark.parametrize(
+    ("augment", "key", "allowed"),
+    [
+        ({**RAND_AUGMENT, "operations": 0}, "operations", "at least 1, is 0"),
+        ({**RAND_AUGMENT, "levels": 1, "magnitude": 0}, "levels", "at least 2, is 1"),
+        ({**RAND_AUGMENT, "magnitude": 31}, "magnitude", "in [0, 30], below levels, is 31"),
+        ({**RAND_AUGMENT, "levels": 11, "magnitude": 11}, "magnitude", "in [0, 10], below levels, is 11"),
+        ({**RAND_AUGMENT, "magnitude": -1}, "magnitude", "in [0, 30], below levels, is -1"),
+        ({**RAND_AUGMENT, "translation": 1.5}, "translation", "in [0, 1], is 1.5"),
+        ({**RAND_AUGMENT, "probability": -0.1}, "probability", "in [0, 1], is -0.1"),
+        ({**RAND_AUGMENT, "area": [0.5, 0.1]}, "area", "two rising numbers in (0, 1], is [0.5, 0.1]"),
+        ({**RAND_AUGMENT, "area": [0.5]}, "area", "two rising numbers in (0, 1], is [0.5]"),
+        ({"name": "random_crop", "side": [0.0, 1.0]}, "side", "two rising numbers in (0, 1], is [0.0, 1.0]"),
+        ({"name": "scale_crop", "scale": [], "photometric": False}, "scale", "two rising numbers in (0, inf], is []"),
+    ],
+    ids=str,
+)
+def test_a_value_that_no_augmentation_can_use_is_told_before_any_training(tmp_path, augment, key, allowed):
+    text = SMALL.replace("augment: {name: flip}", f"augment: {json.dumps(augment)}")
+    (told,) = mistakes(tmp_path, text)
+    assert told.startswith(f"small.yaml:{line_of(text, 'augment:')}:")
+    assert told.endswith(f"train.augment.{key}: {augment['name']}: must be {allowed}")
+
+
+def test_augmentations_that_can_be_used_are_none_of_them(tmp_path):
+    for augment in (RAND_AUGMENT, {"name": "scale_crop", "scale": [1.0, 4.0], "photometric": True}):
+        text = SMALL.replace("augment: {name: flip}", f"augment: {json.dumps(augment)}")
+        assert mistakes(tmp_path, text) == []

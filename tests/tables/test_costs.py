@@ -5,10 +5,9 @@ from collections import Counter
 import pytest
 
 from afno_repro.runs.execute import run_one
-from afno_repro.runs.store import publish
+from afno_repro.runs.store import publish, records_folder
 from afno_repro.spec.plan import Choice, plan_runs
 from afno_repro.tables.costs import cost_cells, costs_markdown
-from afno_repro.tables.results import records_folder
 from afno_repro.tables.table import build_table
 from tests.machine import machine_at
 from tests.specs import all_specs

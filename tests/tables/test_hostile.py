@@ -15,14 +15,13 @@ from afno_repro.commands.terminal import Plain, print_grid, say
 from afno_repro.escape import csv_lines, md, visible
 from afno_repro.runs.provenance import provenance
 from afno_repro.runs.record import Record
-from afno_repro.runs.store import committed_name
+from afno_repro.runs.store import committed_name, records_folder
 from afno_repro.spec.places import Places
 from afno_repro.spec.plan import Choice, plan_runs
 from afno_repro.spec.reader import load_spec
 from afno_repro.tables.costs import costs_markdown
 from afno_repro.tables.document import Document, Figure, Section
 from afno_repro.tables.page import html_page
-from afno_repro.tables.results import records_folder
 from afno_repro.tables.table import build_table
 from tests.command import afno
 from tests.machine import machine_at
@@ -82,11 +81,11 @@ def spec_of(piece: str) -> str:
     for field in FIELDS:
         text = re.sub(rf"(?<=[:\[,] ){re.escape(field)}(?=[,\]}}\n])", lambda _: word, text)
     text = (
-        text.replace("where: here", f"doubt: {word}, where: {word}")
+        text.replace("where: here", f"doubt: {word}, under: {word}, where: {word}")
         .replace("choice: 4", f"choice: {word}")
         .replace("group: inpainting", f"group: {word}")
     )
-    return text + f"remarks: [{word}]\nfigures: [{{name: training, stage: pretrain, suffix: x}}]\n"
+    return text + f"choices_of: other\nremarks: [{word}]\nfigures: [{{name: training, stage: pretrain, suffix: x}}]\n"
 
 
 def made(root: Path, text: str, piece: str) -> Places:

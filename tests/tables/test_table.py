@@ -5,20 +5,27 @@ import io
 from pathlib import Path
 
 import pytest
+from scipy.stats import ttest_ind, ttest_rel
 
 from afno_repro.escape import csv_lines, md
 from afno_repro.runs.provenance import provenance
 from afno_repro.runs.record import Record
-from afno_repro.runs.store import publish
-from afno_repro.spec.plan import plan_runs
+from afno_repro.runs.store import publish, records_folder
+from afno_repro.spec.plan import Choice, plan_runs
 from afno_repro.spec.reader import load_spec
+from afno_repro.tables import results
 from afno_repro.tables.claims import claim_verdicts
-from afno_repro.tables.results import CELL_HEADER, records_folder, table_csv, table_markdown, write_results
+from afno_repro.tables.report import report_files
+from afno_repro.tables.results import CELL_HEADER, table_csv, write_results
 from afno_repro.tables.table import build_table
 from tests.machine import machine_at
 from tests.specs import SMALL, write_spec
 
 pytestmark = pytest.mark.fast
+
+
+def table_markdown(table):
+    return results.table_markdown(table, claim_verdicts(table))
 
 
 class Made:
@@ -108,6 +115,28 @@ def test_a_failed_run_is_a_state_not_a_hole(tmp_path, outcome):
     assert outcome.replace("_", " ") in table_markdown(table)
 
 
+def test_records_of_further_seeds_make_a_table_of_all_of_them(tmp_path):
+    made = Made(tmp_path)
+    made.plan = plan_runs(made.spec, "tiny", Choice(all_seeds=(0, 1, 2)))
+    for seed in range(3):
+        made.put("afno", "pretrain", seed, psnr=20.0 + seed)
+    table = made.put("gfn", "pretrain", 0, psnr=19.0).put("fill_mean", "pretrain", psnr=1.0).table()
+    assert (table.cells["afno", "psnr"].value, table.cells["afno", "psnr"].seeds) == (21.0, 3)
+    assert table.cells["gfn", "psnr"].note == "1 of 3 seeds"
+    assert table.cells["fill_mean", "psnr"].note == ""  # has no seeds
+    assert table.command(table.spec.row("gfn")) == "afno run small --scale tiny --row gfn --seeds 3"
+    assert table.command(table.spec.row("gfn")) in "".join(report_files(tmp_path, [table], {}).values())
+
+
+def test_a_further_record_of_another_config_adds_no_seed(tmp_path):
+    other = Made(tmp_path, SMALL.replace("epochs: 3", "epochs: 4"))
+    other.plan = plan_runs(other.spec, "tiny", Choice(all_seeds=(0, 1)))
+    other.put("afno", "pretrain", 1, psnr=20.0)
+    table = Made(tmp_path).put("afno", "pretrain", 0, psnr=19.0).table()
+    assert (table.seeds, table.cells["afno", "psnr"].note) == ((0,), "")
+    assert "afno/pretrain seed 1: made with another config" in table.stale[0]
+
+
 def test_a_record_of_another_config_is_stale_and_named(tmp_path):
     Made(tmp_path).put("afno", "pretrain", psnr=20.0)
     table = Made(tmp_path, SMALL.replace("epochs: 3", "epochs: 4")).table()
@@ -128,8 +157,11 @@ def test_files_have_the_documented_headers_and_six_digits(tmp_path):
     )
     assert any(line.startswith("small,afno,psnr,dB,20.1235,,1,,,,measured,pretrain-afno-") for line in cells)
     claims = (made.folder / "claims.csv").read_text().splitlines()
-    assert claims[0] == "table,claim,better,worse,column,margin,standard_error,verdict,doubt"
-    assert claims[1] == "small,AFNO beats GFN,afno,gfn,psnr,0.123457,,undecided,"
+    assert (
+        claims[0] == "table,claim,under,rows,against,column,asked,n,over,difference,low,high,"
+        "p_case,p,p_holm,verdict,verdict_holm,reason,could_show,n_needed,doubt"
+    )
+    assert claims[1] == "small,AFNO beats GFN,,afno,gfn,psnr,> 0,1,seeds,0.123457,,,,,,undecided,undecided,one seed,,,"
     header = (made.folder / "small.csv").read_text().splitlines()[0]
     assert (
         header == "row,backbone,mixer,gflops,gflops_spread,gflops_paper,gflops_verdict,"
@@ -155,16 +187,21 @@ def claim(tmp_path, afno, gfn, by=0.0, scale="tiny", better="afno", worse="gfn",
 
 def test_differences_are_paired_by_seed(tmp_path):
     verdict = claim(tmp_path, afno=(20.0, 30.0, 40.0), gfn=(19.0, 28.9, 39.1))
-    assert verdict.margin == pytest.approx(1.0)
-    assert verdict.standard_error == pytest.approx(0.1 / 3**0.5)
-    assert verdict.outcome == "holds"
+    assert verdict.worst.difference.mean == pytest.approx(1.0)
+    assert verdict.worst.difference.error == pytest.approx(0.1 / 3**0.5)
+    assert (verdict.outcome, verdict.p) == ("holds", pytest.approx(ttest_rel((20, 30, 40), (19, 28.9, 39.1)).pvalue))
 
 
 @pytest.mark.parametrize(
     ("gfn", "outcome"),
-    [((21.0, 21.1, 20.9), "fails"), ((20.1, 19.9, 20.0), "undecided"), ((19.0, 19.1, 18.9), "holds")],
+    [
+        ((21.0, 21.1, 20.9), "fails"),
+        ((20.1, 19.9, 20.0), "undecided"),
+        ((19.8, 19.7, 19.9), "undecided"),
+        ((19.0, 19.1, 18.9), "holds"),
+    ],
 )
-def test_a_claim_is_decided_beyond_twice_its_standard_error(tmp_path, gfn, outcome):
+def test_a_claim_is_decided_where_its_interval_leaves_zero_out(tmp_path, gfn, outcome):
     assert claim(tmp_path, (20.0, 20.0, 20.0), gfn).outcome == outcome
 
 
@@ -172,7 +209,8 @@ def test_the_claims_own_margin_counts_at_paper_scale_alone(tmp_path):
     values = {"afno": (20.0, 20.1, 19.9), "gfn": (19.0, 19.05, 18.95)}
     assert claim(tmp_path, **values, by=2.0).outcome == "holds"
     assert claim(tmp_path, **values, by=2.0, scale="paper").outcome == "fails"
-    assert claim(tmp_path, **values, by=2.0, scale="paper").margin == pytest.approx(-1.0)
+    found = claim(tmp_path, **values, by=2.0, scale="paper").worst
+    assert (found.difference.mean, found.slack) == (pytest.approx(1.0), pytest.approx(-1.0))
 
 
 def test_one_seed_decides_nothing(tmp_path):
@@ -181,7 +219,7 @@ def test_one_seed_decides_nothing(tmp_path):
 
 def test_a_list_is_as_good_as_its_worst_pair(tmp_path):
     verdict = claim(tmp_path, (20.0, 20.1, 20.2), (19.0, 19.1, 19.2), worse="[gfn, fill_mean]")
-    assert (verdict.outcome, verdict.margin) == ("undecided", None)  # the fill has no record
+    assert (verdict.outcome, verdict.worst) == ("undecided", None)  # the fill has no record
     made = Made(
         tmp_path,
         SMALL.replace("tiny: {seeds: [0]}", "tiny: {seeds: [0, 1, 2]}").replace(
@@ -190,12 +228,13 @@ def test_a_list_is_as_good_as_its_worst_pair(tmp_path):
     )
     for seed in range(3):
         made.put("afno", "pretrain", seed, psnr=20.0 + seed).put("gfn", "pretrain", seed, psnr=15.0)
-    assert claim_verdicts(made.table())[0].margin == pytest.approx(0.0)
+    found = claim_verdicts(made.table())[0]
+    assert (found.outcome, found.worst.slack) == ("undecided", 0.0)  # no row is better than itself
 
 
 @pytest.mark.parametrize(
     ("by", "ours", "outcome"),
-    [(0.0, 0.6, "holds"), (0.1, 0.6, "fails"), (0.1, 0.5, "holds"), (0.0, 0.7, "fails"), (-0.1, 0.6, "holds")],
+    [(0.0, 0.6, "holds"), (0.1, 0.6, "fails"), (0.1, 0.5, "holds"), (0.0, 0.7, "fails")],
 )
 def test_a_counted_claim_has_no_error(tmp_path, by, ours, outcome):
     text = SMALL.replace("column: psnr, better", "column: gflops, better").replace("by: 0.0", f"by: {by}")
@@ -226,9 +265,12 @@ def test_repeats_give_a_latency_its_error(tmp_path):
     assert table.cells["gfn", "latency_s"].spread == pytest.approx(0.07**0.5)
     assert table.cells["gfn", "latency_s"].verdict == ""
     verdict = claim_verdicts(table)[0]
-    assert verdict.margin == pytest.approx(1.0)
-    assert verdict.standard_error == pytest.approx(((0.01 + 0.07) / 3) ** 0.5)
-    assert verdict.outcome == "holds"
+    theirs = ttest_ind([2.0, 2.1, 2.5], [1.0, 1.1, 1.2], equal_var=False)  # Welch's: passes are no pairs
+    assert verdict.worst.difference.mean == pytest.approx(1.1)
+    assert verdict.worst.difference.interval == pytest.approx(tuple(theirs.confidence_interval()))
+    assert verdict.worst.p == pytest.approx(theirs.pvalue)
+    assert (verdict.outcome, verdict.worst.over) == ("holds", "forward passes")
+    assert (verdict.p, verdict.p_holm) == (None, None)  # what is not tested over seeds is of no family
 
 
 def test_text_from_a_spec_cannot_become_markup_or_a_formula(tmp_path):

@@ -1,5 +1,6 @@
 """One training in this process: parts of a batch, recomputed activations, where it starts, what it warns of."""
 
+import copy
 import csv
 import shutil
 from dataclasses import replace
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from afno_repro.backbones.vit import ViT
 from afno_repro.data import load_data
 from afno_repro.errors import ConfigError, DataError, Diverged
+from afno_repro.mixers import EfficientSelfAttention
 from afno_repro.models import build_model
 from afno_repro.runs import execute, executors
 from afno_repro.runs.machine import COMPILERS
@@ -131,10 +133,25 @@ def test_recomputing_activations_changes_nothing(tmp_path, whole, monkeypatch):
 def test_a_compiled_backbone_learns_the_same_and_is_watched_all_the_same(tmp_path, whole, monkeypatch):
     compiled = []
     compiler = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: compiled.append(type(module)) or compiler(module))
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module, **how: compiled.append(type(module)) or compiler(module, **how)
+    )
     config = needs(tmp_path)["afno", "pretrain", 0].config
     assert_same_training(train(config, tmp_path / "run", compile=True), whole["pretrain"])
     assert compiled == [ViT]
+
+
+@pytest.mark.slow  # the compiler's minute
+@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler")
+def test_a_compiled_backbone_learns_at_a_second_size():
+    torch.manual_seed(0)
+    backbone = EfficientSelfAttention(8, (4, 4), num_heads=2, reduction=2)
+    model, plain = torch.nn.ModuleDict({"backbone": backbone}), copy.deepcopy(backbone)
+    engine.compile_backbone(model)
+    for grid in ((4, 4), (6, 5)):
+        x = torch.randn(2, *grid, 8, requires_grad=True)
+        found, expected = (torch.autograd.grad(one(x).square().sum(), x) for one in (backbone, plain))
+        torch.testing.assert_close(found, expected)
 
 
 def finish(run, tmp_path):

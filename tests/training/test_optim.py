@@ -73,7 +73,7 @@ def test_the_head_has_its_own_rate():
 
 MIXERS = {
     "afno": {"num_blocks": 2, "sparsity_threshold": 0.01, "keep": 1.0, "bias": "conv", "init_std": 0.02},
-    "gfn": {},
+    "gfn": {"init_std": 0.02},
     "fno": {"modes": [2, 2], "init_std": 0.02},
     "self_attention": {"num_heads": 2},
     "long_short": {"num_heads": 2, "window": 4, "rank": 2},

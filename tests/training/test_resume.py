@@ -125,7 +125,11 @@ def damaged(tmp_path, how, count):
 
     with pytest.raises(Interrupted):
         train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", stop)
-    for path in checkpoint.saved(tmp_path / "run" / "checkpoints")[:count]:
+    damage(tmp_path / "run", how, count)
+
+
+def damage(run, how, count):
+    for path in checkpoint.saved(run / "checkpoints")[:count]:
         file = path / "state.pt"
         data = bytearray(file.read_bytes())
         if how == "flipped":
@@ -133,11 +137,19 @@ def damaged(tmp_path, how, count):
             file.write_bytes(data)
         elif how == "truncated":
             file.write_bytes(data[:-10])
+        elif how == "a pipe in its place":
+            shutil.rmtree(path)
+            os.mkfifo(path)
         else:
-            (path / how).unlink()
+            (path / how.removeprefix("pipe ")).unlink()
+            if how.startswith("pipe "):
+                os.mkfifo(path / how.removeprefix("pipe "))
 
 
-@pytest.mark.parametrize("how", ["flipped", "truncated", "state.pt", "manifest.json"])
+PIPES = ["pipe state.pt", "pipe manifest.json", "a pipe in its place"]
+
+
+@pytest.mark.parametrize("how", ["flipped", "truncated", "state.pt", "manifest.json", *PIPES])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, uninterrupted, how):
     damaged(tmp_path, how, count=1)
     said = []
@@ -150,6 +162,21 @@ def test_a_run_never_silently_starts_again(tmp_path):
     damaged(tmp_path, "flipped", count=2)
     with pytest.raises(StorageError, match="no checkpoint is whole"):
         train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", silent)
+
+
+@pytest.mark.parametrize("how", PIPES)
+def test_pipes_for_checkpoints_are_named_and_never_waited_for(tmp_path, how):
+    write_spec(tmp_path, SMALL)
+    run = plan_runs(load_spec(tmp_path / "experiments/small.yaml"), "tiny").needs["afno", "pretrain", 0]
+    damaged(tmp_path, "flipped", count=0)
+    directory = tmp_path / "runs" / run.id
+    shutil.move(tmp_path / "run", directory)
+    damage(directory, how, count=2)
+    for command in (("run", "small", "--dry-run"), ("list",), ("report",)):
+        afno(*command, root=tmp_path)
+    told = afno("pretrain", "small", "--row", "afno", "--device", "cpu", root=tmp_path, expect=7).stderr
+    assert "no checkpoint is whole" in told
+    assert "not a regular file" in told or "Not a directory" in told
 
 
 LONG = SMALL.replace("epochs: 3", "epochs: 30")

@@ -1,0 +1,120 @@
+"""The forms in which a spec tests the paper's sentences, and what a network has to pass to have learned."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic_core import PydanticCustomError
+
+from afno_repro.spec.figures import STRICT
+
+ScaleName = Literal["smoke", "tiny", "small", "paper"]
+ListOfNames = Annotated[
+    list[str], Field(min_length=1), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+]
+
+
+class _Claim(BaseModel):
+    model_config = STRICT
+    claim: str
+    where: str
+    column: ListOfNames
+    doubt: str = ""  # what in the paper's own numbers contradicts its sentence
+    under: str = ""  # the choice under which a spec with `choices_of` tests the sentence
+
+
+class Ordering(_Claim):
+    """A sentence as an ordering: `better` beats `worse` in the column's own sense, at paper scale by at least `by`."""
+
+    better: ListOfNames
+    worse: ListOfNames
+    by: Annotated[float, Field(ge=0)]
+
+
+class _Within(_Claim):
+    """A sentence that calls a difference small: `margin` says, for each scale in the column's unit, how small."""
+
+    margin: dict[ScaleName, Annotated[float, Field(gt=0)]]
+    why: str  # the margin's reason
+
+
+class NoWorse(_Within):
+    """A sentence like "is competitive with": `no_worse` is behind each of `than` by less than the margin, or ahead."""
+
+    no_worse: ListOfNames
+    than: ListOfNames
+
+
+class Equivalence(_Within):
+    """A sentence like "matches" or "is on par": `equivalent` differs from each of `to` by less than the margin."""
+
+    equivalent: ListOfNames
+    to: ListOfNames
+
+
+class Peak(_Claim):
+    """A sentence of the paper as a peak: of the rows `over`, in order along an axis, `peak` is the best."""
+
+    peak: str
+    over: Annotated[list[str], Field(min_length=2)]
+
+
+class Bound(_Claim):
+    """A sentence of the paper as a bound: each cell of `better` is above `above`."""
+
+    better: ListOfNames
+    above: float
+
+
+FORMS: dict[str, type[BaseModel]] = {
+    "ordering claim": Ordering,
+    "no-worse claim": NoWorse,
+    "equivalence claim": Equivalence,
+    "peak claim": Peak,
+    "bound claim": Bound,
+}
+FORMS_HINT = (
+    "a claim has better, worse and by; or no_worse, than, margin and why; or equivalent, to, margin and why; "
+    "or peak and over; or better and above"
+)
+
+
+def _form(claim: Any) -> str:
+    """Which form of claim is meant, told by the keys that it alone has."""
+    keys = claim if isinstance(claim, dict) else {}
+    own = {
+        "peak claim": ("peak", "over"),
+        "bound claim": ("above",),
+        "no-worse claim": ("no_worse", "than"),
+        "equivalence claim": ("equivalent", "to"),
+    }
+    return next((form for form, words in own.items() if any(word in keys for word in words)), "ordering claim")
+
+
+Claim = Annotated[
+    Annotated[Ordering, Tag("ordering claim")]
+    | Annotated[NoWorse, Tag("no-worse claim")]
+    | Annotated[Equivalence, Tag("equivalence claim")]
+    | Annotated[Peak, Tag("peak claim")]
+    | Annotated[Bound, Tag("bound claim")],
+    Discriminator(_form),
+]
+
+
+class Learned(BaseModel):
+    """What a network must be shown to pass in each `column`, in the column's own sense, for claims on it to be tested.
+
+    That is `above`, a row like a filling that learns nothing or another column of the same row, like the same network
+    from scratch; or `chance`, a number for each scale.
+    """
+
+    model_config = STRICT
+    column: ListOfNames
+    above: str | None = None
+    chance: dict[ScaleName, float] | None = None
+    why: str
+
+    @model_validator(mode="after")
+    def _either(self) -> "Learned":
+        if (self.above is None) == (self.chance is None):
+            raise PydanticCustomError("learned", "must have either above, a row or a column, or chance")
+        return self
