@@ -13,7 +13,7 @@ from afno_repro.commands.arguments import HERE
 if TYPE_CHECKING:
     from afno_repro.data.catalog import Survey
 
-SHOWN, WIDTH = 5, 80
+WIDTH = 80
 ABOUT = ("purpose", "layout", "origin", "licence", "source")
 COPIES = "A copy that was resized or encoded anew is other data: runs know the content that they were made from."
 

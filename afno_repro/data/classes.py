@@ -183,7 +183,7 @@ def load_folders(
     `crop_fraction` is the share of the short side that the validation's central square takes, `interpolation` how it is
     resized. `skip` names broken training images, like train/CLASS/NAME.JPEG, to train without; what is evaluated is
     never left out. For choosing settings without a look at the validation images, every `tuning`-th training image by
-    name is evaluated in their place, and not trained on. No image of more than `max_megapixels` is read.
+    name is evaluated in their place, and not trained on. Images of more than `max_megapixels` are refused.
     """
     name = splits.name
     require(*choice_checks(name, fraction, crop_fraction, tuning, max_megapixels))

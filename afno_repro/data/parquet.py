@@ -53,7 +53,7 @@ def parquet(
     of the files and of their rows.
     """
     require(inside("parquet", folder), *choice_checks("parquet", fraction, crop_fraction, tuning, max_megapixels))
-    tables = [Table(root / folder, split) for split in ("train", validation)]
+    tables = [Table(root / folder, split, max_megapixels) for split in ("train", validation)]
     labels = [table.labels(label) for table in tables]
     classes = None
     if label is not None:
@@ -65,8 +65,8 @@ def parquet(
         (rows, others), tables[1], labels[1] = held_out(rows, tuning), tables[0], labels[0]
     square = partial(center_square, size=image_size, crop_fraction=crop_fraction, interpolation=interpolation)
     return (
-        Parquet(tables[0], labels[0], classes, chosen(rows, fraction, seed), None, None, max_megapixels),
-        Parquet(tables[1], labels[1], classes, others, square, image_size, max_megapixels),
+        Parquet(tables[0], labels[0], classes, chosen(rows, fraction, seed), None, None),
+        Parquet(tables[1], labels[1], classes, others, square, image_size),
     )
 
 
@@ -88,8 +88,8 @@ def split_files(folder: Path) -> dict[str, list[Path]]:
 class Table:
     """The files of a split as one table. Raises DataError where some are missing or hold no images."""
 
-    def __init__(self, folder: Path, split: str):
-        self.folder, self.split, self.files = folder, split, split_files(folder).get(split, [])
+    def __init__(self, folder: Path, split: str, megapixels: int = MEGAPIXELS):
+        self.folder, self.megapixels, self.files = folder, megapixels, split_files(folder).get(split, [])
         if not self.files:
             hint = f"expected below the data root: {LAYOUT.replace('FOLDER', folder.name)}\n  {SOURCE}; {PLACE}"
             splits = ", ".join(split_files(folder)) or "none"
@@ -125,9 +125,13 @@ class Table:
             raise DataError(f"{self.place(row)}: holds no image, or only the name of one")
         return found
 
-    def image(self, row: int, megapixels: int = MEGAPIXELS) -> Tensor:
+    def image(self, row: int) -> Tensor:
         """The image of a row, uint8 (3, height, width)."""
-        return decode_image(self.encoded(row), self.place(row), megapixels)
+        return decode_image(self.encoded(row), self.place(row), self.megapixels)
+
+    def size(self, row: int) -> tuple[int, int]:
+        """Height and width of a row's image, from its header."""
+        return size_in(self.encoded(row), self.place(row), self.megapixels)
 
     def labels(self, column: str | None) -> Labels:
         """The labels of all rows, zero without a column. Raises DataError where it is absent or holds other things."""
@@ -161,7 +165,7 @@ class Table:
         try:
             features = json.loads(metadata[b"huggingface"])["info"]["features"]
             return {name: len(of["names"]) for name, of in features.items() if of.get("names")}
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             return {}
 
     def _find(self, row: int) -> tuple[int, int]:
@@ -191,7 +195,7 @@ def reading(file: Path) -> Iterator[Any]:
         check_regular(file)
         with ParquetFile(file) as opened:
             yield opened
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{file}: not a readable parquet file ({str(error).partition(chr(10))[0]})") from error
 
 
@@ -216,10 +220,8 @@ class Parquet:
         rows: dict[int, list[int]],
         square: Square | None,
         side: int | None,
-        megapixels: int,
     ):
         self.table, self.labels, self.num_classes, self.square, self.side = table, labels, classes, square, side
-        self.megapixels = megapixels
         self.rows = list(chain.from_iterable(rows.values()))
         self.files = table.files
 
@@ -235,12 +237,12 @@ class Parquet:
         """Heights and widths: of whole images, those of the first LOOKED_INTO."""
         if self.side is not None:
             return {(self.side, self.side)}
-        return {size_in(self.table.encoded(row), self.table.place(row)) for row in self.rows[:LOOKED_INTO]}
+        return {self.table.size(row) for row in self.rows[:LOOKED_INTO]}
 
     def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         """The image of this index, uint8 (3, height, width), and its label."""
         row = self.rows[index]
-        image = self.table.image(row, self.megapixels)
+        image = self.table.image(row)
         label = None if self.num_classes is None else torch.tensor(self.labels[row])
         return image if self.square is None else self.square(image), label
 

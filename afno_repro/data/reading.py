@@ -76,7 +76,7 @@ def read_image(path: Path, megapixels: int = MEGAPIXELS) -> Tensor:
     return decode_image(data, str(path), megapixels)
 
 
-def decode_image(data: bytes, name: str, megapixels: int = MEGAPIXELS) -> Tensor:
+def decode_image(data: bytes, name: str, megapixels: int) -> Tensor:
     """What `read_image` makes of a file that holds these bytes; `name` is for messages."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header alone
@@ -95,10 +95,11 @@ def decode_image(data: bytes, name: str, megapixels: int = MEGAPIXELS) -> Tensor
         raise DataError(f"{name}: not a readable image ({error})") from error
 
 
-def size_in(data: bytes, name: str) -> tuple[int, int]:
+def size_in(data: bytes, name: str, megapixels: int) -> tuple[int, int]:
     """Height and width in pixels, from the header of an encoded image. Raises DataError for a broken one."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_pixels(*image.size, megapixels)
             return image.height, image.width
     except BROKEN as error:
         raise DataError(f"{name}: not a readable image ({error})") from error
@@ -143,14 +144,13 @@ def _complaints() -> Iterator[list[str]]:
             yield said
         finally:
             os.dup2(stderr, 2)  # closes the pipe's last writer
-            os.close(stderr)
-            heeded = b"".join(iter(lambda: os.read(heard, 2**16), b""))
-            os.close(heard)
-            for line in heeded.splitlines(keepends=True):
-                if b"JPEG" in line:
-                    said.append(line.decode(errors="replace").strip())
-                else:
-                    os.write(2, line)
+            with os.fdopen(heard, "rb") as lines, os.fdopen(stderr, "wb") as others:
+                for line in lines:
+                    text = line.decode(errors="replace").strip()
+                    if "JPEG" in text:
+                        said.append(text)
+                    else:
+                        others.write(line)
 
 
 def failures(check: Callable[[Path], object], paths: Iterable[Path]) -> list[str]:

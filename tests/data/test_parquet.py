@@ -210,7 +210,7 @@ def test_without_pyarrow_the_extra_is_named(tmp_path):
     paths = os.pathsep.join([str(tmp_path / "hidden"), *sys.path])
     data = (
         "pretrain.data={name: parquet, image_size: 16, fraction: 1.0, seed: 0, folder: cifar10, validation: test, "
-        "label: label, crop_fraction: 1.0, interpolation: bilinear, tuning: null}"
+        "label: label, crop_fraction: 1.0, interpolation: bilinear, tuning: null, max_megapixels: 100}"
     )
     write_spec(tmp_path)
     done = afno(
@@ -220,3 +220,21 @@ def test_without_pyarrow_the_extra_is_named(tmp_path):
         env={**os.environ, "PYTHONPATH": paths},
     )
     assert "the package pyarrow is not installed\n  pip install 'afno_repro[parquet]'" in done.stderr
+
+
+def test_a_damaged_file_is_read_or_named(tmp_path):
+    file = make_parquet(tmp_path / "cifar10") / "data/test-00000-of-00001.parquet"
+    whole, rng, named = file.read_bytes(), np.random.default_rng(0), 0
+    for trial in range(60):
+        data = bytearray(whole)
+        for place in rng.integers(len(data) - 1500 if trial % 2 else 0, len(data), 3):
+            data[place] = rng.integers(256)
+        file.write_bytes(bytes(data))
+        try:
+            _, test = load(tmp_path)
+            assert all(test.example(i, RNG)[0].shape == (3, 16, 16) for i in range(len(test)))
+        except DataError as error:
+            named += str(file) in str(error)
+            continue
+        named += 1
+    assert named == 60
