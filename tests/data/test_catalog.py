@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from afno_repro.config import DataConfig
 from afno_repro.data import DATASETS
-from afno_repro.data.catalog import left_out, offenders, survey
+from afno_repro.data.catalog import left_out, left_out_of, offenders, survey
 from afno_repro.data.entries import ENTRIES
 from tests.data.test_camvid import make_camvid
 from tests.data.test_cityscapes import make_cityscapes
@@ -125,3 +126,14 @@ def test_a_broken_image_in_a_parquet_file_is_named_by_its_row_and_hidden_files_a
         f"{folder}/data/train-00001-of-00002.parquet: row 2"
     ]
     assert list(left_out("parquet/cifar10", tmp_path)) == [f"{folder}/.train.parquet"]
+
+
+def test_what_a_run_leaves_out_of_images_of_ones_own_is_named_below_the_data_root(tmp_path):
+    folder = make_flat(tmp_path, "holidays")
+    (folder / "val/notes.txt").write_text("none")
+    options = {"folder": "holidays", "skip": ["train/2.png"]}
+    found = left_out_of(DataConfig("folder", 16, 1.0, 0, options), tmp_path)
+    assert found == {"count": 2, "first": ["holidays/train/2.png", "holidays/val/notes.txt"]}
+    (make_parquet(tmp_path / "cifar10") / ".train.parquet").write_bytes(b"none")
+    found = left_out_of(DataConfig("parquet", 16, 1.0, 0, {"folder": "cifar10"}), tmp_path)
+    assert found == {"count": 1, "first": ["cifar10/.train.parquet"]}
