@@ -1,5 +1,6 @@
 """What the commands take: arguments and options that several of them share, with their helps and meanings."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from afno_repro.config import Machine
+    from afno_repro.runs.machine import Asked
     from afno_repro.spec.places import Places
 
 HERE = Path()
@@ -20,7 +22,7 @@ Scale = Annotated[
 SomeScale = Annotated[str | None, typer.Option("--scale", help="One scale; without it, all.")]
 Rows = Annotated[list[str] | None, typer.Option("--row", help="Only this row; may be repeated.")]
 Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Only this seed; may be repeated.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or one of several GPUs, as in cuda:1.")]
 Devices = Annotated[int, typer.Option(min=1, help="Devices (processes) of each node that share every run.")]
 Nodes = Annotated[int, typer.Option(min=1, help="Machines, each started by torchrun or srun.")]
 MicroBatch = Annotated[
@@ -76,11 +78,14 @@ def places(root: Path, runs: Path | None) -> "Places":
     return Places(root, runs or root / "runs")
 
 
-def machine(device: str, root: Path, data: Path | None, runs: Path | None) -> "Machine":
-    """The machine at hand, one device of it."""
-    from afno_repro.runs.machine import Asked, find_machine
+def machine(asked: "Asked", root: Path, data: Path | None, runs: Path | None) -> "Machine":
+    """The machine at hand. A command on the CPU shows itself no GPU, so that nothing opens a context there."""
+    from afno_repro.runs.machine import find_machine
 
-    return find_machine(Asked(device), data or root / "data", runs or root / "runs")
+    found = find_machine(asked, data or root / "data", runs or root / "runs")
+    if found.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    return found
 
 
 def chosen(asked: list[Any] | None) -> tuple[Any, ...] | None:

@@ -22,7 +22,9 @@ def check(
     quiet: given.Quiet = False,
 ) -> None:
     """Check a spec at every scale, each row's model built without memory, and the data of one scale; does no work."""
-    answer = checked(given.places(root, runs), spec, scale, given.machine("cpu", root, data, runs))
+    from afno_repro.runs.machine import Asked
+
+    answer = checked(given.places(root, runs), spec, scale, given.machine(Asked("cpu"), root, data, runs))
     if not quiet or json:
         tell(answer, json)
 

@@ -60,12 +60,11 @@ def _packages() -> list[dict[str, Any]]:
 
 
 def _device(places: "Places") -> list[dict[str, Any]]:
-    import torch
-
-    from afno_repro.runs.provenance import cores, device_name
+    from afno_repro.runs.cpus import cores
+    from afno_repro.runs.devices import find_device, told
+    from afno_repro.runs.provenance import device_name
     from afno_repro.runs.source import code_version
 
-    gpu = device_name("cuda:0") if torch.cuda.is_available() else "none; runs use the CPU"
     memory = next((line.split()[1] for line in _meminfo() if line.startswith("MemTotal")), None)
     commit = code_version(places.runs)
     code = f"{commit.get('code', '')}: records name no commit"
@@ -75,7 +74,7 @@ def _device(places: "Places") -> list[dict[str, Any]]:
         _line("processor", device_name("cpu")),
         _line("cores", str(cores())),
         _line("memory", f"{int(memory) / 2**20:.0f} GiB" if memory else "unknown"),
-        _line("GPU", gpu),
+        _line("runs", told(find_device("auto"))),
         _line("code", code),
     ]
 

@@ -31,9 +31,10 @@ def evaluate(
 ) -> None:
     """Evaluate finished runs again from their weights: for a metric added later, or other validation images."""
     from afno_repro.commands.terminal import show_for
+    from afno_repro.runs.machine import Asked
     from afno_repro.spec.plan import Choice
 
-    machine, places = given.machine(device, root, data, runs), given.places(root, runs)
+    machine, places = given.machine(Asked(device), root, data, runs), given.places(root, runs)
     choice = Choice(rows=given.chosen(row), seeds=given.chosen(seed), kinds=("pretrain", "finetune"))
     with show_for(quiet) as show:
         answer = reevaluated(places, spec, scale, choice, machine, show)

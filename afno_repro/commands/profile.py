@@ -43,11 +43,12 @@ def profile(
 ) -> None:
     """Count and time what mixers cost: ad hoc with --mixer, or the cost columns of a spec."""
     from afno_repro.commands.run import work
+    from afno_repro.runs.machine import Asked
     from afno_repro.spec.plan import Choice
 
     if (spec is None) == (mixer is None):
         raise ConfigError("profile takes a spec, tables or --mixer, one of them")
-    machine = given.machine(device, root, None, runs)
+    machine = given.machine(Asked(device), root, None, runs)
     if spec is not None:
         choice = Choice(
             rows=given.chosen(row), kinds=("profile",), latency=latency and spec != "tables", changes=tuple(set or ())

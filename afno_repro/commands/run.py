@@ -48,12 +48,15 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         json: given.Json = False,
         quiet: given.Quiet = False,
     ) -> None:
-        from afno_repro.runs.machine import Asked, find_machine
+        from afno_repro.runs.launch import placed
+        from afno_repro.runs.machine import Asked
         from afno_repro.spec.plan import Choice
 
         choice = Choice(given.chosen(row), given.chosen(seed), kinds, changes=tuple(set or ()), rerun=rerun)
-        asked = Asked(device, devices, nodes, jobs, workers, micro_batch, checkpoint_activations, compile)
-        machine = find_machine(asked, data or root / "data", runs or root / "runs")
+        asked = Asked(
+            device, devices, nodes, jobs, workers, micro_batch, checkpoint_activations, compile, placed(os.environ)
+        )
+        machine = given.machine(asked, root, data, runs)
         if not dry_run:
             _together(machine, nodes)
             if stop_after is not None:
@@ -99,6 +102,7 @@ def work(
     """Do what is left of the asked specs and answer with their tables, or with the plan alone."""
     from afno_repro.commands.reproduce import prepare, reproduce
     from afno_repro.commands.terminal import show_for
+    from afno_repro.runs.devices import told
 
     prepared = prepare(places, spec, scale, choice, machine, check_all=dry_run)
     if dry_run:
@@ -109,6 +113,8 @@ def work(
     if machine.devices == 1:  # of several processes, one that writes its tables first might wait for the others
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with show_for(quiet or prepared.follows) as show:
+        if prepared.runnable:
+            show.note(told(machine.device))
         tables, code = reproduce(places, prepared, scale, choice, machine, show)
     if not prepared.follows:
         tell(shown(places, tables, scale, choice), json)

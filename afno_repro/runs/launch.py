@@ -32,6 +32,11 @@ GRACE_S = 10.0  # for the others to end by themselves after one failed, and agai
 POLL_S = 0.05
 
 
+def placed(environment: Mapping[str, str]) -> bool:
+    """Whether srun started this process beside others: such a one may see its own GPU alone."""
+    return all(name in environment for name in SRUN[:3]) and not all(name in environment for name in TORCHRUN)
+
+
 def take_place(machine: Machine, nodes: int, environment: Mapping[str, str]) -> bool:
     """Join the processes that torchrun, srun or `launch` started; False where none of them did.
 

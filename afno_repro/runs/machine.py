@@ -1,12 +1,14 @@
 """The machine at hand, as far as runs care: its devices, how many runs go side by side, the threads of each."""
 
+import re
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from afno_repro.config import Machine
 from afno_repro.errors import ConfigError, DataError
-from afno_repro.runs.provenance import cores
+from afno_repro.runs.cpus import cores
+from afno_repro.runs.devices import find_device, gpu_count
 from afno_repro.runs.source import code_version
 from afno_repro.runs.store import is_latency
 from afno_repro.spec.plan import Run
@@ -19,7 +21,7 @@ CHECKPOINT_EVERY_S = 600.0  # besides the one at each epoch's end
 class Asked:
     """What the command line says of the machine; `jobs` None is a sensible number."""
 
-    device: str = "auto"  # auto, cpu or cuda
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
     devices: int = 1  # on each node
     nodes: int = 1
     jobs: int | None = None
@@ -27,6 +29,7 @@ class Asked:
     micro_batch: int | None = None
     activation_checkpointing: bool = False
     compile: bool = False
+    placed: bool = False  # a scheduler started this process, and may show it its own GPU alone
 
 
 def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
@@ -35,24 +38,23 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
     Runs side by side share the cores out as threads. Raises ConfigError for what no machine has, DataError for a CUDA
     device that is not there.
     """
-    if asked.device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {asked.device}: must be auto, cpu or cuda")
+    if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,3})?", asked.device):
+        raise ConfigError(f"--device {asked.device}: must be auto, cpu, cuda or one of several GPUs, as in cuda:1")
     together = asked.devices * asked.nodes
     if together > 1 and (asked.jobs or 1) > 1:
         raise ConfigError(f"--jobs {asked.jobs}: must be 1 where {together} devices share every run")
-    chosen = "cuda" if asked.device != "cpu" and cuda_exists() else "cpu"
-    if asked.device == "cuda" and chosen == "cpu":
-        raise DataError(
-            "--device cuda: there is no CUDA device that torch can use here\n  --device cpu runs without one"
-        )
-    if chosen == "cuda" and asked.devices > cuda_count():
-        raise DataError(f"--devices {asked.devices}: this machine has {cuda_count()} CUDA devices")
+    if together > 1 and ":" in asked.device:
+        raise ConfigError(f"--device {asked.device}: must be cuda where {together} devices share every run")
+    chosen = find_device(asked.device)
+    gpus = 0 if chosen == "cpu" else gpu_count()
+    if gpus and asked.devices > gpus and not (asked.placed and gpus == 1):  # it may have been given one of its own
+        raise DataError(f"--devices {asked.devices}: this process sees {gpus} CUDA devices")
     if asked.compile and not any(map(shutil.which, COMPILERS)):
         raise DataError(
             f"--compile: needs a C++ compiler, {' or '.join(COMPILERS)}, and none is installed here\n"
             "  the same command without it needs none"
         )
-    jobs = asked.jobs or (cores() if chosen == "cpu" and together == 1 else 1)
+    jobs = asked.jobs or (cores() if not gpus and together == 1 else 1)
     return Machine(
         device=chosen,
         devices=together,
@@ -67,22 +69,6 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
         checkpoint_every_s=CHECKPOINT_EVERY_S,
         code=code_version(runs_root),
     )
-
-
-def cuda_exists() -> bool:
-    """Whether torch can use an NVIDIA device; torch is asked only where there is one."""
-    if not Path("/dev/nvidia0").exists():
-        return False
-    import torch
-
-    return torch.cuda.is_available()
-
-
-def cuda_count() -> int:
-    """The CUDA devices of this machine."""
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def on(machine: Machine, run: Run) -> Machine:

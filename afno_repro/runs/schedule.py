@@ -11,8 +11,8 @@ from typing import Any
 from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, Interrupted, LockedError, refusal
 from afno_repro.escape import visible
+from afno_repro.runs.cpus import cores
 from afno_repro.runs.execute import run_one
-from afno_repro.runs.provenance import cores
 from afno_repro.runs.record import Record
 from afno_repro.runs.show import Show, title
 from afno_repro.runs.store import is_latency

@@ -62,7 +62,7 @@ def join(place: Place, device: str) -> None:
         signal.SIGINT, signal.SIG_DFL
     )  # outside of a training: one that tidies up first might wait for the others
     if device == "cuda":
-        torch.cuda.set_device(place.local_rank)
+        torch.cuda.set_device(own_gpu(place.local_rank, torch.cuda.device_count()))
     backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
     where: dict[str, Any] = {"init_method": place.address}
     if not place.address.startswith("tcp://"):
@@ -84,6 +84,16 @@ def join(place: Place, device: str) -> None:
             "  the same command tries again; another user of this machine may call its ports"
         )
     atexit.register(leave)
+
+
+def own_gpu(local_rank: int, visible: int) -> int:
+    """Which of the visible GPUs is this process's: that of its number, or the only one that it was given.
+
+    Raises DataError where it has none.
+    """
+    if local_rank >= visible > 1:
+        raise DataError(f"process {local_rank} of this machine sees {visible} CUDA devices, none of which is its own")
+    return local_rank if visible > 1 else 0
 
 
 def unrecognised() -> list[int]:
@@ -129,9 +139,13 @@ def ranks() -> int:
 
 
 def start(device: str, threads: int) -> torch.device:
-    """Set the number of threads and return the device."""
+    """Set the number of threads and the current device, and return that: of several GPUs the one that was joined on."""
     torch.set_num_threads(threads)
-    return torch.device(device, torch.cuda.current_device()) if device == "cuda" else torch.device(device)
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(torch.cuda.current_device() if chosen.index is None else chosen.index)
+        return torch.device("cuda", torch.cuda.current_device())
+    return chosen
 
 
 def share(model: nn.Module, device: torch.device) -> nn.Module:
@@ -233,7 +247,7 @@ def peak_memory_mib(device: str) -> float:
     """The most memory that this process has held: of the device on CUDA, resident on a CPU."""
     return (
         torch.cuda.max_memory_allocated() / 2**20
-        if device == "cuda"
+        if device != "cpu"
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     )
 
@@ -249,9 +263,16 @@ def part_ways(seed: int) -> None:
         torch.manual_seed(seed + (rank() << 32))
 
 
+def on_gpu() -> bool:
+    """Whether this process has a context on a GPU; asking opens none."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
 def random_states() -> list[dict[str, Any]]:
     """The states of every process's generators, for a checkpoint."""
-    mine = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    mine = {"cpu": torch.get_rng_state()} | (
+        {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {}
+    )
     said = gathered({name: state.tolist() for name, state in mine.items()})
     return [{name: torch.tensor(state, dtype=torch.uint8) for name, state in states.items()} for states in said]
 
@@ -259,5 +280,5 @@ def random_states() -> list[dict[str, Any]]:
 def restore_random_states(states: dict[str, Any]) -> None:
     """Continue with one process's part of `random_states`."""
     torch.set_rng_state(states["cpu"])
-    if states.get("cuda") is not None:
+    if states.get("cuda") is not None and on_gpu():
         torch.cuda.set_rng_state(states["cuda"])

@@ -70,7 +70,7 @@ def made_with(machine: Machine) -> dict[str, Any]:
     """What the same bits depend on besides the config and the machine's kind of processor."""
     return {
         "devices": engine.ranks(),
-        "device": machine.device,
+        "device": machine.device.partition(":")[0],
         "threads": machine.threads,
         "compile": machine.compile,
         "torch": str(torch.__version__),

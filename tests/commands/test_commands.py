@@ -166,7 +166,7 @@ def test_a_dry_run_of_a_sound_spec_ends_with_0_when_its_data_are_absent(tmp_path
         (["run", "small", "--seed", "7"], "scale tiny has no seed 7"),
         (["report", "--scale", "huge"], "there is no scale 'huge'"),
         (["check", "nothing.yaml"], "there is no spec 'nothing.yaml'"),
-        (["run", "small", "--device", "tpu"], "must be auto, cpu or cuda"),
+        (["run", "small", "--device", "tpu"], "must be auto, cpu, cuda"),
         (["run", "small", "--set", "nonsense"], "KEY=VALUE"),
         (["run", "small", "--jobs", "0"], "--jobs"),
         (["fly"], "fly"),

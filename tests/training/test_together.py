@@ -140,7 +140,7 @@ def test_stopped_in_any_way_they_continue_bit_for_bit(tmp_path, two):
     write_spec(tmp_path, ODD)
     code, err = interrupted(tmp_path, "0", lambda launcher, ranks: os.kill(ranks[1], signal.SIGKILL))
     assert code == 1
-    assert err.splitlines()[1:] == [
+    assert err.splitlines()[-2:] == [
         "another of the 2 processes ended, so afno/pretrain seed 0 stopped; the same command continues",
         "process 1 of 0 to 1 was killed by signal 9; the same command continues",
     ]
@@ -148,7 +148,7 @@ def test_stopped_in_any_way_they_continue_bit_for_bit(tmp_path, two):
     assert code == 1
     assert "a data-loading process ended" in err or "another of the 2 processes ended" in err
     code, err = interrupted(tmp_path, "1", lambda launcher, ranks: os.kill(launcher, signal.SIGTERM))
-    assert (code, err.splitlines()[1:]) == (143, ["stopped by signal 15; the same command continues"])
+    assert (code, err.splitlines()[-1:]) == (143, ["stopped by signal 15; the same command continues"])
     assert interrupted(tmp_path, "0", lambda launcher, ranks: os.kill(launcher, signal.SIGKILL))[0] == -signal.SIGKILL
     afno(*MICRO, root=tmp_path)
     assert files(tmp_path) == files(two[0])

@@ -1,0 +1,51 @@
+"""The GPUs of a machine that torch can use, and which device a command takes."""
+
+from pathlib import Path
+
+from afno_repro.errors import DataError
+from afno_repro.runs.cpus import cores
+from afno_repro.runs.provenance import device_name, installed
+
+DEV = Path("/dev")
+FILES = ("nvidia[0-9]*", "dxg", "kfd")  # NVIDIA's GPUs, of which a container may have any; those of WSL 2; of ROCm
+
+
+def gpu_files() -> list[Path]:
+    """The device files of GPUs that this process sees."""
+    return sorted(path for pattern in FILES for path in DEV.glob(pattern))
+
+
+def gpu_count() -> int:
+    """How many GPUs torch can use here: those left visible. It is asked only where there is a GPU's device file."""
+    if not gpu_files():
+        return 0
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def find_device(asked: str) -> str:
+    """cpu, cuda or cuda:N, as asked; auto is a GPU where torch can use one.
+
+    Raises DataError for a GPU that is not there, or not visible to this process.
+    """
+    kind, _, index = asked.partition(":")
+    gpus = 0 if kind == "cpu" else gpu_count()
+    if kind == "cuda" and not gpus:
+        files = ", ".join(map(str, gpu_files()))
+        useless = f"; torch {installed('torch')} cannot use {files}" if files else ""
+        raise DataError(
+            f"--device {asked}: there is no CUDA device that torch can use here{useless}\n"
+            "  --device cpu runs without one"
+        )
+    if index and int(index) >= gpus:
+        raise DataError(f"--device {asked}: this process sees {gpus} CUDA devices, the first is cuda:0")
+    return asked if kind != "auto" else "cuda" if gpus else "cpu"
+
+
+def told(device: str) -> str:
+    """A sentence on the device that a command takes, and on the GPUs that it leaves."""
+    if device != "cpu":
+        return f"on {device_name(device)} ({device}, {gpu_count()} visible)"
+    files = ", ".join(map(str, gpu_files()))
+    return f"on the CPU, {cores()} cores" + (f"; torch {installed('torch')} leaves {files} unused" if files else "")

@@ -1,0 +1,158 @@
+"""Which device a command takes, as in containers, under WSL 2 and ROCm, and under schedulers; simulated."""
+
+import os
+
+import pytest
+import torch
+
+from afno_repro.commands import arguments as given
+from afno_repro.errors import ConfigError, DataError
+from afno_repro.runs import cpus, devices, launch
+from afno_repro.runs.machine import Asked, find_machine
+from afno_repro.training import engine, loop
+from tests.command import afno
+from tests.machine import machine_at
+from tests.specs import write_spec
+from tests.training.test_resume import config_of, silent, train
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture
+def computer(tmp_path, monkeypatch):
+    """A machine with device files, on which torch sees some GPUs, and no more cores than its cgroup gives it."""
+
+    def build(*files, gpus=0):
+        dev = tmp_path / "dev"
+        dev.mkdir()
+        for name in ("null", "nvidiactl", "nvidia-uvm", *files):
+            (dev / name).touch()
+        monkeypatch.setattr(devices, "DEV", dev)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(devices, "device_name", lambda device: f"a GPU at {device}")
+        return lambda *asked, **more: find_machine(Asked(*asked, **more), tmp_path, tmp_path / "runs")
+
+    return build
+
+
+@pytest.mark.parametrize("file", ["nvidia0", "nvidia3", "nvidia12", "dxg", "kfd"])
+def test_a_gpu_is_found_by_any_of_its_files_in_a_container_under_wsl_and_rocm(computer, file):
+    find = computer(file, gpus=1)
+    assert find().device == "cuda"
+    assert find("cpu").device == "cpu"
+    assert "a GPU at cuda" in devices.told("cuda")
+
+
+def test_torch_is_not_asked_where_there_is_no_gpu(computer, monkeypatch):
+    find = computer(gpus=1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("torch was asked"))
+    assert find().device == "cpu"
+
+
+def test_a_gpu_that_torch_cannot_use_is_told(computer):
+    find = computer("nvidia3", gpus=0)
+    assert find().device == "cpu"
+    assert "nvidia3 unused" in devices.told("cpu")
+    with pytest.raises(DataError, match=r"cannot use .*nvidia3"):
+        find("cuda")
+
+
+def test_one_of_several_visible_gpus_may_be_named(computer):
+    find = computer("nvidia4", "nvidia5", gpus=2)
+    assert find("cuda:1").device == "cuda:1"
+    with pytest.raises(DataError, match="sees 2 CUDA devices"):
+        find("cuda:2")
+    for wrong in ("cuda:", "cuda:x", "gpu", "cuda:-1"):
+        with pytest.raises(ConfigError, match="must be auto, cpu, cuda"):
+            find(wrong)
+    with pytest.raises(ConfigError, match="must be cuda where 2 devices"):
+        find("cuda:1", 2)
+
+
+def test_a_process_that_srun_gave_its_own_gpu_uses_that_and_others_are_refused(computer):
+    find = computer("nvidia2", gpus=1)
+    srun = {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "2"}
+    assert find("auto", 4, placed=launch.placed(srun)).devices == 4
+    assert not launch.placed(srun | dict.fromkeys(launch.TORCHRUN, "1"))
+    with pytest.raises(DataError, match="sees 1 CUDA devices"):
+        find("auto", 4, placed=launch.placed({}))
+    assert [engine.own_gpu(2, visible) for visible in (1, 4)] == [0, 2]
+    with pytest.raises(DataError, match="process 2 of this machine sees 2"):
+        engine.own_gpu(2, 2)
+
+
+def test_a_command_on_the_cpu_shows_itself_no_gpu(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    given.machine(Asked("cpu"), tmp_path, None, None)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_a_run_on_the_cpu_asks_for_no_cuda_context(tmp_path, monkeypatch):
+    """On a machine whose torch could open one, as PyTorch's own optimisers do where they see a GPU."""
+    monkeypatch.setattr(torch.optim.Optimizer, "_accelerator_graph_capture_health_check", lambda self: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("a CUDA context was opened"))
+    train(config_of(tmp_path), machine_at(tmp_path, checkpoint_every_s=0.0), tmp_path / "run", silent)
+    assert loop.checkpoint.saved(tmp_path / "run/checkpoints")
+
+
+def test_the_device_is_told_before_the_first_run(tmp_path):
+    write_spec(tmp_path)
+    first = afno("run", "small", "--scale", "smoke", "--row", "gfn", "--device", "cpu", root=tmp_path).stderr
+    assert first.startswith("on the CPU, ")
+
+
+V2, V1 = "0::/{path}\n", "9:name=systemd:/{path}\n4:cpu,cpuacct:/{path}\n0::/\n"
+FOLDERS = {V2: "sys/fs/cgroup", V1: "sys/fs/cgroup/cpu"}
+
+
+def limit(version, folder, cpus_allowed):
+    """A cgroup's files: so many CPUs of time, or any."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if version == V2:
+        (folder / "cpu.max").write_text(f"{int(cpus_allowed * 100_000) if cpus_allowed else 'max'} 100000\n")
+    else:
+        (folder / "cpu.cfs_quota_us").write_text(f"{int(cpus_allowed * 100_000) if cpus_allowed else -1}\n")
+        (folder / "cpu.cfs_period_us").write_text("100000\n")
+
+
+@pytest.fixture
+def system(tmp_path, monkeypatch):
+    """A machine of 128 cores, and its root."""
+    (tmp_path / "proc/self").mkdir(parents=True)
+    monkeypatch.setattr(cpus, "SYSTEM", tmp_path)
+    monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda pid: set(range(128)))
+    return tmp_path
+
+
+@pytest.mark.parametrize("version", [V2, V1])
+@pytest.mark.parametrize("inside", [True, False])  # of the container, the group that /proc names is not to be seen
+@pytest.mark.parametrize(("allowed", "expected"), [(4, 4), (1.5, 2), (0.2, 1), (None, 128), (500, 128)])
+def test_a_cpu_quota_bounds_the_cores(system, version, inside, allowed, expected):
+    (system / "proc/self/cgroup").write_text(version.format(path="docker/0123"))
+    limit(version, system / FOLDERS[version] / ("" if inside else "docker/0123"), allowed)
+    assert cpus.cores() == expected
+
+
+@pytest.mark.parametrize("version", [V2, V1])
+def test_the_tightest_group_above_counts(system, version):
+    (system / "proc/self/cgroup").write_text(version.format(path="a/b"))
+    for path, allowed in (("", None), ("a", 3), ("a/b", 7)):
+        limit(version, system / FOLDERS[version] / path, allowed)
+    assert cpus.cores() == 3
+
+
+def test_affinity_and_a_broken_quota_count_too(system, monkeypatch):
+    monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda pid: {4, 5})
+    (system / "proc/self/cgroup").write_text(V2.format(path=""))
+    (system / "sys/fs/cgroup").mkdir(parents=True)
+    (system / "sys/fs/cgroup/cpu.max").write_text("much\n")
+    assert cpus.cores() == 2
+
+
+def test_jobs_and_threads_follow_from_the_quota(system, computer):
+    (system / "proc/self/cgroup").write_text(V2.format(path=""))
+    limit(V2, system / "sys/fs/cgroup", 4)
+    machine = computer()("cpu")
+    assert (machine.jobs, machine.threads) == (4, 1)
