@@ -90,7 +90,7 @@ class TrainConfig:
     weight_decay: float
     decay: Literal["all", "all_but_vectors_and_positions", "all_but_norms_biases_and_positions"]  # what it reaches
     clip_norm: float | None
-    precision: Literal["float32", "bf16"]
+    precision: Literal["float32", "tf32", "bf16"]  # tf32 is float32 on a CPU
     augment: dict[str, Any]  # a Part in the spec's own form: {name: ..., options}
     eval_every: int  # epochs
 

@@ -28,7 +28,7 @@ def profile(
         str, typer.Option(help="A backbone of the tables, like segformer-b0 or vit-b.")
     ] = "segformer-b3",
     batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
-    precision: Annotated[str, typer.Option(help="float32 or bf16.")] = "float32",
+    precision: Annotated[str, typer.Option(help="float32, tf32 or bf16.")] = "float32",
     mode: Annotated[str, typer.Option(help="forward or train (forward and backward).")] = "forward",
     latency: Annotated[bool, typer.Option(help="Measure latency and memory too, not only count.")] = True,
     out: Annotated[Path | None, typer.Option(help="Save CSV, Markdown and a plot in this folder.")] = None,
@@ -54,9 +54,10 @@ def profile(
             rows=given.chosen(row), kinds=("profile",), latency=latency and spec != "tables", changes=tuple(set or ())
         )
         work(given.places(root, runs), "all" if spec == "tables" else spec, scale, choice, machine, False, json, quiet)
-    for option, value, allowed in (("precision", precision, ("float32", "bf16")), ("mode", mode, ("forward", "train"))):
+    allowances = (("precision", precision, ("float32", "tf32", "bf16")), ("mode", mode, ("forward", "train")))
+    for option, value, allowed in allowances:
         if value not in allowed:
-            raise ConfigError(f"--{option} {value}: must be {' or '.join(allowed)}")
+            raise ConfigError(f"--{option} {value}: must be {', '.join(allowed[:-1])} or {allowed[-1]}")
     changes = tuple(f"model.{change}" if not change.startswith("model.") else change for change in set or ())
     asked = (backbone, tuple(mixer or ()), tuple(res or ["1024"]), batch, precision, mode, latency, changes)
     tell(profiled(given.places(root, runs), asked, machine.device, out), json)

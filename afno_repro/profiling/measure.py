@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from afno_repro.errors import require
+from afno_repro.precision import autocast, set_precision
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,14 @@ def measure(
 ) -> Measurement:
     """Run as many passes as fit into budget_s, at most `most`; the first warms up, unless it is the only one."""
     device = images.device
+    set_precision(precision, device)
     model = model.to(device).train(backward)
     times: list[float] = []
     before = _start_memory(device)
     while not times or (len(times) < most and sum(times) + max(times) <= budget_s):
         _wait(device)
         start = time.perf_counter()
-        with torch.set_grad_enabled(backward), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.set_grad_enabled(backward), autocast(device, precision):
             output = model(images)
         if backward:
             model.zero_grad(set_to_none=True)

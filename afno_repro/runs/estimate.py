@@ -27,6 +27,7 @@ from afno_repro.data import load_data
 from afno_repro.errors import AfnoError
 from afno_repro.fills import FILLS
 from afno_repro.models import build_model
+from afno_repro.precision import set_precision
 from afno_repro.profiling.flops import CountingRule, count
 from afno_repro.runs.machine import on
 from afno_repro.runs.record import Record
@@ -284,6 +285,7 @@ def fill_seconds(config: RunConfig) -> float:
 def product_flops_per_s(device: str, threads: int, precision: str) -> float:
     """The best of a few large matrix products with the threads of one run; a network is slower."""
     torch.set_num_threads(threads)
+    set_precision(precision, torch.device(device))
     side, best = 1024 if device == "cpu" else 8192, float("inf")
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))

@@ -10,6 +10,7 @@ import torch
 
 from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, Diverged, Interrupted, LockedError
+from afno_repro.precision import rounded
 from afno_repro.runs.bound import fed_of
 from afno_repro.runs.executors import EXECUTORS, Outcome, Report
 from afno_repro.runs.provenance import device_name, provenance
@@ -69,6 +70,7 @@ def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: P
         "weights": checksum(directory, WEIGHTS),
         "files": {name: found for name in (LOG, ARTIFACTS) if (found := checksum(directory, name)) is not None},
         "parent": store.parent(run),
+        "tf32": rounded(),
         "skipped": len(run.config.data.options.get("skip", [])),
     }
     record = Record(run.id, run.digest, run.config, outcome, result.metrics, result.repeats, made_with)

@@ -58,7 +58,7 @@ def profile(run: Run, machine: Machine, directory: Path, report: Report) -> Outc
             for key in ("gflops", "mixer_gflops", "gflops_full", "mixer_gflops_full", "mlp_share")
         }
         return Outcome({"params_m": counted.params / 1e6, "mixer_params_m": counted.mixer_params / 1e6, **costs})
-    device = engine.start(machine.device, machine.threads)
+    device = engine.start(machine, "float32")
     engine.seed_everything(config.seed)
     model = build_model(config.model, config.data.image_size)
     times = latencies_s(model, config.data.image_size, Latency(**config.task.options), device)
@@ -101,7 +101,8 @@ def training(run: Run, machine: Machine, directory: Path, report: Report) -> Out
 def evaluated(config: RunConfig, machine: Machine) -> tuple[dict[str, float], Fed]:
     """The task's metrics of a finished training's network, on the validation images at hand, and what those are."""
     assert config.model is not None
-    device = engine.start(machine.device, machine.threads)
+    assert config.train is not None
+    device = engine.start(machine, config.train.precision)
     model = build_model(config.model, config.data.image_size)
     load_weights(model, weights_of(digest(config), machine))
     task = TASKS[config.task.name](config.data.image_size, **config.task.options)
@@ -119,7 +120,7 @@ def visualize(run: Run, machine: Machine, directory: Path, report: Report) -> Ou
     visual = VISUALS[config.task.name](
         config.data.image_size, **{key: value for key, value in options.items() if key != "images"}
     )
-    device = engine.start(machine.device, machine.threads)
+    device = engine.start(machine, "float32")
     engine.seed_everything(config.seed)
     model = build_model(config.model, config.data.image_size)
     load_weights(model, weights_of(config.init, machine))

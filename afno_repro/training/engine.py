@@ -27,7 +27,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from afno_repro.backbones.layers import Block
+from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, DataError
+from afno_repro.precision import set_precision
 
 PR_SET_PDEATHSIG = 1
 WAIT = timedelta(minutes=30)  # for the other processes, before giving up on them
@@ -138,14 +140,15 @@ def ranks() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def start(device: str, threads: int) -> torch.device:
-    """Set the number of threads and the current device, and return that: of several GPUs the one that was joined on."""
-    torch.set_num_threads(threads)
-    chosen = torch.device(device)
-    if chosen.type == "cuda":
-        torch.cuda.set_device(torch.cuda.current_device() if chosen.index is None else chosen.index)
-        return torch.device("cuda", torch.cuda.current_device())
-    return chosen
+def start(machine: Machine, precision: str) -> torch.device:
+    """Set threads, precision and current device, and return that: of several GPUs the one that was joined on."""
+    torch.set_num_threads(machine.threads)
+    device = torch.device(machine.device)
+    if device.type == "cuda":
+        device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+        torch.cuda.set_device(device)
+    set_precision(precision, device)
+    return device
 
 
 def share(model: nn.Module, device: torch.device) -> nn.Module:

@@ -8,6 +8,7 @@ from torch import nn
 from afno_repro.config import Machine, RunConfig
 from afno_repro.data.loader import loader
 from afno_repro.data.samples import VALIDATION, Images, Samples, validation_batches
+from afno_repro.precision import autocast
 from afno_repro.tasks import Batch, Task
 from afno_repro.training import engine
 
@@ -48,8 +49,3 @@ def parts_of(batch: Batch, micro_batch: int | None) -> list[Batch]:
     if micro_batch is None:
         return [batch]
     return list(zip(*(torch.split(part, micro_batch) for part in batch), strict=True))
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Mixed precision where the spec says so."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

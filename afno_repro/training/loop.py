@@ -23,10 +23,11 @@ from afno_repro.errors import ConfigError, Diverged, Interrupted, Problem, Stora
 from afno_repro.faults import fault
 from afno_repro.files import check_space, write_atomic
 from afno_repro.models import build_model
+from afno_repro.precision import autocast
 from afno_repro.tasks import TASKS, Batch, Task
 from afno_repro.training import checkpoint, engine
 from afno_repro.training.augment import augmented
-from afno_repro.training.evaluation import autocast, evaluate, parts_of
+from afno_repro.training.evaluation import evaluate, parts_of
 from afno_repro.training.optim import learning_rate, make_optimizer, set_learning_rate, warmup_steps
 from afno_repro.training.state import State, disk_bytes, resume, save
 from afno_repro.training.stop import stop_flag
@@ -67,7 +68,7 @@ def train(
     assert config.model is not None
     assert config.train is not None
     recipe = config.train
-    device = engine.start(machine.device, machine.threads)
+    device = engine.start(machine, recipe.precision)
     engine.seed_everything(config.seed)
     task = TASKS[config.task.name](config.data.image_size, **config.task.options)
     images, validation = data
@@ -81,7 +82,7 @@ def train(
         model.backbone.compile()
     optimizer = make_optimizer(model, recipe)
     engine.part_ways(config.seed)
-    notes: list[str] = []
+    notes = ["tf32 is float32 on a CPU"] if recipe.precision == "tf32" and device.type == "cpu" else []
     place, mixes = (engine.rank(), engine.ranks()), task.mix is not None
     batches = TrainingBatches(len(images), recipe.batch_size, recipe.epochs, config.seed, 0, *place, before=mixes)
     wrong = f"at least the {engine.ranks()} processes that share it" if recipe.batch_size < engine.ranks() else ""

@@ -127,7 +127,7 @@ def test_what_cannot_fit_is_a_state_and_is_not_tried(monkeypatch):
         (["--mixer", "afno", "--res", "0x64"], "HEIGHTxWIDTH"),
         (["--mixer", "afno", "--set", "mixer.num_blocks=7"], "num_blocks: afno: must divide"),
         (["--mixer", "gfn", "--set", "mixer.num_blocks=7"], "gfn has no option 'num_blocks'"),
-        (["--mixer", "afno", "--precision", "fp8"], "float32 or bf16"),
+        (["--mixer", "afno", "--precision", "fp8"], "float32, tf32 or bf16"),
         (["--mixer", "afno", "--mode", "backward"], "forward or train"),
         ([], "one of them"),
         (["table2", "--mixer", "afno"], "one of them"),
