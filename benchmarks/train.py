@@ -1,4 +1,4 @@
-"""A whole training step: `python -m benchmarks.train [--rounds 7] [--batch 4] [--threads 1]`.
+"""A whole training step: `python -m benchmarks.train [--rounds 7] [--batch 4] [--threads 1] [--device cpu]`.
 
 The reference is a network of ViT-S/4's size on 64 x 64 pixels whose mixers are the literal layer, in a plain loop: the
 batch's loss, its gradients, clipping, an optimiser that walks through the parameters, the loss as a number. Beside it
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from afno_repro.config import ModelConfig, Part, TrainConfig
 from afno_repro.models import build_model
+from afno_repro.precision import set_precision
 from afno_repro.runs.provenance import device_name
 from afno_repro.tasks import Batch
 from afno_repro.tasks.inpainting import Inpainting
@@ -104,13 +105,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for option, default in (("--rounds", 7), ("--batch", 4), ("--threads", 1)):
         parser.add_argument(option, type=int, default=default)
+    parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
+    device = torch.device(asked.device)
     torch.set_num_threads(asked.threads)
+    set_precision(RECIPE.precision, device)
     task = Inpainting(SIDE, {"grid": "tokens", "patch_size": 4, "steps": 256})
     torch.manual_seed(0)
     batch = (torch.rand(asked.batch, 3, SIDE, SIDE), torch.rand(asked.batch, SIDE, SIDE) < 0.4)
     check(task, batch)
-    literal = literal_network()
+    batch = (batch[0].to(device), batch[1].to(device))
+    literal = literal_network().to(device)
     slow = torch.optim.AdamW(literal.parameters(), lr=RECIPE.lr, weight_decay=RECIPE.weight_decay, foreach=False)
     steps: dict[str, Callable[[], float]] = {
         "literal AFNO, plain loop": partial(plain_step, literal, slow, task, batch)
@@ -119,14 +124,17 @@ def main() -> None:
     compiled.get_submodule("backbone").compile()
     networks = {name: network(mixer) for name, mixer in MIXERS.items()} | {"AFNO, --compile": compiled}
     for name, model in networks.items():
+        model.to(device)
         steps[name] = partial(optimise, model, make_optimizer(model, RECIPE), task, [batch], RECIPE)
     lines = []
-    for name, found in timed(steps, asked.rounds, torch.device("cpu")).items():
+    for name, found in timed(steps, asked.rounds, device).items():
         lines.append(
             [name, f"{asked.batch / found.median_s:.1f}", f"{found.ratio:.2f}", f"{found.low:.2f}-{found.high:.2f}"]
         )
     title = f"A training step of a ViT-S/4 on {SIDE} x {SIDE} pixels, batch {asked.batch}"
-    print(write("train", device_name("cpu"), title, ["network", "images/s", "ratio", "10-90%"], lines).read_text())
+    print(
+        write("train", device_name(asked.device), title, ["network", "images/s", "ratio", "10-90%"], lines).read_text()
+    )
 
 
 if __name__ == "__main__":

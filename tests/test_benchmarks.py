@@ -6,8 +6,10 @@ import torch
 from afno_repro.mixers.afno import AFNO
 from afno_repro.mixers.gfn import GFN
 from afno_repro.mixers.long_short import LongShort
+from benchmarks import mixers as side
+from benchmarks import side_by_side, train
 from benchmarks.literal import LiteralAFNO, LiteralGFN, LiteralLongShort
-from benchmarks.mixers import SHAPES, floor_flops, mixers, saved_units
+from benchmarks.mixers import SHAPES, Shape, floor_flops, mixers, saved_units
 
 
 @pytest.mark.parametrize("grid", [(6, 8), (5, 7), (7, 6)])
@@ -52,3 +54,41 @@ def test_the_floor_of_one_block_is_a_whole_product():
     shape = SHAPES[6]
     product = 16 * shape.dim**2 * shape.side * (shape.side // 2 + 1)
     assert product < floor_flops(shape, 1) < 2 * product
+
+
+@pytest.mark.parametrize(("side_of", "large"), [(64, set()), (128, {"self-attention"}), (256, set(side.MOST_TOKENS))])
+def test_attention_is_held_to_float64_where_its_scores_are_few_on_any_device(side_of, large):
+    names = {*mixers(SHAPES[4]._replace(side=8)), "self-attention, bf16"}
+    found = {name for name in names if not side.small(name, Shape(side_of, 64, 1))}
+    assert {name for name in found if "," not in name} == large
+    assert ("self-attention, bf16" in found) == ("self-attention" in found)
+
+
+def test_a_table_of_mixers_is_written_after_every_shape(tmp_path, monkeypatch):
+    written = []
+
+    def measured(shape, *_):
+        written.append(len((tmp_path / "mixers.csv").read_text().splitlines()) - 1 if written else 0)
+        return [[str(shape), "AFNO", "1.0", "1.0", *[""] * (len(side.HEADER) - 4)]]
+
+    monkeypatch.setattr(side_by_side, "RESULTS", tmp_path)
+    monkeypatch.setattr(side, "device_name", lambda device: "")
+    monkeypatch.setattr(side, "measured", measured)
+    monkeypatch.setattr("sys.argv", ["mixers", "--shapes", "3"])
+    side.main()
+    assert written == [0, 1, 2]
+
+
+def test_a_training_step_is_measured_on_the_device_asked_for(tmp_path, monkeypatch):
+    """On the meta device, where nothing is computed."""
+    devices = []
+    monkeypatch.setattr(train, "check", lambda task, batch: None)
+    monkeypatch.setattr(train, "device_name", lambda device: device)
+    monkeypatch.setattr(train, "make_optimizer", lambda model, recipe: devices.append(next(model.parameters()).device))
+    monkeypatch.setattr(train, "timed", lambda steps, rounds, device: devices.append(device) or {})
+    monkeypatch.setattr(side_by_side, "RESULTS", tmp_path)
+    monkeypatch.setattr("sys.argv", ["train", "--device", "meta"])
+    train.main()
+    assert set(devices) == {torch.device("meta")}
+    assert len(devices) == 2 + len(train.MIXERS)
+    assert (tmp_path / "meta/train.md").is_file()
