@@ -6,6 +6,7 @@ from afno_repro.errors import ConfigError
 from afno_repro.tasks import TASKS
 from afno_repro.tasks.classification import Classification
 from afno_repro.tasks.inpainting import Inpainting
+from afno_repro.tasks.inputs import centred
 from afno_repro.tasks.segmentation import Segmentation
 
 pytestmark = pytest.mark.fast
@@ -17,10 +18,8 @@ TOKENS = {"grid": "tokens", "patch_size": 4, "steps": 16}
 def batch():
     task, rng = Inpainting(16, TOKENS), np.random.default_rng(0)
     images = rng.integers(0, 256, (3, 3, 16, 16), dtype=np.uint8)
-    return tuple(
-        torch.stack(parts)
-        for parts in zip(*(task.prepare((torch.from_numpy(i), None), rng) for i in images), strict=True)
-    )
+    samples = [task.prepare((torch.from_numpy(i), None), rng) for i in images]
+    return task.enter(tuple(torch.stack(parts) for parts in zip(*samples, strict=True)))
 
 
 class Constant(torch.nn.Module):
@@ -207,14 +206,33 @@ def test_windows_cover_an_axis_and_end_with_it(extent, stride, starts):
 
 def test_an_image_enters_centred():
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8))
-    own = Segmentation(8, **{**PIXELS, "input": "image_mean"}).prepare(
-        (image, torch.zeros(8, 8, dtype=torch.uint8)), np.random.default_rng(0)
-    )[0]
+    batch = image[None], torch.zeros(1, 8, 8, dtype=torch.uint8)
+    own = Segmentation(8, **{**PIXELS, "input": "image_mean"}).enter(batch)[0][0]
     torch.testing.assert_close(own, image / 255 - (image / 255).mean((1, 2), keepdim=True))
-    imagenet = Segmentation(8, **PIXELS).prepare(
-        (image, torch.zeros(8, 8, dtype=torch.uint8)), np.random.default_rng(0)
-    )[0]
+    imagenet = Segmentation(8, **PIXELS).enter(batch)[0][0]
     torch.testing.assert_close(imagenet[1], (image[1] / 255 - 0.456) / 0.224)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_images_travel_as_bytes(name):
+    task = {"inpainting": Inpainting(16, TOKENS), "classification": Classification(16, **CLASSES)}.get(name)
+    image = torch.zeros(3, 16, 16, dtype=torch.uint8)
+    label = torch.zeros(16, 16, dtype=torch.uint8) if name == "segmentation" else torch.tensor(1)
+    sample = (task or Segmentation(8, **PIXELS)).prepare((image, label), np.random.default_rng(0))
+    assert [part.element_size() for part in sample if part.ndim > 0] == [1] * len([p for p in sample if p.ndim > 0])
+
+
+@pytest.mark.parametrize("how", ["image_mean", "imagenet"])
+@pytest.mark.parametrize("side", [16, 28, 32, 64, 96, 224])
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_a_batch_is_centred_as_each_of_its_images_bit_for_bit(how, side, count):
+    images = torch.from_numpy(np.random.default_rng(side).integers(0, 256, (count, 3, side, side), dtype=np.uint8))
+    alone = []
+    for image in images:  # in three steps, as one image at a time
+        x = image.float() / 255
+        mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        alone.append(x - x.mean((1, 2), keepdim=True) if how == "image_mean" else (x - mean) / std)
+    assert torch.equal(centred(images, how), torch.stack(alone))
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,10 @@ Compile = Annotated[
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Independent runs side by side; default: the CPU's cores, 1 on a GPU.")
 ]
-Workers = Annotated[int, typer.Option(min=0, help="Data-loading processes of each run.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Data-loading processes of each run; default: 0 on a CPU, a GPU's share of the cores."),
+]
 DryRun = Annotated[
     bool,
     typer.Option(

@@ -75,8 +75,20 @@ def _device(places: "Places") -> list[dict[str, Any]]:
         _line("cores", str(cores())),
         _line("memory", f"{int(memory) / 2**20:.0f} GiB" if memory else "unknown"),
         _line("runs", told(find_device("auto"))),
+        _line("shared memory", _shared()),
         _line("code", code),
     ]
+
+
+def _shared() -> str:
+    """What data-loading processes pass their batches through."""
+    from afno_repro.data.loader import SHARED
+
+    if not SHARED.is_dir():
+        return "unknown"
+    free = shutil.disk_usage(SHARED).free
+    little = "; on a GPU use --workers 0 or give the container more, as in docker run --shm-size 8g"
+    return f"{SHARED}, {free / 2**30:.1f} GiB free{little if free < 2**30 else ''}"
 
 
 def _meminfo() -> list[str]:

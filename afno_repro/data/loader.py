@@ -1,6 +1,7 @@
 """Batches prepared by other processes, each of which is known to have come to life."""
 
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkContext, ForkProcess
 from multiprocessing.popen_fork import Popen
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from torch import Generator
@@ -19,6 +21,7 @@ from afno_repro.errors import DataError, LoadingError
 LONGEST_TEMPORARY = 107 - len(
     "/pymp-12345678/listener-12345678"
 )  # of a socket's path on Linux, less what multiprocessing adds
+SHARED, PREFETCHED = Path("/dev/shm"), 2  # where batches pass from process to process, and how many of each may wait
 TRIES, LIFE_S = 3, 10.0  # to start a process, and for it to come to life
 
 
@@ -28,16 +31,19 @@ def loader(
     """Batches of samples, prepared by `num_workers` other processes (0: by this one).
 
     Raises DataError where the path of the folder of temporary files is too long for the processes' tensors to arrive,
-    LoadingError when a process ended.
+    or shared memory too small for them, LoadingError when a process ended.
     """
     if num_workers and len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
         hint = f"name a folder of at most {LONGEST_TEMPORARY} characters with TMPDIR, or use --workers 0"
         raise DataError(f"{tempfile.gettempdir()}: too long a path for the sockets of data-loading processes\n  {hint}")
+    if num_workers and (some := next(iter(batches), None)):
+        _check_shared(num_workers * PREFETCHED * len(some) * sum(part.nbytes for part in samples[some[0]]), num_workers)
     context, generator = Living() if num_workers else None, Generator().manual_seed(0)
     loading = DataLoader(
         samples,
         batch_sampler=batches,
         num_workers=num_workers,
+        prefetch_factor=PREFETCHED if num_workers else None,
         generator=generator,
         pin_memory=pin_memory,
         multiprocessing_context=context,
@@ -53,6 +59,16 @@ def loader(
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
             raise
         raise LoadingError("a data-loading process ended\n  the same command continues") from error
+
+
+def _check_shared(needed: int, num_workers: int) -> None:
+    free = shutil.disk_usage(SHARED).free if SHARED.is_dir() else needed
+    if free < needed:
+        raise DataError(
+            f"{SHARED}: the batches of {num_workers} data-loading processes need {needed / 2**20:.0f} MiB and "
+            f"{free / 2**20:.0f} MiB are free\n"
+            "  use --workers 0, or give the container more shared memory, as in docker run --shm-size 8g"
+        )
 
 
 class LoadingProcess(ForkProcess):

@@ -274,7 +274,9 @@ def fill_seconds(config: RunConfig) -> float:
     options = {key: value for key, value in config.task.options.items() if key != "fill"}
     task, side = Inpainting(config.data.image_size, **options), config.data.image_size
     rng = np.random.default_rng(0)
-    image, mask = task.prepare((torch.from_numpy(rng.integers(0, 256, (3, side, side), dtype=np.uint8)), None), rng)
+    image, mask = task.enter(
+        task.prepare((torch.from_numpy(rng.integers(0, 256, (3, side, side), dtype=np.uint8)), None), rng)
+    )
     metrics, start = task.metrics(), time.perf_counter()
     filled = FILLS[config.task.options["fill"]](image.double().numpy(), mask.numpy())
     metrics.add(*task.scored(torch.from_numpy(filled)[None].float(), (image[None], mask[None])))

@@ -74,7 +74,8 @@ def baseline(run: Run, machine: Machine, directory: Path, report: Report) -> Out
     sets = load_data(config.data, machine.data_root)
     of, validation = fed(config, sets, machine), sets[1]
     metrics = task.metrics()
-    for images, masks in validation_loader(task, validation, config, batch_size=64, num_workers=machine.num_workers):
+    for batch in validation_loader(task, validation, config, batch_size=64, num_workers=machine.num_workers):
+        images, masks = task.enter(batch)
         filled = np.stack(
             [fill(image, mask) for image, mask in zip(images.double().numpy(), masks.numpy(), strict=True)]
         )

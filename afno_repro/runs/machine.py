@@ -25,7 +25,7 @@ class Asked:
     devices: int = 1  # on each node
     nodes: int = 1
     jobs: int | None = None
-    workers: int = 0
+    workers: int | None = None  # None: a GPU's share of the cores, 0 on a CPU
     micro_batch: int | None = None
     activation_checkpointing: bool = False
     compile: bool = False
@@ -55,6 +55,9 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
             "  the same command without it needs none"
         )
     jobs = asked.jobs or (cores() if not gpus and together == 1 else 1)
+    workers = asked.workers
+    if workers is None:
+        workers = max(1, cores() // (1 if asked.placed else max(gpus, asked.devices))) if gpus else 0
     return Machine(
         device=chosen,
         devices=together,
@@ -63,7 +66,7 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
         compile=asked.compile,
         jobs=jobs,
         threads=max(1, cores() // max(jobs, asked.devices)),
-        num_workers=asked.workers,
+        num_workers=workers,
         data_root=data_root,
         runs_root=runs_root,
         checkpoint_every_s=CHECKPOINT_EVERY_S,

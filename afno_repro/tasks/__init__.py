@@ -24,7 +24,13 @@ class Task(Protocol):
     @property
     def mix(self) -> Mix | None: ...  # mixes each sample with the one before it
 
-    def prepare(self, example: Example, rng: np.random.Generator) -> Batch: ...
+    def prepare(self, example: Example, rng: np.random.Generator) -> Batch:
+        """A sample as it travels to the device: images in bytes."""
+        ...
+
+    def enter(self, batch: Batch) -> Batch:
+        """A batch as the network takes it, where it has arrived."""
+        ...
 
     def weight(self, batch: Batch) -> Tensor: ...
 

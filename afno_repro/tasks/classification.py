@@ -39,7 +39,12 @@ class Classification:
     def prepare(self, example: Example, rng: np.random.Generator) -> Batch:
         """An image and its class, as one sample."""
         image, label = example
-        return centred(image, self.input), cast(Tensor, label)
+        return image, cast(Tensor, label)
+
+    def enter(self, batch: Batch) -> Batch:
+        """Images centred, classes as they are."""
+        images, classes = batch
+        return centred(images, self.input), classes
 
     def weight(self, batch: Batch) -> Tensor:
         """Terms of the batch's loss: images."""

@@ -56,7 +56,12 @@ class Inpainting:
         """An image and a fresh mask, as one sample."""
         image, _ = example
         mask = torch.from_numpy(random_walk(self.cells, self.cells, self.steps, rng))
-        return image.float().div_(255), mask.repeat_interleave(self.patch, 0).repeat_interleave(self.patch, 1)
+        return image, mask.repeat_interleave(self.patch, 0).repeat_interleave(self.patch, 1)
+
+    def enter(self, batch: Batch) -> Batch:
+        """Images in [0, 1], masks as they are."""
+        images, masks = batch
+        return images.float().div_(255), masks
 
     def weight(self, batch: Batch) -> Tensor:
         """Terms of the batch's loss: hidden values."""

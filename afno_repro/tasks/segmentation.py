@@ -49,7 +49,12 @@ class Segmentation:
     def prepare(self, example: Example, rng: np.random.Generator) -> Batch:
         """An image and its map of classes, as one sample."""
         image, label = example
-        return centred(image, self.input), cast(Tensor, label).long()
+        return image, cast(Tensor, label)
+
+    def enter(self, batch: Batch) -> Batch:
+        """Images centred, maps as whole numbers that index."""
+        images, maps = batch
+        return centred(images, self.input), maps.long()
 
     def weight(self, batch: Batch) -> Tensor:
         """Terms of the batch's loss: labelled pixels."""

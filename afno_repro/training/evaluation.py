@@ -24,7 +24,7 @@ def evaluate(
     model.eval()
     with torch.inference_mode(), autocast(device, config.train.precision):
         for batch in validation_loader(task, validation, config, size, machine.num_workers):
-            metrics.update(model, tuple(part.to(device) for part in batch))
+            metrics.update(model, task.enter(tuple(part.to(device) for part in batch)))
     model.train()
     merged = task.metrics()
     for seen in engine.gathered(metrics.seen()):

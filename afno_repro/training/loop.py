@@ -107,7 +107,7 @@ def train(
             lr = learning_rate(recipe, state.step, batches.total, warmup)
             set_learning_rate(optimizer, lr)
             epoch_ends = (state.step + 1) % batches.per_epoch == 0
-            batch = tuple(part.to(device, non_blocking=True) for part in batch)
+            batch = task.enter(tuple(part.to(device, non_blocking=True) for part in batch))
             if task.mix is not None:
                 batch = task.mix(batch, batch_rng(config.seed, state.step))
             with alive_fractions(model, watch=epoch_ends or state.step == 0, compiled=machine.compile) as alive:

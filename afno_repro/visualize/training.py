@@ -26,7 +26,7 @@ class Triptychs:
         """Hide a part of every image and reconstruct it."""
         samples = [self.task.prepare((image, None), sample_rng(0, VALIDATION, 0, i)) for i, image in enumerate(images)]
         device = next(model.parameters()).device
-        batch = tuple(torch.stack(parts).to(device) for parts in zip(*samples, strict=True))
+        batch = self.task.enter(tuple(torch.stack(parts).to(device) for parts in zip(*samples, strict=True)))
         rebuilt = self.task.reconstruct(self.task.predict(model, *batch), batch)
         true, hidden = batch[0], batch[1][:, None]
         arrays = {"masked": torch.where(hidden, 0.5, true), "rebuilt": rebuilt, "true": true}
@@ -48,12 +48,13 @@ class Overlays:
     @torch.inference_mode()
     def compute(self, model: nn.Module, images: list[Tensor], labels: list[Tensor | None]) -> Pictures:
         """Segment every image."""
+        device = next(model.parameters()).device
         samples = [
             self.task.prepare((image, label), np.random.default_rng(0))
             for image, label in zip(images, labels, strict=True)
         ]
-        device = next(model.parameters()).device
-        found = [self.task.predict(model, image[None].to(device)).argmax(1)[0].cpu() for image, _ in samples]
+        entered = [self.task.enter((image[None].to(device), label)) for image, label in samples]
+        found = [self.task.predict(model, image).argmax(1)[0].cpu() for image, _ in entered]
         arrays = {
             "true": np.stack([image.permute(1, 2, 0).numpy() for image in images]),
             "label": np.stack([label.numpy().astype(np.uint8) for _, label in samples]),

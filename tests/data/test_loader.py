@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -51,3 +52,17 @@ def test_where_none_comes_to_life_the_user_is_told_what_to_do(tmp_path, monkeypa
     ):
         batches(tmp_path, 1)
     assert children() == before
+
+
+@pytest.mark.parametrize(("mib_free", "workers"), [(64, 8), (0, 1)])
+def test_shared_memory_too_small_for_the_batches_is_told_before_any_work(tmp_path, monkeypatch, mib_free, workers):
+    """As a container's 64 MiB for batches of 256 images of 224 pixels."""
+    before = children()
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=mib_free * 2**20))
+    images = SimpleNamespace(example=lambda index, rng: torch.zeros(3, 224, 224, dtype=torch.uint8))
+    samples = Samples(images, lambda image, rng: (image,), seed=5, stream=TRAIN)
+    batches = [[(0, i) for i in range(256)]] * 3
+    with pytest.raises(DataError, match=rf"{mib_free} MiB are free(.|\n)*--workers 0"):
+        next(iter(loader(samples, batches, workers, pin_memory=False)))
+    assert children() == before
+    assert len(next(iter(loader(samples, batches, 0, pin_memory=False)))[0]) == 256

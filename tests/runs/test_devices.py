@@ -156,3 +156,19 @@ def test_jobs_and_threads_follow_from_the_quota(system, computer):
     limit(V2, system / "sys/fs/cgroup", 4)
     machine = computer()("cpu")
     assert (machine.jobs, machine.threads) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "workers"),
+    [
+        (0, {}, 0),
+        (1, {}, 128),
+        (8, {}, 16),
+        (8, {"devices": 8}, 16),
+        (1, {"devices": 4, "placed": True}, 128),  # srun gives each process cores of its own, too
+        (8, {"workers": 3}, 3),
+        (200, {}, 1),
+    ],
+)
+def test_on_a_gpu_its_share_of_the_cores_loads_images(system, computer, gpus, asked, workers):
+    assert computer("nvidia0", gpus=gpus)(**asked).num_workers == workers
