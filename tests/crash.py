@@ -112,7 +112,7 @@ class Command:
             "TMPDIR": str(root / "tmp"),
             **(more or {}),
         }
-        environment["PYTHONFAULTHANDLER"] = "1"
+        environment |= {"PYTHONFAULTHANDLER": "1", "AFNO_CHECKPOINT_EVERY_S": "0"}
         line, self.began = (sys.executable, "-m", "afno_repro", *self.arguments), time.monotonic()
         with (root / "stderr.txt").open("wb") as words:
             self.process = Popen(
@@ -184,7 +184,7 @@ def strike(command: Command, how: str, victim: float) -> str:
 def play(root: Path, devices: int, now: Round, length_s: float, tally: Tally) -> bool:
     """One round in a folder; whether its command finished all there is to do."""
     tally.rounds, tally.resumes = tally.rounds + 1, tally.resumes + (root / "runs").is_dir()
-    before, how = finished_work(root), "not killed"
+    before, half, how = finished_work(root), half_done(root), "not killed"
     command = Command(root, devices, STARTS[devices][int(now.start * len(STARTS[devices]))])
     if not command.ended(now.wait * length_s):
         how = strike(command, now.how, now.victim)
@@ -202,6 +202,8 @@ def play(root: Path, devices: int, now: Round, length_s: float, tally: Tally) ->
         f"{name}: {path} was finished and is not what it was" for path in before if after.get(path) != before[path]
     ]
     tally.losses += [f"{name}: {problem}" for problem in broken(root)]
+    if half and code == 0 and "continues at step " not in said:
+        tally.losses.append(f"{name}: {half} were done again from the start\n{said}")
     return code == 0
 
 
@@ -220,6 +222,12 @@ def finished_work(root: Path) -> dict[str, tuple[int, str]]:
         str(path.relative_to(root)): (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
         for path in kept
     }
+
+
+def half_done(root: Path) -> list[str]:
+    """The runs that have a checkpoint and no record: a command goes on with them."""
+    found = {path.parents[2] for path in root.glob("runs/*/checkpoints/step-*/manifest.json")}
+    return sorted(run.name for run in found if not (run / "record.json").exists())
 
 
 def broken(root: Path) -> list[str]:

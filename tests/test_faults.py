@@ -39,7 +39,7 @@ def timeless(path: Path) -> bytes:
 
 
 def armed(**asked) -> dict[str, str]:
-    return {**os.environ, "AFNO_FAULT": json.dumps(asked)}
+    return {**os.environ, "AFNO_FAULT": json.dumps(asked), "AFNO_CHECKPOINT_EVERY_S": "0"}
 
 
 class Whole:

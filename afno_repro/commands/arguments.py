@@ -57,6 +57,10 @@ StopAfter = Annotated[
         help="Stop by then as after SIGTERM: keep the work and end with 143; the same command continues.",
     ),
 ]
+CheckpointEvery = Annotated[
+    float,
+    typer.Option(min=0, hidden=True, envvar="AFNO_CHECKPOINT_EVERY_S", help="Seconds; what tests kill keeps more."),
+]
 Rerun = Annotated[
     bool,
     typer.Option("--rerun", help="Do again what was made with other data or other source than today's, or diverged."),

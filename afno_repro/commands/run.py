@@ -41,6 +41,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         dry_run: given.DryRun = False,
         rerun: given.Rerun = False,
         stop_after: given.StopAfter = None,
+        checkpoint_every: given.CheckpointEvery = 600.0,
         root: given.Root = HERE,
         data: given.Data = None,
         runs: given.Runs = None,
@@ -54,7 +55,16 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
 
         choice = Choice(given.chosen(row), given.chosen(seed), kinds, changes=tuple(set or ()), rerun=rerun)
         asked = Asked(
-            device, devices, nodes, jobs, workers, micro_batch, checkpoint_activations, compile, placed(os.environ)
+            device,
+            devices,
+            nodes,
+            jobs,
+            workers,
+            micro_batch,
+            checkpoint_activations,
+            compile,
+            checkpoint_every,
+            placed(os.environ),
         )
         machine = given.machine(asked, root, data, runs)
         if not dry_run:

@@ -14,7 +14,7 @@ from afno_repro.runs.store import is_latency
 from afno_repro.spec.plan import Run
 
 COMPILERS = ("g++", "clang++")  # that torch.compile looks for
-CHECKPOINT_EVERY_S = 600.0  # besides the one at each epoch's end
+CHECKPOINT_EVERY_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Asked:
     micro_batch: int | None = None
     activation_checkpointing: bool = False
     compile: bool = False
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S
     placed: bool = False  # a scheduler started this process, and may show it its own GPU alone
 
 
@@ -69,7 +70,7 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
         num_workers=workers,
         data_root=data_root,
         runs_root=runs_root,
-        checkpoint_every_s=CHECKPOINT_EVERY_S,
+        checkpoint_every_s=asked.checkpoint_every_s,
         code=code_version(runs_root),
     )
 

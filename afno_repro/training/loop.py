@@ -143,8 +143,8 @@ def train(
                 losses.zero_()
                 write_log(directory, state)
 
-            # Keep the work: at each epoch's end, after a while, and when a signal asks any process to stop.
-            if epoch_ends or stopping or overdue:
+            # Keep the work: after a while, at the end, and when a signal asks any process to stop.
+            if stopping or overdue or state.step == batches.total:
                 save(directory, model, optimizer, state, machine, bound)
                 saved_at = now
             if stopping:

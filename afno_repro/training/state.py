@@ -56,8 +56,9 @@ def resume(
         raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise StorageError(f"{folder}: not a checkpoint of this run ({error})\n  {ANEW}") from error
-    if told := _changes(before, made_with(machine)):
-        note(f"continues at step {state.step} on another machine ({told}): the last bits may differ")
+    told = _changes(before, made_with(machine))
+    elsewhere = f" on another machine ({told}): the last bits may differ" if told else ""
+    note(f"continues at step {state.step}{elsewhere}")
     return state
 
 

@@ -51,7 +51,8 @@ def test_a_disk_that_fills_while_training_costs_nothing_but_the_wait(small_disk,
     for root in (whole, small_disk):
         write_spec(root, LONG)
     afno(*ONE, root=whole)
-    process = start(*ONE, root=small_disk)
+    often = {**os.environ, "AFNO_CHECKPOINT_EVERY_S": "0"}
+    process = start(*ONE, root=small_disk, env=often)
     wait_for_checkpoint(small_disk, process, 0)
     filler = small_disk / "runs" / "filler"
     subprocess.run(
@@ -64,7 +65,7 @@ def test_a_disk_that_fills_while_training_costs_nothing_but_the_wait(small_disk,
     (checkpoints,) = small_disk.glob("runs/pretrain-afno-*/checkpoints")
     assert checkpoint.load_newest(checkpoints, pytest.fail) is not None
     filler.unlink()
-    afno(*ONE, root=small_disk)
+    assert "continues at step " in afno(*ONE, root=small_disk).stderr
     (one,), (other,) = (list(root.glob("runs/pretrain-afno-*")) for root in (whole, small_disk))
     assert left(one) == left(other)
 

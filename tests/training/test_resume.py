@@ -45,6 +45,12 @@ def silent(step):
     pass
 
 
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    """Commands keep their work after every step."""
+    monkeypatch.setenv("AFNO_CHECKPOINT_EVERY_S", "0")
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
@@ -92,6 +98,15 @@ def test_a_signal_during_an_evaluation_stops_the_run_even_after_its_last_step(
 def test_a_run_without_checkpoints_between_epochs_gives_the_same_weights(tmp_path, uninterrupted):
     train(config_of(tmp_path), machine(tmp_path, checkpoint_every_s=1e9), tmp_path / "run", silent)
     assert left(tmp_path / "run") == uninterrupted[:2]
+
+
+@pytest.mark.parametrize(("every_s", "kept"), [(0.0, 18), (1e9, 1)])
+def test_checkpoints_come_by_time_and_at_the_end(tmp_path, monkeypatch, every_s, kept):
+    steps = []
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda folder, step, *rest: steps.append(step) or save(folder, step, *rest))
+    train(config_of(tmp_path), machine(tmp_path, checkpoint_every_s=every_s), tmp_path / "run", silent)
+    assert (len(steps), steps[-1]) == (kept, 18)
 
 
 def test_another_seed_gives_other_weights(tmp_path, uninterrupted):
@@ -186,7 +201,7 @@ def test_kill_9_and_the_same_command_again(tmp_path, whole_command, workers):
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         assert not list((tmp_path / "runs").glob("pretrain-afno-*/record.json")), "it was over before it was killed"
-    afno(*arguments, root=tmp_path)
+    assert "afno/pretrain seed 0: continues at step " in afno(*arguments, root=tmp_path).stderr
     assert outcome(tmp_path) == whole_command
 
 
@@ -212,7 +227,7 @@ def test_a_signal_stops_after_a_checkpoint_with_its_own_exit_code(tmp_path, whol
     assert process.returncode == code
     assert "the same command continues" in err
     assert "Traceback" not in err
-    afno(*RUN, "--jobs", "1", root=tmp_path)
+    assert "continues at step " in afno(*RUN, "--jobs", "1", root=tmp_path).stderr
     assert outcome(tmp_path) == whole_command
 
 
@@ -258,7 +273,7 @@ def test_a_killed_data_loading_process_is_told_and_the_command_continues(tmp_pat
     assert process.returncode == 4
     assert "a data-loading process ended" in err
     assert "Traceback" not in err
-    afno(*RUN, "--jobs", "1", root=tmp_path)
+    assert "continues at step " in afno(*RUN, "--jobs", "1", root=tmp_path).stderr
     assert outcome(tmp_path) == whole_command
 
 

@@ -28,6 +28,12 @@ MICRO = (*TWO, "--micro-batch", "2")  # one part for the first process, two for 
 STAGES = ("pretrain", "finetune")
 
 
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    """Commands keep their work after every step."""
+    monkeypatch.setenv("AFNO_CHECKPOINT_EVERY_S", "0")
+
+
 def directory(root: Path, stage: str) -> Path:
     (found,) = (root / "runs").glob(f"{stage}-afno-*")
     return found
