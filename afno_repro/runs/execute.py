@@ -40,6 +40,9 @@ def run_one(run: Run, machine: Machine, report: Report) -> Record | None:
             record = store.finished(run, machine)
             if record is not None:
                 return record
+            if run.parent is not None and store.record(run.parent.digest) is None and store.find(run.parent.digest):
+                with store.lock(run.parent):  # raises LockedError, naming who does it
+                    pass
             store.begin(run, directory)
             if together:
                 leading = bool(engine.agreed(str(directory)))

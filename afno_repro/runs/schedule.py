@@ -18,7 +18,7 @@ from afno_repro.runs.show import Show, title
 from afno_repro.runs.store import is_latency
 from afno_repro.runs.workers import Worker, start_worker, wait_for
 from afno_repro.spec.plan import Run
-from afno_repro.spec.resolve import SEEDED
+from afno_repro.spec.resolve import SEEDED, TRAINED
 from afno_repro.training import engine
 from afno_repro.training.loop import Progress
 from afno_repro.training.stop import stop_flag
@@ -28,41 +28,66 @@ WAIT_FOR_HELD_S = 10.0
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that left no record, and why; `exit_code` is its error's, `trace` shows where the program is at fault."""
+    """A run that left no record, and why; `exit_code` is its error's, `trace` shows where the program is at fault.
+
+    After an error that `stays`, a GPU does nothing more for this process.
+    """
 
     run: Run
     message: str
     exit_code: int
     trace: str = ""
+    stays: bool = False
 
 
 def execute(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
-    """Do all runs and keep going after a failed one; latencies come last, alone, with all threads.
+    """Do all runs and keep going after a failed one. Raises Interrupted.
 
-    A run that another process holds is passed over and tried again at the end for ten seconds. Raises Interrupted.
+    Several processes train together first. Then they part: nobody waits for fillings, pictures and latencies, which the
+    first one does alone.
     """
+    if engine.ranks() == 1:
+        return _with_held(runs, machine, show)
+    first = engine.rank() == 0
+    failures = _with_held([run for run in runs if run.config.kind in TRAINED], machine, show)
+    engine.leave()
+    alone = [run for run in runs if run.config.kind not in TRAINED]
+    return failures + _with_held(alone, machine, show) if first else []
+
+
+def _with_held(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
+    """Do runs, and try again those that another command holds: as long as others of ours start from them, else for ten
+    seconds, in which a killed command's processes end."""
+    failures = _in_order(runs, machine, show)
+    since = time.monotonic()
+    while held := engine.agreed([f.run.digest for f in failures if f.exit_code == LockedError.exit_code]):
+        if any(run.digest in held and run.config.init in held for run in runs):
+            since = time.monotonic()
+        elif engine.agreed(time.monotonic() - since >= WAIT_FOR_HELD_S):
+            break
+        time.sleep(0.5)
+        failures = [f for f in failures if f.run.digest not in held]
+        for run in (run for run in runs if run.digest in held):
+            failures += _one_by_one([run], _alone(machine) if is_latency(run) else machine, Quiet(show))
+    return failures
+
+
+def _in_order(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
+    """Counts and fillings, then what is trained and drawn, side by side; latencies last, alone, with all threads."""
     timed = [run for run in runs if is_latency(run)]
     trained = [run for run in runs if run.config.kind in SEEDED]
     others = [run for run in runs if run.config.kind not in SEEDED and not is_latency(run)]
-    alone = replace(machine, threads=cores())
-    failures = [*_one_by_one(others, machine, show)]
+    failures = _one_by_one(others, machine, show)
     failures += (
         _side_by_side(trained, machine, show)
         if machine.jobs > 1 and len(trained) > 1
         else _one_by_one(trained, machine, show)
     )
-    failures += _one_by_one(timed, alone, show)
-    deadline = time.monotonic() + WAIT_FOR_HELD_S
-    while (
-        (held := [f for f in failures if f.exit_code == LockedError.exit_code])
-        and time.monotonic() < deadline
-        and engine.ranks() == 1
-    ):
-        time.sleep(0.5)
-        failures = [f for f in failures if f not in held]
-        for failure in held:
-            failures += _one_by_one([failure.run], alone if is_latency(failure.run) else machine, Quiet(show))
-    return failures
+    return failures + _one_by_one(timed, _alone(machine), show)
+
+
+def _alone(machine: Machine) -> Machine:
+    return replace(machine, threads=cores())
 
 
 class Quiet(Show):
@@ -84,6 +109,8 @@ def _one_by_one(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
         failure, record = _attempt(run, machine, partial(show.progressed, run))
         _tell(show, run, time.monotonic() - started, failure, record)
         failures += [failure] if failure else []
+        if failure and failure.stays:
+            raise AfnoError(f"{title(run)} left the GPU in an error that stays, so the command stopped; run it again")
     return failures
 
 
@@ -106,7 +133,8 @@ def _attempt(run: Run, machine: Machine, report: Callable[[Progress], None]) -> 
             raise
         if (refused := refusal(error)) is not None:
             return Failure(run, str(refused), refused.exit_code), None
-        return Failure(run, f"{type(error).__name__}: {error}", 1, traceback.format_exc()), None
+        stays = any(f"{kind} error: " in str(error) for kind in ("CUDA", "HIP"))
+        return Failure(run, f"{type(error).__name__}: {error}", 1, traceback.format_exc(), stays), None
 
 
 def _tell(show: Show, run: Run, seconds: float, failure: Failure | None, record: Record | None) -> None:
@@ -183,5 +211,8 @@ def _idle(workers: list[Worker], machine: Machine) -> Worker | None:
 
 
 def _work(run: Run, machine: Machine, send: Callable[[Any], None]) -> None:
-    """What a process does with a run: say how far it is, then how it ended."""
-    send(_attempt(run, machine, send))
+    """What a process does with a run: say how far it is, then how it ended; it ends, too, where its GPU fails."""
+    failure, record = _attempt(run, machine, send)
+    send((failure, record))
+    if failure and failure.stays:
+        sys.exit(failure.exit_code)

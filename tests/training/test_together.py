@@ -1,5 +1,6 @@
 """Several processes that share a training, as a user starts them: the same numbers, the same resumption, one voice."""
 
+import json
 import os
 import signal
 import subprocess
@@ -235,6 +236,39 @@ def test_a_process_that_others_wait_for_in_vain_ends_them_all_with_every_ones_st
     hung = said[said.index("process 1 of 0 to 1:") :]
     assert "most recent call first" in hung
     assert "in sleepy" in hung
+
+
+FILLING = """
+import atexit, os, sys, time
+from pathlib import Path
+from afno_repro import cli, fills
+ended = Path(os.environ["ENDED"])
+if os.environ["RANK"] == "1":
+    atexit.register(ended.touch)
+def patient(image, mask):
+    deadline = time.monotonic() + 60
+    while not ended.exists():
+        assert time.monotonic() < deadline, "the other process waits for a filling"
+        time.sleep(0.01)
+    return fills.fill_mean(image, mask)
+fills.FILLS["mean"] = patient
+sys.argv[0] = "afno"
+cli.main()
+"""
+
+
+def test_no_process_waits_for_what_one_does_alone_which_does_all_of_it(tmp_path, monkeypatch):
+    """Validation images of three batches."""
+    roots = {"one": tmp_path / "one", "two": tmp_path / "two"}
+    for root in roots.values():
+        write_spec(root, SMALL.replace("test_crops: 8", "test_crops: 130"))
+    arguments = ("pretrain", "small", "--scale", "smoke", "--row", "fill_mean", "--row", "gfn", "--device", "cpu")
+    afno(*arguments, "--jobs", "1", root=roots["one"])
+    monkeypatch.setenv("ENDED", str(tmp_path / "ended"))
+    monkeypatch.setattr(launch, "COMMAND", ("-c", FILLING))
+    assert launch.launch([*arguments, "--devices", "2", "--root", str(roots["two"])], 2, os.environ) == 0
+    found = {name: next((root / "runs").glob("baseline-*/record.json")) for name, root in roots.items()}
+    assert json.loads(found["one"].read_text())["metrics"] == json.loads(found["two"].read_text())["metrics"]
 
 
 def addresses(pid: int) -> set[str]:
