@@ -123,6 +123,7 @@ class Machine:
     device: str
     devices: int  # of all nodes together, one process each
     micro_batch: int | None  # images at a time on a device; None: its share of the batch
+    fitted: bool  # whether micro_batch follows from the memory there is, because nobody said
     activation_checkpointing: bool
     compile: bool  # the backbone, by torch.compile
     jobs: int

@@ -13,6 +13,7 @@ def machine_at(root: Path, **changes: Any) -> Machine:
         device="cpu",
         devices=1,
         micro_batch=None,
+        fitted=False,
         activation_checkpointing=False,
         compile=False,
         jobs=1,

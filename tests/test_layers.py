@@ -12,7 +12,7 @@ ROOT = Path(afno_repro.__file__).parent
 LAYERS = [
     {"errors", "faults", "escape"},
     {"config", "files", "options"},
-    {"contents", "precision"},
+    {"contents", "memory", "precision"},
     {"mixers", "metrics", "data", "fills", "initialise"},
     {"backbones", "heads"},
     {"models", "tasks"},

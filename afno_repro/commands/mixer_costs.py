@@ -17,11 +17,11 @@ from afno_repro.config import ModelConfig
 from afno_repro.errors import ConfigError, Problem
 from afno_repro.escape import csv_lines, md
 from afno_repro.files import write_atomic
+from afno_repro.memory import available_bytes, out_of_memory
 from afno_repro.models import Model, build_model, check_model
 from afno_repro.options import suggest
 from afno_repro.profiling.flops import CountingRule, count
-from afno_repro.profiling.measure import available_bytes, measure
-from afno_repro.runs.execute import out_of_memory
+from afno_repro.profiling.measure import measure
 from afno_repro.runs.provenance import device_name
 from afno_repro.spec.places import Places, sound_specs
 from afno_repro.spec.plan import Choice, resolve_runs

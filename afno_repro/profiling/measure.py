@@ -3,12 +3,12 @@
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from afno_repro.errors import require
+from afno_repro.memory import peak_mib, start_peak
 from afno_repro.precision import autocast, set_precision
 
 
@@ -71,7 +71,7 @@ def measure(
     set_precision(precision, device)
     model = model.to(device).train(backward)
     times: list[float] = []
-    before = _start_memory(device)
+    before = start_peak(device)
     while not times or (len(times) < most and sum(times) + max(times) <= budget_s):
         _wait(device)
         start = time.perf_counter()
@@ -83,39 +83,7 @@ def measure(
         _wait(device)
         times.append(time.perf_counter() - start)
     kept = times[1:] or times
-    return Measurement(
-        statistics.median(kept), statistics.stdev(kept) if len(kept) > 1 else None, _peak_memory_mib(device, before)
-    )
-
-
-def available_bytes(device: torch.device) -> int | None:
-    """Memory that can still be taken; None where the system does not say."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    kib = _proc_kib("/proc/meminfo", "MemAvailable")
-    return None if kib is None else 1024 * kib
-
-
-def _start_memory(device: torch.device) -> int | None:
-    """Forget the peak so far; returns the resident memory in KiB on a CPU."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return None
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak resident memory
-    except OSError:
-        return None
-    return _proc_kib("/proc/self/status", "VmRSS")
-
-
-def _peak_memory_mib(device: torch.device, before: int | None) -> float | None:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = _proc_kib("/proc/self/status", "VmHWM")
-    return None if before is None or peak is None else (peak - before) / 1024
-
-
-def _proc_kib(file: str, key: str) -> int | None:
-    path = Path(file)
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return next((int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), None)
+    peak = peak_mib(device)
+    if device.type == "cpu" and peak is not None:
+        peak = None if before is None else peak - before / 1024
+    return Measurement(statistics.median(kept), statistics.stdev(kept) if len(kept) > 1 else None, peak)

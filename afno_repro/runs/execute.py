@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 
 from afno_repro.config import Machine
-from afno_repro.errors import AfnoError, Diverged, Interrupted, LockedError
+from afno_repro.errors import AfnoError, DataError, Diverged, Interrupted, LockedError
+from afno_repro.memory import held_by_others_bytes, out_of_memory, peak_mib
 from afno_repro.precision import rounded
 from afno_repro.runs.bound import fed_of
 from afno_repro.runs.executors import EXECUTORS, Outcome, Report
+from afno_repro.runs.fit import fitted, halved
 from afno_repro.runs.provenance import device_name, provenance
 from afno_repro.runs.record import Record
 from afno_repro.runs.store import ARTIFACTS, LOG, WEIGHTS, Store, checksum, write_arrays
@@ -56,7 +58,7 @@ def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: P
     """Do a run whose lock is held, up to its record."""
     started = time.monotonic()
     try:
-        outcome, result = _outcome(run, machine, directory, report)
+        outcome, result, machine = _outcome(run, machine, directory, report)
     except (Interrupted, LockedError):
         raise
     except AfnoError as error:
@@ -73,7 +75,7 @@ def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: P
         "weights": checksum(directory, WEIGHTS),
         "files": {name: found for name in (LOG, ARTIFACTS) if (found := checksum(directory, name)) is not None},
         "parent": store.parent(run),
-        "tf32": rounded(),
+        "tf32": None if run.config.model is None or run.config.task.name == "count" else rounded(),
         "skipped": len(run.config.data.options.get("skip", [])),
     }
     record = Record(run.id, run.digest, run.config, outcome, result.metrics, result.repeats, made_with)
@@ -81,22 +83,37 @@ def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: P
     return record
 
 
-def _outcome(run: Run, machine: Machine, directory: Path, report: Report) -> tuple[str, Outcome]:
-    """What a run came to; running out of memory and diverging are results, as is any number that is not finite."""
-    try:
-        found = EXECUTORS[run.config.kind](run, machine, directory, report)
-        numbers = chain(found.metrics.values(), *found.repeats.values())
-        return ("ok", found) if all(map(math.isfinite, numbers)) else ("diverged", Outcome({}, data=found.data))
-    except Diverged:
-        return "diverged", Outcome({}, data=fed_of(run.config, machine))
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        engine.meet()
-        peak = {"peak_memory_mib": engine.peak_memory_mib(machine.device)}
-        return "out_of_memory", Outcome(peak, data=fed_of(run.config, machine))
+def _outcome(run: Run, machine: Machine, directory: Path, report: Report) -> tuple[str, Outcome, Machine]:
+    """What a run came to, and by how many images at a time, if nobody chose.
 
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error is the device's or the host's refusal of memory."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    Running out of memory and diverging are results, as is any number that is not finite. Raises DataError where a GPU
+    had no memory because other processes held it.
+    """
+    machine = fitted(run.config, machine)
+    while True:
+        try:
+            found = EXECUTORS[run.config.kind](run, machine, directory, report)
+            numbers = chain(found.metrics.values(), *found.repeats.values())
+            finite = all(map(math.isfinite, numbers))
+            return ("ok", found, machine) if finite else ("diverged", Outcome({}, data=found.data), machine)
+        except Diverged:
+            return "diverged", Outcome({}, data=fed_of(run.config, machine)), machine
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            engine.meet()
+            device = torch.device(machine.device)
+            peak, others = peak_mib(device), held_by_others_bytes(device)
+            if any(engine.anywhere(others > 0)):
+                raise DataError(
+                    f"{run.id} ran out of memory while other processes held {others / 2**30:.1f} GiB of the GPU\n"
+                    "  the same command continues once they have ended; --micro-batch 1 needs least"
+                ) from error
+        fewer = halved(run.config, machine)
+        if fewer is None:
+            return (
+                "out_of_memory",
+                Outcome({} if peak is None else {"peak_memory_mib": peak}, data=fed_of(run.config, machine)),
+                machine,
+            )
+        machine = fewer

@@ -63,6 +63,7 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
         device=chosen,
         devices=together,
         micro_batch=asked.micro_batch,
+        fitted=False,
         activation_checkpointing=asked.activation_checkpointing,
         compile=asked.compile,
         jobs=jobs,

@@ -31,6 +31,7 @@ def provenance(device: str, machine: Machine, seconds: float, data: str | None) 
         "device": device,
         "devices": machine.devices,
         "micro_batch": machine.micro_batch,
+        "fitted": machine.fitted,
         "activation_checkpointing": machine.activation_checkpointing,
         "compile": machine.compile,
         "threads": machine.threads,

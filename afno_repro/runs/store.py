@@ -86,12 +86,13 @@ class Store:
             return None
         if not (is_latency(run) or record.outcome != "ok"):
             return record
+        before = {**record.provenance, **({"micro_batch": None} if record.provenance.get("fitted") else {})}
         here: dict[str, Any] = {"device": device_name(machine.device)}
         if is_latency(run):
             here["threads"] = machine.threads
         else:
             here |= {name: getattr(machine, name) for name in ("devices", "micro_batch", "activation_checkpointing")}
-        return record if all(record.provenance.get(name) == value for name, value in here.items()) else None
+        return record if all(before.get(name) == value for name, value in here.items()) else None
 
     @contextmanager
     def lock(self, run: Run) -> Iterator[Path]:

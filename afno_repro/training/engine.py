@@ -8,7 +8,6 @@ import ctypes
 import faulthandler
 import json
 import os
-import resource
 import secrets
 import signal
 import sys
@@ -29,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from afno_repro.backbones.layers import Block
 from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, DataError
+from afno_repro.memory import start_peak
 from afno_repro.precision import set_precision
 
 PR_SET_PDEATHSIG = 1
@@ -148,6 +148,7 @@ def start(machine: Machine, precision: str) -> torch.device:
         device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
         torch.cuda.set_device(device)
     set_precision(precision, device)
+    start_peak(device)
     return device
 
 
@@ -246,15 +247,6 @@ def why_deserted(error: BaseException) -> str:
     return f"another of the {ranks()} processes {why}"
 
 
-def peak_memory_mib(device: str) -> float:
-    """The most memory that this process has held: of the device on CUDA, resident on a CPU."""
-    return (
-        torch.cuda.max_memory_allocated() / 2**20
-        if device != "cpu"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    )
-
-
 def seed_everything(seed: int) -> None:
     """Seed the generators that layers draw from (initial weights, dropout)."""
     torch.manual_seed(seed)
@@ -273,9 +265,7 @@ def on_gpu() -> bool:
 
 def random_states() -> list[dict[str, Any]]:
     """The states of every process's generators, for a checkpoint."""
-    mine = {"cpu": torch.get_rng_state()} | (
-        {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {}
-    )
+    mine = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if on_gpu() else {})
     said = gathered({name: state.tolist() for name, state in mine.items()})
     return [{name: torch.tensor(state, dtype=torch.uint8) for name, state in states.items()} for states in said]
 

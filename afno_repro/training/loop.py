@@ -83,6 +83,7 @@ def train(
     optimizer = make_optimizer(model, recipe)
     engine.part_ways(config.seed)
     notes = ["tf32 is float32 on a CPU"] if recipe.precision == "tf32" and device.type == "cpu" else []
+    notes += [f"{machine.micro_batch} images at a time: memory has room for no more"] if machine.fitted else []
     place, mixes = (engine.rank(), engine.ranks()), task.mix is not None
     batches = TrainingBatches(len(images), recipe.batch_size, recipe.epochs, config.seed, 0, *place, before=mixes)
     wrong = f"at least the {engine.ranks()} processes that share it" if recipe.batch_size < engine.ranks() else ""

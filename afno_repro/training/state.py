@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from afno_repro.config import Machine
 from afno_repro.errors import StorageError
+from afno_repro.memory import out_of_memory
 from afno_repro.training import checkpoint, engine
 
 ANEW = "remove the folder, or use --rerun, to train this run again from the start"
@@ -52,9 +53,9 @@ def resume(
         if len(saved["random"]) == engine.ranks():  # another number of processes draws anew
             engine.restore_random_states(saved["random"][engine.rank()])
         state, before = State(**saved["state"]), saved["made_with"]
-    except torch.OutOfMemoryError:  # a RuntimeError, and no fault of the checkpoint's
-        raise
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if out_of_memory(error):  # no fault of the checkpoint's
+            raise
         raise StorageError(f"{folder}: not a checkpoint of this run ({error})\n  {ANEW}") from error
     told = _changes(before, made_with(machine))
     elsewhere = f" on another machine ({told}): the last bits may differ" if told else ""

@@ -37,6 +37,17 @@ def attempt(run, tmp_path, monkeypatch, error):
         (Diverged("nan"), "diverged"),
         (torch.OutOfMemoryError("no memory"), "out_of_memory"),
         (MemoryError(), "out_of_memory"),
+        *(
+            (RuntimeError(words), "out_of_memory")
+            for words in (
+                "CUDA error: out of memory",
+                "HIP out of memory. Tried to allocate 2.00 GiB",
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+                "cuFFT error: CUFFT_ALLOC_FAILED",
+                "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+                "HIP error: HIPBLAS_STATUS_ALLOC_FAILED",
+            )
+        ),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"), "out_of_memory"),
     ],
     ids=lambda x: str(x)[:20],

@@ -1,0 +1,70 @@
+"""Memory: what can still be taken, the most there was, what others hold, and how libraries say that there is none."""
+
+from pathlib import Path
+
+import torch
+
+OWN_BYTES = 2 * 2**30  # of a GPU that a process holds besides its tensors: its context, its libraries' working space
+# How CPU and GPU libraries say it besides "out of memory", as CUDA, HIP and NCCL do.
+NONE_LEFT = (
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "HIPBLAS_STATUS_ALLOC_FAILED",
+    "rocblas_status_memory_error",
+    "HIPFFT_ALLOC_FAILED",
+    "miopenStatusAllocFailed",
+)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is the device's or the host's refusal of memory."""
+    said = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in said or any(words in said for words in NONE_LEFT))
+    )
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Memory that can still be taken; None where the system does not say."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return int(torch.cuda.mem_get_info(device)[0])
+    kib = _proc_kib("/proc/meminfo", "MemAvailable")
+    return None if kib is None else 1024 * kib
+
+
+def held_by_others_bytes(device: torch.device) -> int:
+    """What other processes hold of a GPU, at least; 0 of the host's memory, which is always shared."""
+    if device.type != "cuda":
+        return 0
+    free, total = torch.cuda.mem_get_info(device)
+    return max(0, int(total - free - torch.cuda.memory_reserved(device) - OWN_BYTES))
+
+
+def start_peak(device: torch.device) -> int | None:
+    """Forget the peak so far; returns the resident memory in KiB on a CPU, None where it cannot be forgotten."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return None
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak resident memory
+    except OSError:
+        return None
+    return _proc_kib("/proc/self/status", "VmRSS")
+
+
+def peak_mib(device: torch.device) -> float | None:
+    """The most memory since `start_peak`: the allocator's on a GPU, resident on a CPU; None where it cannot be read."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    kib = _proc_kib("/proc/self/status", "VmHWM")
+    return None if kib is None else kib / 1024
+
+
+def _proc_kib(file: str, key: str) -> int | None:
+    path = Path(file)
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{key}:")), None)

@@ -1,0 +1,139 @@
+"""How many images a device takes at a time where nobody says, and what a lack of memory comes to; GPUs simulated."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from afno_repro import memory
+from afno_repro.errors import AfnoError, DataError
+from afno_repro.runs import execute, fit, schedule, store
+from afno_repro.runs.estimate import memory_bytes, network
+from afno_repro.runs.show import Show
+from afno_repro.runs.store import Store
+from afno_repro.spec.plan import plan_runs
+from afno_repro.spec.reader import load_spec
+from tests.machine import machine_at
+from tests.specs import ROOT, write_spec
+
+pytestmark = pytest.mark.fast
+GIB = 2**30
+
+
+@pytest.fixture
+def run(tmp_path):
+    return plan_runs(load_spec(write_spec(tmp_path)), "smoke").needs["afno", "pretrain", 0]
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU with so many bytes free, of so many in all, of which this process has reserved some."""
+
+    def build(free=80 * GIB, total=80 * GIB, reserved=0):
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, total))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: reserved)
+        for module in (execute, store):
+            monkeypatch.setattr(module, "device_name", lambda device: "a GPU")
+
+    return build
+
+
+def kept(config, machine):
+    net = network(config.model, config.data.image_size)
+    return memory_bytes(net, config.train.batch_size, machine)
+
+
+def test_a_batch_that_no_gpu_holds_is_cut_by_the_estimate(gpu, tmp_path):
+    """Table 2's AFNO at paper scale: 256 images."""
+    config = plan_runs(load_spec(ROOT / "experiments/table2.yaml"), "paper").needs["afno", "pretrain", 0].config
+    machine = machine_at(tmp_path, device="cuda")
+    gpu()
+    found = fit.fitted(config, machine)
+    parts = -(-256 // found.micro_batch)
+    assert found.fitted
+    assert 1 < found.micro_batch < 256
+    assert kept(config, found) <= fit.ROOM * 80 * GIB < kept(config, replace(found, micro_batch=-(-256 // (parts - 1))))
+    shared = replace(machine, devices=8)
+    assert fit.fitted(config, replace(shared, micro_batch=32)) == replace(shared, micro_batch=32)  # as the user says
+    gpu(free=10**13)
+    assert fit.fitted(config, machine) == machine
+    gpu(free=GIB)
+    assert fit.fitted(config, machine) == machine  # not even one image has room
+
+
+@pytest.mark.parametrize(("there", "expected"), [(1.0, None), (0.9, 2), (None, None)])
+def test_on_a_cpu_only_a_batch_that_exceeds_all_there_is_is_cut(run, tmp_path, monkeypatch, there, expected):
+    machine = machine_at(tmp_path)
+    needed = kept(run.config, machine)
+    monkeypatch.setattr(fit, "available_bytes", lambda device: None if there is None else int(there * needed) + 1)
+    assert fit.fitted(run.config, machine).micro_batch == expected
+
+
+def lacking(monkeypatch, holds):
+    """Trainings run out of memory with more images at a time than a GPU holds; returns what they tried."""
+    tried = []
+
+    def train(run, machine, directory, report):
+        tried.append(machine.micro_batch or run.config.train.batch_size)
+        if tried[-1] > holds:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return execute.Outcome({"psnr": 1.0})
+
+    monkeypatch.setitem(execute.EXECUTORS, "pretrain", train)
+    return tried
+
+
+@pytest.mark.parametrize(("holds", "tried", "outcome"), [(1, [4, 2, 1], "ok"), (0, [4, 2, 1], "out_of_memory")])
+def test_a_gpu_without_memory_tries_fewer_images_before_that_is_a_result(
+    run, gpu, tmp_path, monkeypatch, holds, tried, outcome
+):
+    gpu()
+    machine = machine_at(tmp_path, device="cuda")
+    assert lacking(monkeypatch, holds) == []
+    found = lacking(monkeypatch, holds)
+    record = execute.run_one(run, machine, lambda step: None)
+    assert (found, record.outcome) == (tried, outcome)
+    assert (record.provenance["micro_batch"], record.provenance["fitted"]) == (1, True)
+    assert Store(tmp_path / "runs").finished(run, machine) is not None  # the same command would end the same
+
+
+def test_what_a_user_chose_and_what_a_cpu_lacks_is_a_result_at_once(run, gpu, tmp_path, monkeypatch):
+    gpu()
+    for machine in (machine_at(tmp_path, device="cuda", micro_batch=2), machine_at(tmp_path / "cpu")):
+        found = lacking(monkeypatch, 0)
+        assert execute.run_one(run, machine, lambda step: None).outcome == "out_of_memory"
+        assert len(found) == 1
+
+
+def test_memory_that_another_process_holds_is_no_result(run, gpu, tmp_path, monkeypatch):
+    gpu(free=GIB, total=80 * GIB, reserved=20 * GIB)
+    lacking(monkeypatch, 0)
+    with pytest.raises(DataError, match=r"while other processes held 57.0 GiB"):
+        execute.run_one(run, machine_at(tmp_path, device="cuda"), lambda step: None)
+    assert Store(tmp_path / "runs").record(run.digest) is None
+
+
+def test_a_peak_is_that_of_the_run_and_not_of_those_before():
+    cpu = torch.device("cpu")
+    if memory.start_peak(cpu) is None:
+        pytest.skip("this system does not forget a peak")
+    large = torch.ones(64 * 2**20)
+    before = memory.peak_mib(cpu)
+    del large
+    memory.start_peak(cpu)
+    assert memory.peak_mib(cpu) < before - 200
+
+
+def test_a_gpu_s_error_that_stays_stops_the_command_instead_of_failing_every_run_after_it(run, tmp_path, monkeypatch):
+    tried = []
+
+    def broken(*arguments):
+        tried.append(1)
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setitem(execute.EXECUTORS, "pretrain", broken)
+    with pytest.raises(AfnoError, match="error that stays"):
+        schedule.execute([run, run], machine_at(tmp_path), Show())
+    assert tried == [1]
