@@ -127,6 +127,7 @@ class Machine:
     activation_checkpointing: bool
     compile: bool  # the backbone, by torch.compile
     jobs: int
+    gpus: tuple[str, ...]  # that runs side by side are spread over, each seeing its own alone; empty: no such choice
     threads: int
     num_workers: int
     data_root: Path

@@ -17,6 +17,7 @@ def machine_at(root: Path, **changes: Any) -> Machine:
         activation_checkpointing=False,
         compile=False,
         jobs=1,
+        gpus=(),
         threads=1,
         num_workers=0,
         data_root=root,

@@ -1,6 +1,7 @@
 """What the commands take: arguments and options that several of them share, with their helps and meanings."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,8 +38,9 @@ Compile = Annotated[
     typer.Option("--compile", help="Train the backbone through torch.compile, which takes its time to begin with."),
 ]
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Independent runs side by side; default: the CPU's cores, 1 on a GPU.")
+    int | None, typer.Option(min=1, help="Independent runs side by side; default: the CPU's cores, or one on each GPU.")
 ]
+PerGpu = Annotated[int, typer.Option(min=1, help="Runs side by side on each GPU, where small ones leave room.")]
 Workers = Annotated[
     int | None,
     typer.Option(min=0, help="Data-loading processes of each run; default: 0 on a CPU, a GPU's share of the cores."),
@@ -89,6 +91,7 @@ def machine(asked: "Asked", root: Path, data: Path | None, runs: Path | None) ->
     """The machine at hand. A command on the CPU shows itself no GPU, so that nothing opens a context there."""
     from afno_repro.runs.machine import find_machine
 
+    asked = replace(asked, visible=os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     found = find_machine(asked, data or root / "data", runs or root / "runs")
     if found.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

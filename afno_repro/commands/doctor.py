@@ -1,5 +1,6 @@
 """`afno doctor`: the environment, looked at: what is installed, what the machine has, which folders can be written."""
 
+import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -61,7 +62,6 @@ def _packages() -> list[dict[str, Any]]:
 
 def _device(places: "Places") -> list[dict[str, Any]]:
     from afno_repro.runs.cpus import cores
-    from afno_repro.runs.devices import find_device, told
     from afno_repro.runs.provenance import device_name
     from afno_repro.runs.source import code_version
 
@@ -74,10 +74,19 @@ def _device(places: "Places") -> list[dict[str, Any]]:
         _line("processor", device_name("cpu")),
         _line("cores", str(cores())),
         _line("memory", f"{int(memory) / 2**20:.0f} GiB" if memory else "unknown"),
-        _line("runs", told(find_device("auto"))),
+        _line("runs", _used(places)),
         _line("shared memory", _shared()),
         _line("code", code),
     ]
+
+
+def _used(places: "Places") -> str:
+    """What `afno run` would use."""
+    from afno_repro.runs.devices import told
+    from afno_repro.runs.machine import Asked, find_machine
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return told(find_machine(Asked(visible=visible), places.root / "data", places.runs))
 
 
 def _shared() -> str:

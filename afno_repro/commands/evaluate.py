@@ -31,12 +31,14 @@ def evaluate(
 ) -> None:
     """Evaluate finished runs again from their weights: for a metric added later, or other validation images."""
     from afno_repro.commands.terminal import show_for
+    from afno_repro.runs.devices import told
     from afno_repro.runs.machine import Asked
     from afno_repro.spec.plan import Choice
 
     machine, places = given.machine(Asked(device), root, data, runs), given.places(root, runs)
     choice = Choice(rows=given.chosen(row), seeds=given.chosen(seed), kinds=("pretrain", "finetune"))
     with show_for(quiet) as show:
+        show.note(told(machine))
         answer = reevaluated(places, spec, scale, choice, machine, show)
     tell(answer, json)
     raise typer.Exit(4 if any(entry["state"] != "evaluated" for entry in answer.value) else 0)

@@ -34,6 +34,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         devices: given.Devices = 1,
         nodes: given.Nodes = 1,
         jobs: given.Jobs = None,
+        per_gpu: given.PerGpu = 1,
         workers: given.Workers = None,
         micro_batch: given.MicroBatch = None,
         checkpoint_activations: given.Recompute = False,
@@ -59,12 +60,13 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
             devices,
             nodes,
             jobs,
+            per_gpu,
             workers,
             micro_batch,
             checkpoint_activations,
             compile,
             checkpoint_every,
-            placed(os.environ),
+            placed=placed(os.environ),
         )
         machine = given.machine(asked, root, data, runs)
         if not dry_run:
@@ -124,7 +126,7 @@ def work(
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with show_for(quiet or prepared.follows) as show:
         if prepared.runnable:
-            show.note(told(machine.device))
+            show.note(told(machine))
         tables, code = reproduce(places, prepared, scale, choice, machine, show)
     if not prepared.follows:
         tell(shown(places, tables, scale, choice), json)

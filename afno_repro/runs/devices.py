@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from afno_repro.config import Machine
 from afno_repro.errors import DataError
 from afno_repro.runs.cpus import cores
 from afno_repro.runs.provenance import device_name, installed
@@ -43,9 +44,11 @@ def find_device(asked: str) -> str:
     return asked if kind != "auto" else "cuda" if gpus else "cpu"
 
 
-def told(device: str) -> str:
-    """A sentence on the device that a command takes, and on the GPUs that it leaves."""
-    if device != "cpu":
-        return f"on {device_name(device)} ({device}, {gpu_count()} visible)"
+def told(machine: Machine) -> str:
+    """A sentence on the devices that a command takes, and on the GPUs that it leaves."""
+    if machine.jobs > 1 and machine.gpus:  # whose names are left to those that use them
+        return f"on {min(machine.jobs, len(machine.gpus))} GPUs, {machine.jobs} runs side by side"
+    if machine.device != "cpu":
+        return f"on {device_name(machine.device)} ({machine.device}, {gpu_count()} visible)"
     files = ", ".join(map(str, gpu_files()))
     return f"on the CPU, {cores()} cores" + (f"; torch {installed('torch')} leaves {files} unused" if files else "")

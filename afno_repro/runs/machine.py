@@ -25,16 +25,18 @@ class Asked:
     devices: int = 1  # on each node
     nodes: int = 1
     jobs: int | None = None
+    per_gpu: int = 1  # runs side by side on each GPU, where `jobs` is not said
     workers: int | None = None  # None: a GPU's share of the cores, 0 on a CPU
     micro_batch: int | None = None
     activation_checkpointing: bool = False
     compile: bool = False
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
+    visible: str = ""  # the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; empty: all
     placed: bool = False  # a scheduler started this process, and may show it its own GPU alone
 
 
 def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
-    """What runs are done with; `jobs` defaults to the CPU's cores, or to one on a GPU or several devices.
+    """What runs are done with; `jobs` defaults to the CPU's cores, or to one for each GPU that does runs of its own.
 
     Runs side by side share the cores out as threads. Raises ConfigError for what no machine has, DataError for a CUDA
     device that is not there.
@@ -55,10 +57,12 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
             f"--compile: needs a C++ compiler, {' or '.join(COMPILERS)}, and none is installed here\n"
             "  the same command without it needs none"
         )
-    jobs = asked.jobs or (cores() if not gpus and together == 1 else 1)
+    names = tuple(asked.visible.split(",") if asked.visible else map(str, range(gpus)))[:gpus]
+    spread = names if chosen == "cuda" and together == 1 else ()
+    jobs = asked.jobs or (cores() if not gpus and together == 1 else max(1, len(spread) * asked.per_gpu))
     workers = asked.workers
     if workers is None:
-        workers = max(1, cores() // (1 if asked.placed else max(gpus, asked.devices))) if gpus else 0
+        workers = max(1, cores() // (1 if asked.placed else max(gpus, jobs, asked.devices))) if gpus else 0
     return Machine(
         device=chosen,
         devices=together,
@@ -67,6 +71,7 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
         activation_checkpointing=asked.activation_checkpointing,
         compile=asked.compile,
         jobs=jobs,
+        gpus=spread,
         threads=max(1, cores() // max(jobs, asked.devices)),
         num_workers=workers,
         data_root=data_root,

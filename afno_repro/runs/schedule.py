@@ -3,6 +3,7 @@
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ from afno_repro.errors import AfnoError, Interrupted, LockedError, refusal
 from afno_repro.escape import visible
 from afno_repro.runs.cpus import cores
 from afno_repro.runs.execute import run_one
+from afno_repro.runs.order import longest_first
 from afno_repro.runs.record import Record
 from afno_repro.runs.show import Show, title
 from afno_repro.runs.store import is_latency
@@ -162,8 +164,9 @@ def _too_much(record: Record) -> str:
 
 
 def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
-    """Do runs in processes of their own, as many at once as the machine has jobs; each takes run after run."""
-    waiting, workers, failures = list(runs), list[Worker](), list[Failure]()
+    """Do runs in processes of their own, as many at once as the machine has jobs; each takes run after run, on a GPU of
+    its own where there are such."""
+    waiting, workers, failures = longest_first(runs, machine), list[Worker](), list[Failure]()
     with stop_flag() as stop:
         while stop.signal is None and (waiting or any(worker.run for worker in workers)):
             while (run := _ready(waiting, workers)) and (idle := _idle(workers, machine)):
@@ -184,6 +187,10 @@ def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure
                     None,
                 )
                 worker.run = None
+                if failure and failure.stays:  # nothing more can be done in it
+                    workers.remove(worker)
+                    worker.stop()
+                    worker.process.join()
                 _tell(show, run, time.monotonic() - worker.started, failure, record)
                 failures += [failure] if failure else []
         for worker in workers:
@@ -205,14 +212,12 @@ def _idle(workers: list[Worker], machine: Machine) -> Worker | None:
     """A process that waits for work, if need be a new one; None when all the machine's jobs are taken."""
     idle = next((worker for worker in workers if worker.run is None), None)
     if idle is None and len(workers) < machine.jobs:
-        idle = start_worker(_work, machine)
+        taken = Counter(worker.gpu for worker in workers)
+        idle = start_worker(_work, machine, min(machine.gpus, key=taken.__getitem__, default=None))
         workers.append(idle)
     return idle
 
 
 def _work(run: Run, machine: Machine, send: Callable[[Any], None]) -> None:
-    """What a process does with a run: say how far it is, then how it ended; it ends, too, where its GPU fails."""
-    failure, record = _attempt(run, machine, send)
-    send((failure, record))
-    if failure and failure.stays:
-        sys.exit(failure.exit_code)
+    """What a process does with a run: say how far it is, then how it ended."""
+    send(_attempt(run, machine, send))

@@ -4,8 +4,8 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -17,6 +17,7 @@ from afno_repro.faults import ASKED, arm
 from afno_repro.spec.plan import Run
 from afno_repro.training.engine import end_with
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 Work = Callable[[Run, Machine, Callable[[Any], None]], None]
 
 
@@ -26,6 +27,7 @@ class Worker:
 
     process: BaseProcess
     pipe: Connection
+    gpu: str | None = None  # that it sees
     run: Run | None = None
     started: float = 0.0
 
@@ -52,14 +54,27 @@ class Worker:
         self.pipe.close()
 
 
-def start_worker(work: Work, machine: Machine) -> Worker:
-    """A new process that does `work` with every run it is given."""
+def start_worker(work: Work, machine: Machine, gpu: str | None) -> Worker:
+    """A new process that does `work` with every run it is given, on the one GPU that it sees, if any is named."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(work, machine, theirs, os.getpid(), dict(ASKED)))
-    process.start()
+    with _seeing(gpu):
+        process.start()
     theirs.close()
-    return Worker(process, ours)
+    return Worker(process, ours, gpu)
+
+
+@contextmanager
+def _seeing(gpu: str | None) -> Iterator[None]:
+    """Inside, processes that start see one GPU: CUDA looks when torch is imported."""
+    before = os.environ.get(VISIBLE)
+    os.environ |= {} if gpu is None else {VISIBLE: gpu}
+    try:
+        yield
+    finally:
+        os.environ.pop(VISIBLE, None)
+        os.environ |= {} if before is None else {VISIBLE: before}
 
 
 def wait_for(workers: list[Worker]) -> list[Worker]:

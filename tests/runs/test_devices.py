@@ -41,7 +41,7 @@ def test_a_gpu_is_found_by_any_of_its_files_in_a_container_under_wsl_and_rocm(co
     find = computer(file, gpus=1)
     assert find().device == "cuda"
     assert find("cpu").device == "cpu"
-    assert "a GPU at cuda" in devices.told("cuda")
+    assert "a GPU at cuda" in devices.told(find())
 
 
 def test_torch_is_not_asked_where_there_is_no_gpu(computer, monkeypatch):
@@ -53,7 +53,7 @@ def test_torch_is_not_asked_where_there_is_no_gpu(computer, monkeypatch):
 def test_a_gpu_that_torch_cannot_use_is_told(computer):
     find = computer("nvidia3", gpus=0)
     assert find().device == "cpu"
-    assert "nvidia3 unused" in devices.told("cpu")
+    assert "nvidia3 unused" in devices.told(find())
     with pytest.raises(DataError, match=r"cannot use .*nvidia3"):
         find("cuda")
 
@@ -86,6 +86,12 @@ def test_a_command_on_the_cpu_shows_itself_no_gpu(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     given.machine(Asked("cpu"), tmp_path, None, None)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_commands_pass_on_which_gpus_are_visible(tmp_path, computer, monkeypatch):
+    computer("nvidia3", "nvidia5", gpus=2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert given.machine(Asked(), tmp_path, None, None).gpus == ("3", "5")
 
 
 def test_a_run_on_the_cpu_asks_for_no_cuda_context(tmp_path, monkeypatch):

@@ -1,0 +1,33 @@
+"""In which order runs start side by side: first what takes longest, so that no GPU waits for another at the end."""
+
+from functools import cache
+
+from afno_repro.config import Machine, RunConfig
+from afno_repro.runs.estimate import image_counts, network
+from afno_repro.spec.plan import Run
+
+
+def longest_first(runs: list[Run], machine: Machine) -> list[Run]:
+    """Runs by the operations of their longest chain, from themselves to a run that nothing starts from; parents first.
+
+    On a CPU as they stand in the plan: there the rows of a table take about as long.
+    """
+    if not machine.gpus:
+        return list(runs)
+    images = {repr(run.config.data): image_counts(run.config.data, machine)[0] for run in runs}
+
+    @cache
+    def chain(digest: str) -> float:
+        (run,) = (run for run in runs if run.digest == digest)
+        after = [chain(child.digest) for child in runs if child.config.init == digest]
+        return operations(run.config, images[repr(run.config.data)]) + max(after, default=0.0)
+
+    return sorted(runs, key=lambda run: -chain(run.digest))
+
+
+def operations(config: RunConfig, images: tuple[int, int] | None) -> float:
+    """Operations of a run's passes, evaluations left out; one pass where nothing is known of the data."""
+    if config.model is None:
+        return 0.0
+    passes = 3 * config.train.epochs * images[0] if config.train and images else 1
+    return network(config.model, config.data.image_size).flops * passes

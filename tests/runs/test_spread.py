@@ -1,0 +1,108 @@
+"""Runs side by side, each in a process that sees one GPU; here GPUs are names, and the processes say what they see."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from afno_repro.errors import LockedError
+from afno_repro.runs import schedule
+from afno_repro.runs.order import longest_first
+from afno_repro.runs.record import Record
+from afno_repro.runs.schedule import Failure, execute
+from afno_repro.runs.show import Show
+from afno_repro.spec.plan import plan_runs
+from afno_repro.spec.reader import load_spec
+from tests.machine import machine_at
+from tests.runs.test_devices import computer  # noqa: F401 (a fixture)
+from tests.specs import write_spec
+from tests.training.test_loop import FINETUNED
+
+TORCH_SAW = os.environ.get("CUDA_VISIBLE_DEVICES") if "torch" in sys.modules else None  # when this process imported it
+
+
+def tell(run, machine, send):
+    """What a process was given, in a line of a file; a run is over after a while; one of them fails with its GPU."""
+    seen, root = os.environ.get("CUDA_VISIBLE_DEVICES"), machine.runs_root.parent
+    with (root / "given").open("a") as file:
+        file.write(f"begun {run.stage} {run.row} {run.config.seed} {os.getpid()} {seen} {TORCH_SAW}\n")
+    time.sleep(0.3)
+    with (root / "given").open("a") as file:
+        file.write(f"ended {run.stage} {run.row} {run.config.seed} {os.getpid()} {seen} {TORCH_SAW}\n")
+    lost = run.row == "gfn" and run.stage == "pretrain" and (root / "broken").exists()
+    failure = Failure(run, "CUDA error: unspecified", 1, stays=True) if lost else None
+    send((failure, None if lost else Record(run.id, run.digest, run.config, "ok", {}, {}, {"seconds": 1.0})))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two rows and seeds, pretrained and finetuned; AFNO takes longer, for it trains longer."""
+    text = FINETUNED.replace("seeds: [0]", "seeds: [0, 1]").replace(
+        "    paper: {gflops: 0.6", "    pretrain: {train: {epochs: 9}}\n    paper: {gflops: 0.6"
+    )
+    plan = plan_runs(load_spec(write_spec(tmp_path, text)), "tiny")
+    return [run for run in plan.runs if run.config.kind in ("pretrain", "finetune")]
+
+
+def given(tmp_path: Path) -> list[list[str]]:
+    return [line.split() for line in (tmp_path / "given").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("per_gpu", [1, 2])
+def test_each_process_sees_one_gpu_before_torch_is_imported_and_takes_run_after_run(
+    tmp_path, runs, monkeypatch, per_gpu
+):
+    monkeypatch.setattr(schedule, "_work", tell)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
+    machine = machine_at(tmp_path, jobs=2 * per_gpu, gpus=("3", "GPU-5"))
+    assert execute(runs, machine, Show()) == []
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,GPU-5"
+    lines = given(tmp_path)
+    processes = {line[4]: (line[5], line[6]) for line in lines}
+    assert len(processes) == 2 * per_gpu
+    assert sorted(gpu for gpu, _ in processes.values()) == sorted(["3", "GPU-5"] * per_gpu)
+    assert all(seen == when_imported for seen, when_imported in processes.values())
+    assert len(lines) == 2 * len(runs)
+
+
+def test_the_longest_run_begins_first_and_parents_before_what_starts_from_them(tmp_path, runs, monkeypatch):
+    monkeypatch.setattr(schedule, "_work", tell)
+    machine = machine_at(tmp_path, jobs=2, gpus=("0", "1"))
+    assert execute(list(reversed(runs)), machine, Show()) == []
+    lines = given(tmp_path)
+    assert {tuple(line[1:3]) for line in lines[:2]} == {("pretrain", "afno")}
+    for line in lines:
+        if line[:2] == ["begun", "finetune"]:
+            before = [each[:4] for each in lines[: lines.index(line)]]
+            assert ["ended", "pretrain", *line[2:4]] in before
+    assert longest_first(runs, machine_at(tmp_path)) == runs  # on a CPU as they stand in the plan
+
+
+def test_a_gpu_that_fails_ends_its_process_and_its_run_and_not_the_table(tmp_path, runs, monkeypatch):
+    (tmp_path / "broken").touch()
+    monkeypatch.setattr(schedule, "_work", tell)
+    failures = execute(runs, machine_at(tmp_path, jobs=2, gpus=("0", "1")), Show())
+    assert {(f.run.row, f.run.stage) for f in failures} == {("gfn", "pretrain")}
+    assert not any(f.exit_code == LockedError.exit_code for f in failures)
+    begun = [line for line in given(tmp_path) if line[0] == "begun"]
+    assert len(begun) == len(runs)
+    assert len({line[4] for line in begun}) > 2  # others took its place
+    assert {line[5] for line in begun} == {"0", "1"}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "spread", "jobs"),
+    [
+        (4, {}, ("0", "1", "2", "3"), 4),
+        (2, {"visible": "3,5"}, ("3", "5"), 2),
+        (2, {"per_gpu": 3}, ("0", "1"), 6),
+        (4, {"jobs": 2}, ("0", "1", "2", "3"), 2),
+        (4, {"devices": 4}, (), 1),
+        (4, {"device": "cuda:1"}, (), 1),
+    ],
+)
+def test_one_run_for_each_visible_gpu_is_the_default(computer, gpus, asked, spread, jobs):  # noqa: F811
+    machine = computer("nvidia0", gpus=gpus)(**asked)
+    assert (machine.gpus, machine.jobs) == (spread, jobs)
