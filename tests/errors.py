@@ -47,6 +47,7 @@ ERRORS = {
 MEMORY = "memory"  # Python's, at a named point of the command
 STATE = struct.Struct("=4q")  # kind, nth, errno, delivered; behind it a count for each kind
 CODES = {0, 3, 4, 6, 7}  # documented, but for 1, which is a fault of the program
+KILLED = {"allocate": {-6, -11}}  # libraries below torch end a process that gets no memory: as good as a kill
 SILENT_S, END_S = 10.0, 120.0
 
 
@@ -176,7 +177,7 @@ def disturbed(root: Path, point: Point, faulty: Faulty, tally: Tally, starts: "S
         return False
     if point.kind == "cut":
         disk.after_a_power_cut(faulty.shadow)
-    elif code not in CODES:
+    elif code not in CODES | KILLED.get(point.kind, set()):
         wrong.append(f"exit code {code}")
     wrong += ["a traceback"] * ("Traceback" in said)
     finished = crash.finished_work(root)

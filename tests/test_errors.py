@@ -110,10 +110,20 @@ def test_checkpoints_of_a_run_that_is_not_ok_count_as_unfinished_work(root):
     assert errors.unfinished(root) == {"lacked", "begun"}
 
 
-def test_one_point_of_each_kind_costs_nothing(folder):
-    command = [sys.executable, "-m", "tests.errors", "--points", "11", "--seed", "0"]
-    done = subprocess.run(
+def tried(count: int, *arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "tests.errors", "--points", str(count), *arguments]
+    return subprocess.run(
         command, cwd=crash.CLONE, env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True
     )
+
+
+def test_a_few_points_cost_nothing(folder):
+    done = tried(4, folder=folder)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "violations: 0"), done.stdout + done.stderr
     assert not list(folder.glob("afno-errors-*"))
+
+
+@pytest.mark.slow
+def test_points_of_each_kind_cost_nothing(folder):
+    done = tried(44, "--devices", "2", folder=folder)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "violations: 0"), done.stdout + done.stderr

@@ -139,7 +139,7 @@ def test_it_is_named_in_figures_of_its_network(tmp_path, monkeypatch):
     found = made(tmp_path, FILL, (19.0, 19.1, 18.9))
     records = records_folder(found.folder, "small")
     drawn = {}
-    monkeypatch.setattr("afno_repro.visualize.curves.training_curves", lambda runs, _: drawn.update(training=[*runs]))
+    monkeypatch.setattr("afno_repro.visualize.curves.training_curves", lambda runs, *_: drawn.update(training=[*runs]))
     monkeypatch.setattr(figures, "function", lambda _: lambda rows, __: drawn.update(look=[*rows]))
     monkeypatch.setattr(figures, "recorded", lambda *_: True)
     monkeypatch.setattr(figures, "read_arrays", lambda _: {"true": np.zeros(1)})
