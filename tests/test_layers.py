@@ -140,7 +140,7 @@ def test_specs_and_tables_come_without_torch(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_environment_variables_are_read_by_the_command_line_alone(path):
-    """But for two files that hand one on: to git less what would turn its head, to a process with the GPU it may see."""
+    """But for two files that hand one on: to git less what turns its head, to a process with the GPU it may see."""
     if path in (ROOT / "runs/source.py", ROOT / "runs/workers.py"):
         return
     assert room(path) in ("cli", "commands") or not (
