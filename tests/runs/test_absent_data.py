@@ -41,7 +41,6 @@ def make_streets(root, sizes):
             Image.fromarray(mask).save(root / f"camvid/{split}annot/s{i}.png")
 
 
-@pytest.mark.fast
 def test_validation_images_of_several_sizes_are_evaluated(tmp_path):
     write_spec(tmp_path, STREETS)
     make_streets(tmp_path / "data", [(48, 64), (64, 48), (20, 20)])

@@ -7,7 +7,7 @@ import torch
 
 from afno_repro.commands import arguments as given
 from afno_repro.errors import ConfigError, DataError
-from afno_repro.runs import cpus, devices, launch
+from afno_repro.runs import cpus, devices, launch, machine
 from afno_repro.runs.machine import Asked, find_machine
 from afno_repro.training import engine, loop
 from tests.command import afno
@@ -28,6 +28,7 @@ def computer(tmp_path, monkeypatch):
         for name in ("null", "nvidiactl", "nvidia-uvm", *files):
             (dev / name).touch()
         monkeypatch.setattr(devices, "DEV", dev)
+        monkeypatch.setattr(machine, "code_version", lambda runs: {})  # reads all of the source
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         monkeypatch.setattr(devices, "device_name", lambda device: f"a GPU at {device}")
