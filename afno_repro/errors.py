@@ -62,13 +62,35 @@ class StorageError(AfnoError):
     exit_code = 7
 
 
+# How libraries of CPUs and GPUs say it besides "out of memory", as CUDA, HIP and NCCL do.
+NO_MEMORY = (
+    "can't allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUFFT_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "HIPBLAS_STATUS_ALLOC_FAILED",
+    "rocblas_status_memory_error",
+    "HIPFFT_ALLOC_FAILED",
+    "miopenStatusAllocFailed",
+)
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether an error says that device or host had no memory; torch's own is a RuntimeError with such words."""
+    words = ("out of memory", *NO_MEMORY)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(each in str(error) for each in words)
+    )
+
+
 def refusal(error: BaseException) -> StorageError | None:
     """What to tell where the system refused a file, a process or memory; None of any other error."""
     if isinstance(error, OSError):
         where = str(error.filename or "the system")
         where = where if len(where) < 300 else f"{where[:100]}...{where[-100:]}"
         return StorageError(f"{where}: {error.strerror or error}\n  `afno doctor` looks at folders and limits")
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # in torch's words a RuntimeError
+    if no_memory(error):
         return StorageError("the system: there is no more memory\n  with more of it the same command continues")
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return StorageError("the system: no more threads may be started\n  `ulimit -u` says how many processes may be")

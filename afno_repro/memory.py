@@ -1,30 +1,17 @@
-"""Memory: what can still be taken, the most there was, what others hold, and how libraries say that there is none."""
+"""Memory: what can still be taken, the most there was, what others hold, and whether an error says there is none."""
 
 from pathlib import Path
 
 import torch
 
+from afno_repro.errors import no_memory
+
 OWN_BYTES = 2 * 2**30  # of a GPU that a process holds besides its tensors: its context, its libraries' working space
-# How CPU and GPU libraries say it besides "out of memory", as CUDA, HIP and NCCL do.
-NONE_LEFT = (
-    "can't allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUFFT_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUSOLVER_STATUS_ALLOC_FAILED",
-    "HIPBLAS_STATUS_ALLOC_FAILED",
-    "rocblas_status_memory_error",
-    "HIPFFT_ALLOC_FAILED",
-    "miopenStatusAllocFailed",
-)
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error is the device's or the host's refusal of memory."""
-    said = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and ("out of memory" in said or any(words in said for words in NONE_LEFT))
-    )
+    return isinstance(error, torch.OutOfMemoryError) or no_memory(error)
 
 
 def available_bytes(device: torch.device) -> int | None:
