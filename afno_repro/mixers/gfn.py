@@ -75,5 +75,8 @@ class Filtered(torch.autograd.Function):
         if torch.is_grad_enabled():
             return *gradients(product, (z, kernel), gradient), None
         conjugate = gradient.conj().resolve_conj()
-        of_kernel = torch.view_as_real((z * conjugate).sum(0).conj().resolve_conj())
+        of_kernel = z[0] * conjugate[0]
+        for one, other in zip(z[1:], conjugate[1:], strict=True):  # no memory for the products of a whole batch
+            of_kernel.addcmul_(one, other)
+        of_kernel = torch.view_as_real(of_kernel.conj_physical_())
         return conjugate.mul_(torch.view_as_complex(kernel)).conj(), of_kernel, None

@@ -91,20 +91,15 @@ def in_one(z: Tensor, grid: Grid, dim: int) -> Tensor:
 
     Each entry of theirs is averaged with the conjugate of its mirror along H, the entry of the negative frequency.
     """
-    step = grid[1] if grid[1] % 2 else grid[1] // 2
-    both: tuple[Any, ...] = (..., slice(None, None, step), *[slice(None)] * (-dim - 2))
+    both: tuple[Any, ...] = (..., own_conjugates(grid), *[slice(None)] * (-dim - 2))
     z = z.clone()
     z[both] = (z[both] + z[both].flip(dim).roll(1, dim).conj()) / 2
     return torch.fft.irfft2(z, s=grid, dim=(dim, dim + 1), norm="ortho")
 
 
-def stood_for(columns: int, grid: Grid, like: Tensor) -> Tensor:
-    """How many columns of the whole spectrum each of the first `columns` of the half one stands for.
-
-    They are itself and, unless that is the same column, its conjugate.
-    """
-    column = torch.arange(columns, device=like.device)
-    return torch.where((column == 0) | (2 * column == grid[1]), 1.0, 2.0).to(like.real.dtype)
+def own_conjugates(grid: Grid) -> slice:
+    """The columns that stand for themselves alone, being real along W: 0 and, where W is even, W / 2."""
+    return slice(None, None, grid[1] if grid[1] % 2 else grid[1] // 2)
 
 
 def channels_first(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from afno_repro.mixers.derivatives import wants_plain
-from afno_repro.mixers.spectral import Grid, Modes, irfft2, rfft2, stood_for
+from afno_repro.mixers.spectral import Grid, Modes, irfft2, own_conjugates, rfft2
 
 
 def spectrum(x: Tensor, modes: Modes, dim: int = -2) -> Tensor:
@@ -35,7 +35,7 @@ class Spectrum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        z = conjugated(gradient.conj().resolve_conj(), ctx.grid, ctx.dim, -1)
+        z = conjugated(gradient.conj().resolve_conj(), ctx.grid, ctx.dim, 0.5)
         return image(z, ctx.modes, ctx.grid, ctx.dim), None, None
 
 
@@ -49,13 +49,12 @@ class Image(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        z = conjugated(spectrum(gradient, ctx.modes, ctx.dim), ctx.grid, ctx.dim, 1)
+        z = conjugated(spectrum(gradient, ctx.modes, ctx.dim), ctx.grid, ctx.dim, 2)
         return z.conj(), None, None, None
 
 
-def conjugated(z: Tensor, grid: Grid, dim: int, power: int) -> Tensor:
-    """z conjugated and times a power of how many columns each column stands for, in place unless autograd looks."""
-    factors = stood_for(z.shape[dim + 1], grid, z) ** power
-    signed = torch.stack([factors, -factors], -1)[(slice(None), *[None] * (-dim - 2))]
-    parts = torch.view_as_real(z)
-    return torch.view_as_complex(parts * signed if torch.is_grad_enabled() else parts.mul_(signed))
+def conjugated(z: Tensor, grid: Grid, dim: int, factor: float) -> Tensor:
+    """z conjugated, columns that stand for two times a factor, in place unless autograd looks."""
+    factors = z.real.new_full((z.shape[dim + 1], *[1] * (-dim - 2)), factor)
+    factors[own_conjugates(grid)] = 1
+    return (z * factors).conj() if torch.is_grad_enabled() else z.mul_(factors).conj_physical_()
