@@ -24,18 +24,10 @@ from subprocess import DEVNULL, Popen, TimeoutExpired
 from typing import IO, Any
 
 LOADED = (
-    *(
-        "matplotlib.backends.backend_agg",
-        "pandas",
-        "PIL.Image",
-        "pydantic",
-        "rich.progress",
-        "rich.table",
-        "safetensors.torch",
-        "typer",
-        "yaml",
-    ),
-    *("torch._dynamo", "torch.distributed", "torch.utils.data", "torchvision.transforms.v2"),
+    *("matplotlib.backends.backend_agg", "matplotlib.figure", "pandas", "PIL.Image", "pydantic", "rich.progress"),
+    *("rich.table", "safetensors.torch", "scipy.special", "scipy.stats", "skimage.data", "skimage.metrics"),
+    *("sklearn.cluster", "sklearn.datasets", "torch._dynamo", "torch.distributed", "torch.utils.data"),
+    *("torchvision.transforms.v2", "typer", "yaml"),
 )
 
 

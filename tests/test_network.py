@@ -1,6 +1,7 @@
 """No command reaches for a network: any of its processes would end at once with exit code 97."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,42 +49,36 @@ def test_the_guard_ends_what_opens_a_socket(guarded, kind):
     assert (done.returncode, done.stdout) == ((0, "fine\n") if kind == "pair" else (97, "")), done.stderr
 
 
+IN_TURN = """
+import shlex, sys
+from afno_repro.cli import main
+for line in sys.argv[1:]:
+    sys.argv[1:] = shlex.split(line)
+    try:
+        main()
+    except SystemExit as end:
+        print("ended with", end.code)
+"""
+
+
 def test_no_command_opens_a_socket(guarded, tmp_path):
     write_spec(tmp_path, VISUAL)
-    torch.save({"w": torch.ones(2)}, tmp_path / "w.pt")
-    run = afno("run", "small", "--scale", "smoke", "--jobs", "2", "--workers", "1", root=tmp_path, env=guarded)
-    assert "measured" in (tmp_path / "runs/smoke/cells.csv").read_text(), run.stderr
-    afno(
-        "visualize",
-        "small",
-        "--scale",
-        "smoke",
-        "--row",
-        "gfn",
-        "--out",
-        "out",
-        "--from",
-        str(weights(tmp_path)),
-        root=tmp_path,
-        env=guarded,
-    )
-    afno("export", str(weights(tmp_path).parent), "--out", "network.onnx", root=tmp_path, env=guarded)
-    for arguments in (
-        ("list",),
-        ("report",),
-        ("check", "small"),
-        ("data",),
-        ("doctor",),
-        ("profile", "small", "--scale", "smoke"),
-    ):
-        afno(*arguments, root=tmp_path, env=guarded)
     shutil.copy(
         ROOT / "experiments/table4.yaml", tmp_path / "experiments"
     )  # whose networks are profiled without a spec
-    afno("profile", "--mixer", "afno", "--res", "64", root=tmp_path, env=guarded)
-    afno("convert", "w.pt", "--format", "gfnet", "--out", "x.safetensors", root=tmp_path, env=guarded, expect=2)
-
-
-def weights(root):
-    """The weights of a run of the smoke table."""
-    return next((root / "runs").glob("pretrain-gfn-*/weights.safetensors"))
+    torch.save({"w": torch.ones(2)}, tmp_path / "w.pt")
+    run = afno("run", "small", "--scale", "smoke", "--jobs", "2", "--workers", "1", root=tmp_path, env=guarded)
+    assert "measured" in (tmp_path / "runs/smoke/cells.csv").read_text(), run.stderr
+    weights = next((tmp_path / "runs").glob("pretrain-gfn-*/weights.safetensors"))
+    others = [
+        f"visualize small --scale smoke --row gfn --out out --from {weights}",
+        f"export {weights.parent} --out network.onnx",
+        *("list", "report", "check small", "data", "doctor", "profile small --scale smoke"),
+        "profile --mixer afno --res 64",
+        "convert w.pt --format gfnet --out x.safetensors",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, *others], cwd=tmp_path, env=guarded, capture_output=True, text=True
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert re.findall("ended with (.*)", done.stdout) == ["0"] * (len(others) - 1) + ["2"], done.stderr

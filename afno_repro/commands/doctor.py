@@ -66,7 +66,7 @@ def _device(places: "Places") -> list[dict[str, Any]]:
     from afno_repro.runs.source import code_version
 
     memory = next((line.split()[1] for line in _meminfo() if line.startswith("MemTotal")), None)
-    commit = code_version(places.runs)
+    commit = code_version()
     code = f"{commit.get('code', '')}: records name no commit"
     if commit["commit"]:
         code = f"commit {commit['commit'][:12]}{', with local changes' if commit['dirty'] else ''}"

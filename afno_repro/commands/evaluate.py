@@ -89,7 +89,7 @@ def _evaluate(run: "Run", store: Any, machine: "Machine") -> "Record | None":
 
     with store.lock(run) as directory:
         metrics, of = evaluated(run.config, machine)
-        source = source_of(run.config, machine.code["source"], machine.runs_root)
+        source = source_of(run.config, machine.code["source"])
         fed = {"data": of.fingerprint, "images": list(of.images)}
         made = {"metrics": metrics, **fed, **machine.code, "source": source}
         record = replace(record, evaluations=(*record.evaluations, made))

@@ -32,7 +32,7 @@ def overview(places: "Places", scales: list[str]) -> Answer:
     from afno_repro.spec.plan import resolve_runs
 
     value: list[dict[str, Any]] = []
-    source = source_hash(places.runs)
+    source = source_hash()
     for spec in sound_specs(places, "all"):
         for scale in scales:
             if scale not in spec.structure.scales:
@@ -44,10 +44,7 @@ def overview(places: "Places", scales: list[str]) -> Answer:
             records = {need: readable(folder, *need) for need in plan.needs}
             done = {need: r for need, r in records.items() if r is not None and r.digest == plan.needs[need].digest}
             unused = max((record.provenance.get("left_out", 0) for record in done.values()), default=0)
-            other = sum(
-                record.provenance.get("source") != source_of(record.config, source, places.runs)
-                for record in done.values()
-            )
+            other = sum(record.provenance.get("source") != source_of(record.config, source) for record in done.values())
             missing = sorted({f"{row}/{stage}" for row, stage, seed in plan.needs if (row, stage, seed) not in done})
             entry = {
                 "table": spec.name,

@@ -92,7 +92,7 @@ def _made_otherwise(
         if wrong := [told for run in looked if run.digest not in pending and (told := altered(run, machine))]:
             raise StorageError("\n".join(wrong))
     records = [(run, store.record(run.digest)) for run in every.values() if run.digest not in pending]
-    today = partial(source_of, package=machine.code["source"], runs=machine.runs_root)
+    today = partial(source_of, package=machine.code["source"])
     prepared.elsewhere = [run for run, r in records if r and r.provenance.get("source") != today(run.config)]
     if not rerun:
         return list(different.values())

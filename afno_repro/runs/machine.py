@@ -84,7 +84,7 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
         runs_root=runs_root,
         tensorboard=asked.log is not None,
         checkpoint_every_s=asked.checkpoint_every_s,
-        code=code_version(runs_root),
+        code=code_version(),
     )
 
 

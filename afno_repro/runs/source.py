@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tokenize
 from functools import cache
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from afno_repro.config import RunConfig
 from afno_repro.contents import Contents, sha256_of
 
 PACKAGE = Path(__file__).resolve().parents[1]
+MEMORY = Path(cache_from_source(str(PACKAGE / "__init__.py"))).parent  # hashes lie beside the bytecode
 ASIDE = (tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER)
 SPACE = {tokenize.NEWLINE: "\n", tokenize.INDENT: ">", tokenize.DEDENT: "<"}  # whatever they are written with
 F_STRINGS = tuple(
@@ -25,18 +27,17 @@ F_STRINGS = tuple(
 
 
 @cache
-def code_version(runs: Path) -> dict[str, Any]:
+def code_version() -> dict[str, Any]:
     """The commit of this package's own checkout, whether package or specs differ from it, and the source's hash.
 
     Where there is no commit to name, `code` says why. To be asked as a command starts: a commit may come later.
-    What was read of the source is remembered in the folder of runs.
     """
     commit, why = _git("rev-parse", "HEAD")
     top, _ = _git("rev-parse", "--show-toplevel")
     if commit is not None and Path(top or "").resolve() != PACKAGE.parent:
         commit, why = None, "the package is no part of the checkout that it lies in"
     changes = None if commit is None else _git("status", "--porcelain", "--", "afno_repro", "experiments")[0]
-    known = {"commit": commit, "dirty": None if changes is None else bool(changes), "source": source_hash(runs)}
+    known = {"commit": commit, "dirty": None if changes is None else bool(changes), "source": source_hash()}
     return known if commit is not None else {**known, "code": why}
 
 
@@ -55,25 +56,25 @@ def _git(*arguments: str) -> tuple[str | None, str]:
 
 
 @cache
-def source_hash(runs: Path) -> str:
+def source_hash() -> str:
     """Sixteen hexadecimal digits of the SHA-256 of all files of the package: their names and tokens."""
     files = sorted(PACKAGE.rglob("*.py"))
-    hashes = Contents(runs / "contents", lambda file: tokens_hash(file.read_text())).hashes(files)
+    hashes = Contents(MEMORY, lambda file: tokens_hash(file.read_text())).hashes(files)
     lines = [f"{file.relative_to(PACKAGE)} {found}" for file, found in zip(files, hashes, strict=True)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def source_of(config: RunConfig, package: str, runs: Path) -> str:
+def source_of(config: RunConfig, package: str) -> str:
     """The hash of the source that a run's numbers come from: the package's, with that of a mixer of one's own."""
     mixer = config.model.mixer if config.model else None
     if mixer is None or ":" not in mixer.name:
         return package
-    own = _own_hash(re.split("[.:]", mixer.name)[0], runs)
+    own = _own_hash(re.split("[.:]", mixer.name)[0])
     return hashlib.sha256(f"{package} {own}".encode()).hexdigest()[:16]
 
 
 @cache
-def _own_hash(package: str, runs: Path) -> str:
+def _own_hash(package: str) -> str:
     """The names and tokens of the files of a module that is not imported for it: its own, or all of its package."""
     specs = (finder.find_spec(package, None) for finder in sys.meta_path if hasattr(finder, "find_spec"))
     spec = next((spec for spec in specs if spec is not None), None)
@@ -82,7 +83,7 @@ def _own_hash(package: str, runs: Path) -> str:
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     files = sorted(file for folder in folders for file in folder.rglob("*.py")) or [Path(spec.origin or "")]
     files = [file for file in files if file.is_file()]
-    hashes = Contents(runs / "contents", _tokens_or_bytes).hashes(files)
+    hashes = Contents(MEMORY, _tokens_or_bytes).hashes(files)
     lines = [f"{file.name} {found}" for file, found in zip(files, hashes, strict=True)]
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 

@@ -28,7 +28,7 @@ def computer(tmp_path, monkeypatch):
         for name in ("null", "nvidiactl", "nvidia-uvm", *files):
             (dev / name).touch()
         monkeypatch.setattr(devices, "DEV", dev)
-        monkeypatch.setattr(machine, "code_version", lambda runs: {})  # reads all of the source
+        monkeypatch.setattr(machine, "code_version", dict)  # reads all of the source
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         monkeypatch.setattr(devices, "device_name", lambda device: f"a GPU at {device}")

@@ -44,8 +44,9 @@ def test_whatever_does_something_is_source(other):
 
 @pytest.mark.parametrize("python", ["python3.12", "python3.13", "python3.14"])
 def test_every_python_sees_the_same_source(python, tmp_path):
-    script = "from afno_repro.runs.source import source_hash; from pathlib import Path; print(source_hash(Path('m')))"
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE.parent)}
+    script = "from afno_repro.runs.source import source_hash; print(source_hash())"
+    unread = {"PYTHONPYCACHEPREFIX": str(tmp_path)}  # where nothing is remembered
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE.parent), **unread}
     try:
         done = subprocess.run([python, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
     except OSError:
@@ -53,7 +54,7 @@ def test_every_python_sees_the_same_source(python, tmp_path):
     if done.returncode:
         pytest.skip(f"{python} cannot be run")
     source_hash.cache_clear()
-    assert done.stdout.strip() == source_hash(tmp_path / "runs")
+    assert done.stdout.strip() == source_hash()
 
 
 @pytest.fixture
@@ -83,8 +84,7 @@ def git(root: Path, *arguments: str) -> str:
 
 
 def known(root: Path, **environment: str) -> dict:
-    ask = "import json; from pathlib import Path; from afno_repro.runs.source import code_version"
-    script = f"{ask}; print(json.dumps(code_version(Path({str(root / 'runs')!r}))))"
+    script = "import json; from afno_repro.runs.source import code_version; print(json.dumps(code_version()))"
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -133,8 +133,8 @@ def test_a_checkout_of_another_owner_is_unknown_and_says_why(checkout):
     assert "another user" in found["code"]
 
 
-def test_it_is_asked_once_so_that_a_later_commit_is_not_named(monkeypatch, tmp_path):
+def test_it_is_asked_once_so_that_a_later_commit_is_not_named(monkeypatch):
     code_version.cache_clear()
-    first = code_version(tmp_path)
+    first = code_version()
     monkeypatch.setattr(source, "_git", lambda *arguments: ("f" * 40, ""))
-    assert code_version(tmp_path) == first
+    assert code_version() == first
