@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from multiprocessing.connection import wait
@@ -55,10 +56,13 @@ def loader(
                 signal.SIGCHLD, signal.SIG_DFL
             )  # torch's handler raises wherever this process is; the next batch tells as well
         yield from prepared
-    except (ConnectionError, EOFError, RuntimeError) as error:
+    except (OSError, EOFError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
             raise
-        raise LoadingError("a data-loading process ended\n  the same command continues") from error
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        ended = "a data-loading process ended, or its temporary files were removed"
+        raise LoadingError(f"{ended}\n  the same command continues") from error
 
 
 def _check_shared(needed: int, num_workers: int) -> None:
@@ -86,7 +90,13 @@ class LoadingProcess(ForkProcess):
         os.setpgrp()
         os.write(self.alive, b".")
         os.close(self.alive)
-        super().run()
+        try:
+            super().run()
+        except Exception as error:
+            os.write(2, f"a data-loading process: {error}\n".encode())
+            raise
+        finally:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (where Python shows what went wrong, for nobody)
 
     @staticmethod
     def _Popen(process: BaseProcess) -> Popen:  # by which every kind of process starts

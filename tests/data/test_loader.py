@@ -1,7 +1,10 @@
 """Data-loading processes that fork beside threads: each lives, or is started anew."""
 
 import os
+import shutil
+import tempfile
 import time
+from multiprocessing.queues import Queue
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +15,7 @@ from afno_repro.data import loader as module
 from afno_repro.data.loader import TRIES, loader
 from afno_repro.data.photos import photos
 from afno_repro.data.samples import TRAIN, Samples, TrainingBatches
-from afno_repro.errors import DataError
+from afno_repro.errors import DataError, LoadingError
 from tests.data.test_samples import OPTIONS, keep
 
 stuck: list[bool] = []  # whether each of the next forks waits for ever for what a thread held when it was forked
@@ -21,13 +24,14 @@ os.register_at_fork(
 )
 
 
-def batches(folder, workers):
+def loading_of(folder, workers):
     images, _ = photos(16, 1.0, 0, folder, **OPTIONS)
     samples = Samples(images, keep, seed=5, stream=TRAIN)
-    return [
-        torch.stack(list(batch))
-        for batch in loader(samples, TrainingBatches(20, 4, 2, 5, 0), workers, pin_memory=False)
-    ]
+    return loader(samples, TrainingBatches(20, 4, 2, 5, 0), workers, pin_memory=False)
+
+
+def batches(folder, workers):
+    return [torch.stack(list(batch)) for batch in loading_of(folder, workers)]
 
 
 def children():
@@ -52,6 +56,35 @@ def test_where_none_comes_to_life_the_user_is_told_what_to_do(tmp_path, monkeypa
     ):
         batches(tmp_path, 1)
     assert children() == before
+
+
+def test_temporary_files_that_are_removed_meanwhile_end_the_loading_and_nothing_else_is_said(
+    tmp_path, monkeypatch, capfd
+):
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    loading = loading_of(tmp_path, 1)
+    next(loading)
+    for folder in temporary.iterdir():
+        shutil.rmtree(folder)
+    with pytest.raises(LoadingError, match=r"temporary files were removed\n  the same command continues"):
+        list(loading)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_process_that_gets_no_thread_says_so_in_a_line(tmp_path, monkeypatch, capfd):
+    here, start = os.getpid(), Queue._start_thread
+
+    def only_here(queue):
+        if os.getpid() != here:
+            raise RuntimeError("can't start new thread")
+        start(queue)
+
+    monkeypatch.setattr(Queue, "_start_thread", only_here)
+    with pytest.raises(LoadingError, match="a data-loading process ended"):
+        list(loading_of(tmp_path, 1))
+    assert capfd.readouterr().err == "a data-loading process: can't start new thread\n"
 
 
 @pytest.mark.parametrize(("mib_free", "workers"), [(64, 8), (0, 1)])
