@@ -146,7 +146,7 @@ def work(
 def shown(places: "Places", built: "list[Table]", scale: str, choice: "Choice") -> Answer:
     """The tables of a run, and where their files are."""
     from afno_repro.commands.terminal import print_grid, say
-    from afno_repro.tables.results import grid
+    from afno_repro.tables.results import grid, ranks
 
     folder = places.results(scale, bool(choice.changes))
     value = []
@@ -169,9 +169,12 @@ def shown(places: "Places", built: "list[Table]", scale: str, choice: "Choice") 
     def show() -> None:
         for table in built:
             titles = len(table.spec.structure.row_title)
-            header, lines = grid(table, [column for column in table.columns if column.printed], brief=True)
+            columns = [column for column in table.columns if column.printed]
             print_grid(
-                f"{table.spec.structure.title} ({table.scale} scale)", header, lines, whole=titles if titles <= 2 else 0
+                f"{table.spec.structure.title} ({table.scale} scale)",
+                *grid(table, columns, brief=True),
+                whole=titles if titles <= 2 else 0,
+                ranks=ranks(table, columns),
             )
             say("paper: = stated, ~ assumed, ! differs")
             say(

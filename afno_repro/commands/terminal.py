@@ -5,7 +5,7 @@ Everything goes to standard error, so that standard output stays the command's a
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
@@ -64,13 +64,17 @@ def say(*lines: object) -> None:
         print(visible(str(line)))
 
 
-def print_grid(title: str, header: list[str], lines: list[list[str]], whole: int = 0) -> None:
-    """A table of text on standard output; cells wrap instead of being cut, between words while there is room.
+def print_grid(
+    title: str, header: list[str], lines: list[list[str]], whole: int = 0, ranks: Sequence[int] | None = None
+) -> None:
+    """A table of text on standard output, whose cells wrap between words; those of the first `whole` columns wrap last.
 
-    Those of the first `whole` columns wrap last.
+    Columns that do not fit are left out and named: those of the highest rank first, of equal ones the last.
     """
     console = Console(highlight=False)
-    header, lines = [plain(name) for name in header], [[plain(part) for part in line] for line in lines]
+    text = [[plain(part) for part in line] for line in (header, *lines)]
+    kept = columns_that_fit(text, console.width, ranks or range(len(header)))
+    short = [[line[i] for i in kept] for line in text]
     drawn = RichTable(
         title=Text(plain(title), "table.title"),
         title_justify="left",
@@ -79,18 +83,39 @@ def print_grid(title: str, header: list[str], lines: list[list[str]], whole: int
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for i, (name, width) in enumerate(zip(header, column_widths([header, *lines], whole, console.width), strict=True)):
-        drawn.add_column(escape(name), overflow="fold", width=width, no_wrap=width is None and i < whole)
-    for line in lines:
+    for name, width in zip(short[0], column_widths(short, whole, console.width), strict=True):
+        drawn.add_column(escape(name), overflow="fold", width=width)
+    for line in short[1:]:
         drawn.add_row(*(escape(part) for part in line))
     console.print(drawn)
+    if missing := [_name(text[0], i) for i in range(len(header)) if i not in kept]:
+        say(f"no room here for {', '.join(missing)}")
+
+
+def _name(header: list[str], i: int) -> str:
+    """A column's name, with that of its neighbour where it is not the only one of its name."""
+    return header[i] if header.count(header[i]) == 1 else f"{header[i - 1]} {header[i]}"
+
+
+def columns_that_fit(lines: list[list[str]], room: int, ranks: Sequence[int]) -> list[int]:
+    """The columns whose words stay whole in this room, at least one."""
+    kept = list(range(len(lines[0])))
+    for i in sorted(kept, key=lambda i: (ranks[i], i), reverse=True)[:-1]:
+        if sum(_words([line[j] for line in lines]) + 2 for j in kept) <= room:
+            break
+        kept.remove(i)
+    return kept
+
+
+def _words(column: Sequence[str]) -> int:
+    """The length of a column's longest word."""
+    return max((len(word) for part in column for word in part.split()), default=0)
 
 
 def column_widths(lines: list[list[str]], whole: int, room: int) -> list[int | None]:
     """Widths that keep words whole, spare room given to the columns that lack least; None where room is too small."""
     columns = list(zip(*lines, strict=True))
-    full = [max(map(len, column)) for column in columns]
-    words = [max((len(word) for part in column for word in part.split()), default=0) for column in columns]
+    full, words = [max(map(len, column)) for column in columns], [_words(column) for column in columns]
     room -= 2 * len(columns)
     for least in (full[:whole] + words[whole:], words):
         if sum(least) <= room:

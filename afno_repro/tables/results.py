@@ -133,9 +133,7 @@ def grid(table: Table, columns: list[Column], brief: bool = False) -> tuple[list
 
     `brief` shows verdicts as BRIEF's signs.
     """
-    with_paper = [
-        column for column in columns if any(table.cell(row, column).paper is not None for row in table.spec.rows)
-    ]
+    with_paper = _with_paper(table, columns)
     header = list(table.spec.structure.row_title)
     for column in columns:
         header += [
@@ -153,6 +151,20 @@ def grid(table: Table, columns: list[Column], brief: bool = False) -> tuple[list
             ]
         lines.append(line)
     return header, lines
+
+
+def ranks(table: Table, columns: list[Column]) -> list[int]:
+    """How soon a column of the grid may be missed, the highest first: the paper's costs, its qualities, our costs."""
+    with_paper, found = _with_paper(table, columns), [0] * len(table.spec.structure.row_title)
+    for column in columns:
+        rank = 1 if column.higher_is_better else 2
+        found += [rank, *([rank + 2] if column in with_paper else [])]
+    return found
+
+
+def _with_paper(table: Table, columns: list[Column]) -> list[Column]:
+    """The columns beside which the paper's stands."""
+    return [column for column in columns if any(table.cell(row, column).paper is not None for row in table.spec.rows)]
 
 
 def ours(cell: Cell, column: Column, lost: bool) -> str:

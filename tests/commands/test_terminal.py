@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import termios
+from collections import Counter
 from dataclasses import replace
 from fcntl import ioctl
 from io import StringIO
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from afno_repro.commands import terminal
 from afno_repro.commands.live import LiveTable, duration
-from afno_repro.commands.terminal import Plain, column_widths, show_for
+from afno_repro.commands.terminal import Plain, column_widths, print_grid, show_for
 from afno_repro.runs.show import Place, Show
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
@@ -175,6 +176,27 @@ def test_columns_of_text_keep_their_words_whole_while_there_is_room():
     assert column_widths(lines, 0, 24) == [12, 8]
     assert column_widths(lines, 1, 24) == [12, 8]
     assert column_widths(lines, 0, 12) == [None, None]
+
+
+WORDS = ["Self-Attention", "Latency", "0.931", "0.0274", "missing", "357.2", "GFLOPs", "(dB)", "Backbone", "27.06"]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120, 200])
+def test_no_word_is_broken_and_columns_without_room_are_named(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    header = ["Mixer", *(f"{word} {i}" for i, word in enumerate(WORDS[1:])), "paper"]
+    lines = [[WORDS[0], *WORDS[-i:], *WORDS[1:-i], "27.1 ± 0.2"] for i in range(1, 8)]
+    ranks = [0, 3, 2, 1, 1, 2, 2, 3, 4, 5, 6]
+    print_grid("Table", header, lines, ranks=ranks)
+    drawn, _, named = capsys.readouterr().out.partition("no room here for ")
+    left_out = [name for name in header if name in named]
+    kept = [i for i, name in enumerate(header) if name not in left_out and name != "paper"]
+    found = Counter(drawn.split())
+    assert all(found[word] >= n for word, n in Counter(line[i] for line in lines for i in kept).items())
+    assert max((ranks[i] for i in kept), default=0) <= min((ranks[header.index(name)] for name in left_out), default=9)
+    assert max(map(len, drawn.splitlines())) <= width
+    assert (left_out == []) == (width >= 120)
 
 
 def on_terminal(*arguments, root, interrupt_at=None, **environment):
