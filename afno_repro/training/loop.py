@@ -103,6 +103,9 @@ def train(
     looked_step, first = state.step, state.step
     losses = torch.tensor(state.loss_sum, dtype=torch.float64, device=device)  # of the steps of the running epoch
     fault("training: prepared")
+    if notes:
+        report(Progress(state.step, batches.total, 0.0, {}, "\n".join(notes)))
+        notes.clear()
     with stop_flag() as stop:
         for batch in loader(samples, batches, machine.num_workers, pin_memory=device.type == "cuda"):
             # One step at this step's rate; nothing here waits for the device.

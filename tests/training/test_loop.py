@@ -277,6 +277,14 @@ def test_a_training_that_continues_needs_no_room_for_the_checkpoints_that_it_has
     assert asked[0] > asked[1] >= asked[0] - held
 
 
+def test_a_training_whose_last_checkpoint_has_all_steps_says_that_it_continues_too(tmp_path):
+    config, told = needs(tmp_path)["afno", "pretrain", 0].config, []
+    whole = train(config, tmp_path / "run")
+    again = train(config, tmp_path / "run", told.append)
+    assert [(each.step, each.note) for each in told] == [(told[0].total, f"continues at step {told[0].total}")]
+    assert_same_training(whole, again)
+
+
 def test_a_batch_that_is_smaller_than_the_number_of_processes_is_refused(tmp_path, monkeypatch):
     config = needs(tmp_path)["afno", "pretrain", 0].config
     monkeypatch.setattr(engine, "ranks", lambda: 5)
