@@ -77,6 +77,14 @@ CheckpointEvery = Annotated[
     float,
     typer.Option(min=0, hidden=True, envvar="AFNO_CHECKPOINT_EVERY_S", help="Seconds; what tests kill keeps more."),
 ]
+Worker = Annotated[
+    bool,
+    typer.Option(
+        "--worker",
+        help="Wait for what other commands hold, as long as it takes: several of these, on any machines that share "
+        "runs/, do a table together.",
+    ),
+]
 Rerun = Annotated[
     bool,
     typer.Option("--rerun", help="Do again what was made with other data or other source than today's, or diverged."),

@@ -42,6 +42,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         compile: given.Compile = False,
         dry_run: given.DryRun = False,
         rerun: given.Rerun = False,
+        worker: given.Worker = False,
         stop_after: given.StopAfter = None,
         log: given.Log = None,
         checkpoint_every: given.CheckpointEvery = 600.0,
@@ -52,10 +53,16 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         json: given.Json = False,
         quiet: given.Quiet = False,
     ) -> None:
+        from afno_repro.errors import ConfigError
         from afno_repro.runs.launch import placed
         from afno_repro.runs.machine import Asked
         from afno_repro.spec.plan import Choice
 
+        if worker and rerun:
+            raise ConfigError(
+                "--rerun: not with --worker, for each would do again what another one has just done\n"
+                "  run it once without --worker, on one machine"
+            )
         choice = Choice(
             given.chosen(row),
             given.chosen(seed),
@@ -75,6 +82,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
             checkpoint_activations,
             compile,
             log,
+            worker,
             checkpoint_every,
             placed=placed(os.environ),
         )
