@@ -111,11 +111,7 @@ def tell_or_held(run, machine, send):
         tell(run, machine, send)
 
 
-def test_side_by_side_what_others_hold_is_looked_at_again_as_processes_get_idle_and_before_its_children(
-    tmp_path,
-    runs,
-    monkeypatch,  # noqa: F811
-):
+def test_side_by_side_what_others_hold_is_tried_again_and_before_its_children(tmp_path, runs, monkeypatch):  # noqa: F811
     monkeypatch.setattr(schedule, "_work", tell_or_held)
     (tmp_path / "held").touch()
 
