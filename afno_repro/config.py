@@ -139,6 +139,7 @@ class Machine:
     runs_root: Path
     checkpoint_every_s: float
     tensorboard: bool  # whether trainings write their curves for it
+    worker: bool  # whether what other commands hold is waited for, as long as it takes
     code: Mapping[str, Any]  # commit and source as the command started: see runs.source
 
 

@@ -20,6 +20,15 @@ from afno_repro.faults import fault
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNKNOWN = (errno.EINVAL, errno.ENOTSUP)  # the answer of a file system on which folders cannot be flushed
 TEMPORARY = re.compile(r"\..+\.[0-9]+\.tmp")  # what `write_atomic` calls a file that is not whole yet
+OTHER = """import fcntl, sys
+with open(sys.argv[1], "r+") as file:
+    print(file.read(), end=" ")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        print("granted", end="")
+    except BlockingIOError:
+        print("refused", end="")
+"""  # what a second process sees of a file that the first one wrote and locked
 SAY_AFTER_S, WAIT_S, POLL_S = 10.0, 600.0, 0.05  # for a folder in which another process writes
 
 
@@ -126,13 +135,15 @@ def make_folder(path: Path) -> None:
 def alone_in(*folders: Path) -> Iterator[None]:
     """Wait until no other process is in a block like this with the first folder; makes it, and sweeps them all.
 
-    Says who holds it after SAY_AFTER_S, and raises LockedError after WAIT_S.
+    Says who holds it after SAY_AFTER_S, and raises LockedError after WAIT_S. What is locked is a file: a lock on a
+    folder itself keeps out no other machine's processes on NFS.
     """
     with storage_errors(folders[0]):
         make_folder(folders[0])
-    with _opened(folders[0]) as descriptor:
+        lock = os.open(folders[0] / ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    with os.fdopen(lock, "rb+"):
         with storage_errors(folders[0]):
-            _lock(descriptor, folders[0])
+            _lock(lock, folders[0])
             for folder in folders:
                 sweep(folder)
         yield
@@ -190,16 +201,26 @@ def check_writable(folder: Path) -> None:
 
 
 def check_lock(folder: Path) -> None:
-    """Raise StorageError unless a lock in a folder, which exists and can be flushed, keeps another process out."""
-    attempt = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    """Raise StorageError unless another process is kept out by a lock in a folder, which exists, and sees what was
+    written there and flushed."""
     probe = folder / f".lock-test.{os.getpid()}.tmp"
     with storage_errors(folder):
         try:
             with probe.open("w") as file:
+                file.write("flushed")
+                file.flush()
+                os.fsync(file.fileno())
                 sync_folder(folder)
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                other = subprocess.run([sys.executable, "-I", "-c", attempt, str(probe)], capture_output=True)
+                other = subprocess.run([sys.executable, "-I", "-c", OTHER, probe], capture_output=True, text=True)
         finally:
             probe.unlink(missing_ok=True)
-    if other.returncode == 0:
-        raise StorageError(f"{folder}: a lock keeps no other process out: commands may not share it")
+    seen, _, lock = other.stdout.partition(" ")
+    if lock == "granted":
+        raise StorageError(
+            f"{folder}: a lock keeps no other process out, it was granted twice: commands may not share this folder\n"
+            "  --runs FOLDER keeps runs elsewhere; NFS before version 4 needs its lock service, Lustre the option flock"
+        )
+    if (seen, lock) != ("flushed", "refused"):
+        told = other.stderr.strip().splitlines()[-1:] or [f"it read {seen!r}"]
+        raise StorageError(f"{folder}: another process does not see what was written and flushed here: {told[0]}")

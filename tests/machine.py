@@ -24,6 +24,7 @@ def machine_at(root: Path, **changes: Any) -> Machine:
         runs_root=root / "runs",
         checkpoint_every_s=600.0,
         tensorboard=False,
+        worker=False,
         code={"commit": None, "dirty": None, "source": "0" * 16, "code": "a test"},
     )
     return replace(machine, **changes)

@@ -77,6 +77,14 @@ CheckpointEvery = Annotated[
     float,
     typer.Option(min=0, hidden=True, envvar="AFNO_CHECKPOINT_EVERY_S", help="Seconds; what tests kill keeps more."),
 ]
+Worker = Annotated[
+    bool,
+    typer.Option(
+        "--worker",
+        help="Wait for what other commands hold, as long as it takes: several of these, on any machines that share "
+        "runs/, do a table together.",
+    ),
+]
 Rerun = Annotated[
     bool,
     typer.Option("--rerun", help="Do again what was made with other data or other source than today's, or diverged."),
@@ -120,3 +128,14 @@ def first_seeds(count: int | None) -> tuple[int, ...] | None:
 def chosen(asked: list[Any] | None) -> tuple[Any, ...] | None:
     """What was asked for; None is everything."""
     return tuple(asked) if asked else None
+
+
+def check_worker(worker: bool, rerun: bool) -> None:
+    """Raise ConfigError for workers that would do again what another one has just done."""
+    from afno_repro.errors import ConfigError
+
+    if worker and rerun:
+        raise ConfigError(
+            "--rerun: not with --worker, for each would do again what another one has just done\n"
+            "  run it without --worker, on one machine"
+        )

@@ -113,7 +113,8 @@ def _folders(places: "Places", data: Path | None) -> list[dict[str, Any]]:
         try:
             check_writable(folder)
             check_lock(folder)
-            lines.append(_line(name, f"{folder}, {shutil.disk_usage(folder).free / 2**30:.0f} GiB free"))
+            free = f"{shutil.disk_usage(folder).free / 2**30:.0f} GiB free"
+            lines.append(_line(name, f"{folder}, {free}; locks and flushed files hold between two processes"))
         except StorageError as error:
             lines.append(_line(name, str(error), ok=False))
     lines.append(_line("data", str(data) if data else "no --data or AFNO_DATA: the smoke and tiny scales need none"))

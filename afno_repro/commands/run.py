@@ -42,6 +42,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         compile: given.Compile = False,
         dry_run: given.DryRun = False,
         rerun: given.Rerun = False,
+        worker: given.Worker = False,
         stop_after: given.StopAfter = None,
         log: given.Log = None,
         checkpoint_every: given.CheckpointEvery = 600.0,
@@ -56,6 +57,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         from afno_repro.runs.machine import Asked
         from afno_repro.spec.plan import Choice
 
+        given.check_worker(worker, rerun)
         choice = Choice(
             given.chosen(row),
             given.chosen(seed),
@@ -75,6 +77,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
             checkpoint_activations,
             compile,
             log,
+            worker,
             checkpoint_every,
             placed=placed(os.environ),
         )

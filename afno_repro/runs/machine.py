@@ -32,6 +32,7 @@ class Asked:
     activation_checkpointing: bool = False
     compile: bool = False
     log: str | None = None  # tensorboard
+    worker: bool = False  # whether what other commands hold is waited for, as long as it takes
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
     visible: str = ""  # the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; empty: all
     placed: bool = False  # a scheduler started this process, and may show it its own GPU alone
@@ -83,6 +84,7 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
         data_root=data_root,
         runs_root=runs_root,
         tensorboard=asked.log is not None,
+        worker=asked.worker,
         checkpoint_every_s=asked.checkpoint_every_s,
         code=code_version(),
     )

@@ -16,7 +16,7 @@ from afno_repro.runs.cpus import cores
 from afno_repro.runs.execute import run_one
 from afno_repro.runs.order import longest_first
 from afno_repro.runs.record import Record
-from afno_repro.runs.show import Show, title
+from afno_repro.runs.show import Show, Step, title
 from afno_repro.runs.store import is_latency
 from afno_repro.runs.workers import Worker, start_worker, wait_for
 from afno_repro.spec.plan import Run
@@ -25,7 +25,8 @@ from afno_repro.training import engine
 from afno_repro.training.loop import Progress
 from afno_repro.training.stop import stop_flag
 
-WAIT_FOR_HELD_S = 10.0
+WAIT_FOR_HELD_S = 10.0  # of a command that is no worker
+LOOK_AGAIN_S = (0.5, 10.0)  # at what others hold: after a tenth of the time waited so far, at least and at most
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,28 @@ def execute(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
 
 
 def _with_held(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
-    """Do runs, and try again those that another command holds: as long as others of ours start from them, else for ten
-    seconds, in which a killed command's processes end."""
-    failures = _in_order(runs, machine, show)
-    since = time.monotonic()
+    """Do runs, and try again those that another command holds: to the end for a worker or where others of ours start
+    from them, else for ten seconds, in which a killed command's processes end."""
+    patient = Patient(show)
+    failures = _in_order(runs, machine, patient if machine.worker else show)
+    patient.told |= {failure.run.digest: failure.message for failure in failures}
+    began = since = time.monotonic()
     while held := engine.agreed([f.run.digest for f in failures if f.exit_code == LockedError.exit_code]):
-        if any(run.digest in held and run.config.init in held for run in runs):
+        if machine.worker or any(run.digest in held and run.config.init in held for run in runs):
             since = time.monotonic()
         elif engine.agreed(time.monotonic() - since >= WAIT_FOR_HELD_S):
             break
-        time.sleep(0.5)
+        time.sleep(_pause(began))
         failures = [f for f in failures if f.run.digest not in held]
-        for run in (run for run in runs if run.digest in held):
-            failures += _one_by_one([run], _alone(machine) if is_latency(run) else machine, Quiet(show))
+        left = [run for run in runs if run.digest in held]
+        failures += _in_order(left, replace(machine, jobs=1), patient)
     return failures
+
+
+def _pause(began: float) -> float:
+    """Seconds until it is worth to look again at what others hold; many workers may look at one file server."""
+    least, most = LOOK_AGAIN_S
+    return min(most, max(least, (time.monotonic() - began) / 10))
 
 
 def _in_order(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
@@ -92,28 +101,50 @@ def _alone(machine: Machine) -> Machine:
     return replace(machine, threads=cores())
 
 
-class Quiet(Show):
-    """Passes on only that a run finished: a held run is tried many times."""
+class Patient(Show):
+    """Tells of runs that are tried many times: who holds one, once for each holder, and what comes of it when it is
+    free."""
 
     def __init__(self, show: Show):
-        self.show = show
+        self.show, self.told = show, dict[str, str]()
+
+    def started(self, run: Run) -> None:
+        """Nothing yet: it may be held."""
+
+    def progressed(self, run: Run, step: Step) -> None:
+        if self.told.get(run.digest) != "started":
+            self.told[run.digest] = "started"
+            self.show.started(run)
+        self.show.progressed(run, step)
 
     def finished(self, run: Run, outcome: str, reason: str, seconds: float, metrics: Mapping[str, float]) -> None:
-        if outcome != "held":
+        if outcome != "held" or self.told.get(run.digest) != reason:
+            self.told[run.digest] = reason
             self.show.finished(run, outcome, reason, seconds, metrics)
 
 
 def _one_by_one(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
-    failures = []
+    failures = list[Failure]()
     for run in runs:
         started = time.monotonic()
         show.started(run)
-        failure, record = _attempt(run, machine, partial(show.progressed, run))
+        held = engine.agreed(_held_parent(run, failures))
+        failure, record = (
+            (Failure(run, held, LockedError.exit_code), None)
+            if held
+            else _attempt(run, machine, partial(show.progressed, run))
+        )
         _tell(show, run, time.monotonic() - started, failure, record)
         failures += [failure] if failure else []
         if failure and failure.stays:
             raise AfnoError(f"{title(run)} left the GPU in an error that stays, so the command stopped; run it again")
     return failures
+
+
+def _held_parent(run: Run, failures: list[Failure]) -> str:
+    """Who holds the run that this one starts from, if somebody does: should they be killed, that one comes first."""
+    held = (f for f in failures if f.run.digest == run.config.init and f.exit_code == LockedError.exit_code)
+    return next((failure.message for failure in held), "")
 
 
 def _attempt(run: Run, machine: Machine, report: Callable[[Progress], None]) -> tuple[Failure | None, Record | None]:
@@ -165,11 +196,15 @@ def _too_much(record: Record) -> str:
 
 def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
     """Do runs in processes of their own, as many at once as the machine has jobs; each takes run after run, on a GPU of
-    its own where there are such."""
+    its own where there are such. A worker's processes look again, as they get idle, at what another command holds."""
     waiting, workers, failures = longest_first(runs, machine), list[Worker](), list[Failure]()
+    held, began = list[Run](), time.monotonic()
+    looked = began
     with stop_flag() as stop:
-        while stop.signal is None and (waiting or any(worker.run for worker in workers)):
-            while (run := _ready(waiting, workers)) and (idle := _idle(workers, machine)):
+        while stop.signal is None and (waiting or held or any(worker.run for worker in workers)):
+            if held and time.monotonic() - looked >= _pause(began):
+                waiting, held, looked = held + waiting, [], time.monotonic()
+            while (run := _ready(waiting, held, workers)) and (idle := _idle(workers, machine)):
                 waiting.remove(run)
                 idle.begin(run)
                 show.started(run)
@@ -192,7 +227,10 @@ def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure
                     worker.stop()
                     worker.process.join()
                 _tell(show, run, time.monotonic() - worker.started, failure, record)
-                failures += [failure] if failure else []
+                if failure and failure.exit_code == LockedError.exit_code and machine.worker:
+                    held.append(run)
+                elif failure:
+                    failures.append(failure)
         for worker in workers:
             worker.dismiss() if stop.signal is None else worker.stop()
         for worker in workers:
@@ -202,9 +240,9 @@ def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure
     return failures
 
 
-def _ready(waiting: list[Run], workers: list[Worker]) -> Run | None:
+def _ready(waiting: list[Run], held: list[Run], workers: list[Worker]) -> Run | None:
     """The first waiting run that starts from none that is still to be done."""
-    unfinished = {run.digest for run in (*waiting, *(worker.run for worker in workers if worker.run))}
+    unfinished = {run.digest for run in (*waiting, *held, *(worker.run for worker in workers if worker.run))}
     return next((run for run in waiting if run.config.init not in unfinished), None)
 
 
