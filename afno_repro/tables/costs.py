@@ -1,4 +1,4 @@
-"""results/costs.md: every cost cell of the paper with its verdict, and what does not add up."""
+"""costs.md: every cost cell of the paper with its verdict, and what does not add up."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -39,14 +39,18 @@ SCALE_NOTE = {
     "what can be compared is which mixer is better.",
     "paper": "Paper scale: the paper's data, models and epochs.",
 }
+REFERENCE_NOTE = "The results that ship with afno_repro, for comparison. Nothing of this part was computed here."
 
 
-def write_results(folder: Path, tables: Sequence[Table]) -> list[Path]:
-    """Write every table with its ledger of cells and claims; returns the files."""
+def write_results(folder: Path, tables: Sequence[Table], reference: Sequence[Table] = ()) -> list[Path]:
+    """Write every table, with the reference's, and the ledger of cells and claims; returns the files."""
     files, verdicts = {}, judged(tables)
+    beside = {table.spec.name: table for table in reference}
     for table in tables:
         files[folder / f"{table.spec.name}.csv"] = table_csv(table)
-        files[folder / f"{table.spec.name}.md"] = table_markdown(table, verdicts[table.spec.name])
+        files[folder / f"{table.spec.name}.md"] = table_markdown(
+            table, verdicts[table.spec.name], beside.get(table.spec.name)
+        )
     files[folder / "cells.csv"] = csv_lines([CELL_HEADER, *(line for table in tables for line in _ledger(table))])
     files[folder / "claims.csv"] = csv_lines(
         [CSV_HEADER, *(csv_line(table.spec.name, v) for table in tables for v in verdicts[table.spec.name])]
@@ -92,8 +96,11 @@ def _ledger(table: Table) -> Iterable[list[str]]:
             ]
 
 
-def table_markdown(table: Table, verdicts: Sequence[Verdict]) -> str:
-    """The table beside the paper's numbers, then what stands behind it: claims, assumptions, provenance."""
+def table_markdown(table: Table, verdicts: Sequence[Verdict], reference: Table | None = None) -> str:
+    """The table beside the paper's numbers, then what stands behind it: claims, assumptions, provenance.
+
+    The reference's table of the same spec stands last.
+    """
     spec = table.spec.structure
     parts = [
         f"# {table.spec.name}: {md(spec.title)} ({table.scale} scale)",
@@ -115,6 +122,9 @@ def table_markdown(table: Table, verdicts: Sequence[Verdict]) -> str:
     if spec.remarks:
         parts += ["## What does not add up", "\n\n".join(md_start(md(remark)) for remark in spec.remarks)]
     parts += ["## Provenance", _provenance(table)]
+    if reference:
+        columns = [column for column in reference.columns if column.printed]
+        parts += ["## Reference", REFERENCE_NOTE, _grid(reference, columns), _provenance(reference)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,7 +9,7 @@ from afno_repro.tables.claims import Verdict
 from afno_repro.tables.document import Block, Figure, Grid, Head, Listing, Paragraph, Section, Span, Text
 from afno_repro.tables.learning import learning_notes, stage_of, unlearned
 from afno_repro.tables.numbers import number, percent
-from afno_repro.tables.results import ours
+from afno_repro.tables.results import REFERENCE_NOTE, ours
 from afno_repro.tables.spread import spread_note
 from afno_repro.tables.table import Cell, Table
 
@@ -68,7 +68,16 @@ def table_section(table: Table, verdicts: Sequence[Verdict], figures: Sequence[F
     return Section(f"{name}: {spec.title}", blocks, name, anchor(table.spec.name))
 
 
-def _mirror(table: Table, columns: Sequence[Column], caption: str) -> Grid:
+def reference_section(tables: Sequence[Table]) -> Section:
+    """The printed columns of the reference's tables, each marked as such."""
+    parts = []
+    for table in tables:
+        name, columns = f"Reference: {label(table.spec.name)}", [column for column in table.columns if column.printed]
+        parts.append(Section(name, [_mirror(table, columns, f"{name}, {table.scale} scale", "reference")]))
+    return Section("Reference", [Paragraph(REFERENCE_NOTE), *parts], "Reference", "reference")
+
+
+def _mirror(table: Table, columns: Sequence[Column], caption: str, source: str = "ours") -> Grid:
     """The table's rows with paper, ours and difference, where the scale lets the paper's value stand beside ours."""
     compared = {
         column.key for column in columns if any(table.cell(row, column).paper is not None for row in table.spec.rows)
@@ -76,7 +85,7 @@ def _mirror(table: Table, columns: Sequence[Column], caption: str) -> Grid:
     heads = [Head(title) for title in table.spec.structure.row_title]
     for column in columns:
         title = column.title + (f" ({column.unit})" if column.unit else "")
-        heads.append(Head(title, ("paper", "ours", "difference") if column.key in compared else (), number=True))
+        heads.append(Head(title, ("paper", source, "difference") if column.key in compared else (), number=True))
     lost = unlearned(table)
     lines: list[list[Text]] = []
     for row in table.spec.rows:
