@@ -139,7 +139,7 @@ def _grid(table: Table, columns: list[Column]) -> str:
 
 
 def grid(table: Table, columns: list[Column], brief: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of text: the row's title parts, then ours and, where it is comparable, the paper's value.
+    """Header and lines of text: the row's title parts, then the value here and, where it is comparable, the paper's.
 
     `brief` shows verdicts as BRIEF's signs.
     """
@@ -158,14 +158,14 @@ def grid(table: Table, columns: list[Column], brief: bool = False) -> tuple[list
         for column in columns:
             cell = table.cell(row, column)
             line += [
-                ours(cell, column, (row.key, stage_of(column)) in lost),
+                here(cell, column, (row.key, stage_of(column)) in lost),
                 *([_papers(cell, column, brief) if column.key in row.paper else "–"] if column in with_paper else []),
             ]
         lines.append(line)
     return header, lines
 
 
-def ours(cell: Cell, column: Column, lost: bool) -> str:
+def here(cell: Cell, column: Column, lost: bool) -> str:
     """A cell's own value with its spread, or the word for having none; a network that is `lost` did not learn."""
     if cell.value is None:
         return {"not_applicable": "–", "out_of_memory": "out of memory"}.get(cell.state, cell.state)

@@ -151,7 +151,7 @@ def test_json_is_one_value_and_nothing_else(done):
     assert table["table"] == "small"
     assert {cell["state"] for cell in table["cells"]} == {"measured", "not_applicable"}
     listed = answer("list", root=done)
-    assert [(e["scale"], e["runs"], e["done"]) for e in listed] == [("smoke", 5, 5), ("tiny", 5, 0), ("paper", 7, 0)]
+    assert [(e["scale"], e["runs"], e["yours"]) for e in listed] == [("smoke", 5, 5), ("tiny", 5, 0), ("paper", 7, 0)]
     assert answer("report", root=done)[0]["cells"] == {"measured": 5, "not_applicable": 1}
     assert answer("check", "small", root=done)[0]["table"] == "small"
     assert answer("doctor", root=done)["healthy"] is True
