@@ -20,6 +20,7 @@ from afno_repro.commands.data import data_sets
 from afno_repro.commands.doctor import doctor
 from afno_repro.commands.evaluate import evaluate
 from afno_repro.commands.export import export
+from afno_repro.commands.init import init
 from afno_repro.commands.list import list_tables
 from afno_repro.commands.profile import profile
 from afno_repro.commands.report import report
@@ -54,6 +55,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
     "profile": profile,
     "visualize": visualize,
     "data": data_sets,

@@ -126,7 +126,7 @@ def test_every_file_that_the_pages_name_is_there(path):
     made = re.findall(r"^# (\S+/\S+)$", PAGES["adding.md"], re.MULTILINE)
     assert (
         path in (*made, "tests/mixers/test_axial_mean.py")
-        or path.startswith(("results/small/", "results/paper/", "results/custom/"))
+        or path.startswith(("results/tiny/", "results/small/", "results/paper/", "results/custom/"))
         or (ROOT / path).exists()
     )
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.specs import ROOT, all_specs
 
-CELLS = list(csv.DictReader((ROOT / "results/tiny/cells.csv").open()))
+CELLS = list(csv.DictReader((ROOT / "results/reference/tiny/cells.csv").open()))
 TRAINED = [
     cell["row"]
     for cell in CELLS
@@ -34,7 +34,7 @@ def test_no_paper_value_stands_beside_a_number_of_another_scale():
 def test_committed_runs_were_made_from_a_commit_as_it_stands():
     import json
 
-    for path in (ROOT / "results").glob("*/records/*/*.json"):
+    for path in (ROOT / "results/reference").glob("*/records/*/*.json"):
         provenance = json.loads(path.read_text())["provenance"]
         assert provenance["commit"], path
         assert provenance["dirty"] is False, path

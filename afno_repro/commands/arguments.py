@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from afno_repro.errors import ConfigError
+
 if TYPE_CHECKING:
     from afno_repro.config import Machine
     from afno_repro.runs.machine import Asked
@@ -89,6 +91,12 @@ Rerun = Annotated[
     bool,
     typer.Option("--rerun", help="Do again what was made with other data or other source than today's, or diverged."),
 ]
+UpdateReference = Annotated[
+    bool,
+    typer.Option(
+        "--update-reference", help="Write results/reference/, which is committed, in place of results/: for developers."
+    ),
+]
 Root = Annotated[Path, typer.Option(help="The folder that holds experiments/, results/ and runs/.")]
 Data = Annotated[
     Path | None, typer.Option("--data", envvar="AFNO_DATA", help="The folder that holds data sets, like imagenet/.")
@@ -102,11 +110,19 @@ Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON value o
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing while running.")]
 
 
-def places(root: Path, runs: Path | None) -> "Places":
-    """Where specs, results and runs lie."""
+def places(
+    root: Path,
+    runs: Path | None,
+    as_reference: bool = False,
+    scale: str | None = None,
+    changes: list[str] | None = None,
+) -> "Places":
+    """Where specs, results and runs lie; raises ConfigError for what cannot be a reference."""
     from afno_repro.spec.places import Places
 
-    return Places(root, runs or root / "runs")
+    if as_reference and (scale == "smoke" or changes):
+        raise ConfigError("--update-reference: no reference is made of the smoke scale or with --set; leave one out")
+    return Places(root, runs or root / "runs", as_reference)
 
 
 def machine(asked: "Asked", root: Path, data: Path | None, runs: Path | None) -> "Machine":

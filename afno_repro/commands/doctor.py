@@ -107,9 +107,9 @@ def _meminfo() -> list[str]:
 
 def _folders(places: "Places", data: Path | None) -> list[dict[str, Any]]:
     specs = places.spec_names()
-    found = ", ".join(specs) if specs else f"none in {places.experiments}: run in a checkout or give --root"
+    found = ", ".join(specs) if specs else "none: run in a checkout or give --root"
     lines = [_line("specs", found, ok=bool(specs))]
-    for name, folder in (("results", places.root / "results"), ("runs", places.runs)):
+    for name, folder in (("results", places.tables), ("runs", places.runs)):
         try:
             check_writable(folder)
             check_lock(folder)

@@ -21,8 +21,9 @@ def planned(places: Places, prepared: Prepared, scale: str, machine: Machine) ->
     before = [
         record
         for each in prepared.plans
-        for (row, stage, seed) in each.needs
-        if (record := readable(records_folder(places.results(scale), each.spec.name), row, stage, seed)) is not None
+        for home in (places.reference, places)
+        for need in each.needs
+        if (record := readable(records_folder(home.results(scale), each.spec.name), *need)) is not None
     ]
     found = estimates(prepared.pending, before, machine)
     value: list[dict[str, Any]] = []

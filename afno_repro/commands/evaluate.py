@@ -24,6 +24,7 @@ def evaluate(
     seed: given.Seeds = None,
     seeds: given.AllSeeds = None,
     device: given.Device = "auto",
+    update_reference: given.UpdateReference = False,
     root: given.Root = HERE,
     data: given.Data = None,
     runs: given.Runs = None,
@@ -36,7 +37,7 @@ def evaluate(
     from afno_repro.runs.machine import Asked
     from afno_repro.spec.plan import Choice
 
-    machine, places = given.machine(Asked(device), root, data, runs), given.places(root, runs)
+    machine, places = given.machine(Asked(device), root, data, runs), given.places(root, runs, update_reference, scale)
     choice = Choice(given.chosen(row), given.chosen(seed), given.first_seeds(seeds), ("pretrain", "finetune"))
     with show_for(quiet) as show:
         show.note(told(machine))

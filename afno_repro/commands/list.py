@@ -1,70 +1,162 @@
-"""`afno list`: every spec with what is done and what is missing, per scale."""
+"""`afno list`: of every spec what ships as reference, what is yours, what is missing, and what `afno run` would do."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from afno_repro.commands import arguments as given
 from afno_repro.commands.answer import Answer, some, tell
 from afno_repro.commands.arguments import HERE
-from afno_repro.errors import ConfigError
 
 if TYPE_CHECKING:
+    from afno_repro.config import Machine
+    from afno_repro.runs.record import Record
     from afno_repro.spec.places import Places
+    from afno_repro.spec.plan import Need, Plan
+
+DEFAULT = "tiny"  # the scale of the commands where none is named
 
 
 def list_tables(
-    scale: given.SomeScale = None, root: given.Root = HERE, runs: given.Runs = None, json: given.Json = False
+    spec: Annotated[str | None, typer.Argument(help="A spec, whose runs at one scale are shown.")] = None,
+    scale: given.SomeScale = None,
+    root: given.Root = HERE,
+    runs: given.Runs = None,
+    json: given.Json = False,
 ) -> None:
-    """Show every spec with what is done and what is missing, per scale."""
+    """Show what of every spec is reference, yours or missing, and what `afno run` would do; or the runs of one."""
+    from afno_repro.runs.machine import Asked
     from afno_repro.spec.places import asked_scales
 
-    tell(overview(given.places(root, runs), asked_scales(scale)), json)
+    places, scales = given.places(root, runs), asked_scales(scale)
+    machine = given.machine(Asked(), root, None, runs)
+    if spec is None:
+        tell(overview(places, scales, machine), json)
+    else:
+        tell(runs_of(places, spec, scale or DEFAULT, machine), json)
 
 
-def overview(places: "Places", scales: list[str]) -> Answer:
-    """Every spec at every scale: how many runs have records, what is missing; as text also the disk in use."""
+def overview(places: "Places", scales: list[str], machine: "Machine") -> Answer:
+    """Every spec at every scale: how many of its runs have records, and where; as text also the disk in use."""
     from afno_repro.commands.terminal import print_grid, say
     from afno_repro.runs.source import source_hash, source_of
-    from afno_repro.runs.store import readable, records_folder
     from afno_repro.spec.places import sound_specs
-    from afno_repro.spec.plan import resolve_runs
+    from afno_repro.spec.plan import plan_runs
 
     value: list[dict[str, Any]] = []
     source = source_hash()
     for spec in sound_specs(places, "all"):
-        for scale in scales:
-            if scale not in spec.structure.scales:
-                continue
-            plan, problems = resolve_runs(spec, scale)
-            if problems:
-                raise ConfigError(*problems)
-            folder = records_folder(places.results(scale), spec.name)
-            records = {need: readable(folder, *need) for need in plan.needs}
-            done = {need: r for need, r in records.items() if r is not None and r.digest == plan.needs[need].digest}
-            unused = max((record.provenance.get("left_out", 0) for record in done.values()), default=0)
-            other = sum(record.provenance.get("source") != source_of(record.config, source) for record in done.values())
-            missing = sorted({f"{row}/{stage}" for row, stage, seed in plan.needs if (row, stage, seed) not in done})
-            entry = {
-                "table": spec.name,
-                "title": spec.structure.title,
-                "scale": scale,
+        for scale in [scale for scale in scales if scale in spec.structure.scales]:
+            plan = plan_runs(spec, scale)
+            yours, reference = recorded(places, plan), recorded(places.reference, plan)
+            missing = {need: f"{need[0]}/{need[1]}" for need in plan.needs if need not in {*yours, *reference}}
+            left = to_do(plan, machine)
+            counts = {
                 "runs": len(plan.needs),
-                "done": len(done),
+                "reference": len(reference),
+                "yours": len(yours),
+                "missing_runs": len(missing),
+                "to_do": sum(run.digest in left for run in plan.needs.values()),
             }
-            value.append({**entry, "missing": missing, "other_source": other, "left_out": unused})
+            entry = {"table": spec.name, "title": spec.structure.title, "scale": scale, **counts}
+            unused = max((record.provenance.get("left_out", 0) for record in yours.values()), default=0)
+            other = sum(
+                record.provenance.get("source") != source_of(record.config, source) for record in yours.values()
+            )
+            value.append({**entry, "missing": sorted({*missing.values()}), "other_source": other, "left_out": unused})
 
     def show() -> None:
-        lines = [[e["table"], e["scale"], f"{e['done']}/{e['runs']}", some(e["missing"]), e["title"]] for e in value]
-        print_grid("Specs", ["table", "scale", "runs", "missing", "title"], lines)
+        shown = [e for e in value if len(scales) == 1 or e["scale"] == DEFAULT or e["reference"] or e["yours"]]
+        heads = {
+            "runs": "runs",
+            "reference": "reference",
+            "yours": "yours",
+            "missing_runs": "missing",
+            "to_do": "run does",
+        }
+        lines = [[e["table"], e["scale"], *(str(e[key]) for key in heads)] for e in shown]
+        print_grid("Runs with records, by table", ["table", "scale", *heads.values()], lines)
+        for scale in scales:
+            rest = [e for e in value if e["scale"] == scale and e not in shown]
+            if rest:
+                counts = f"{sum(e['runs'] for e in rest)} runs of {len(rest)} more tables, none with records"
+                say(f"{scale}: {counts}; afno list --scale {scale} shows them")
+        say(f"reference: in {places.reference.tables}; yours: in {places.tables}; afno list table2 shows runs")
+        say(f"run does: what afno run would do, for it looks for finished work in {places.runs} alone")
         if others := [f"{e['table']} {e['scale']} {e['other_source']}" for e in value if e["other_source"]]:
             say(f"made by other source than today's, or before records knew it: {', '.join(others)}")
         if unused := [f"{e['table']} {e['scale']} {e['left_out']}" for e in value if e["left_out"]]:
             say(f"files of the data that were not used (their records name the first): {', '.join(unused)}")
-        say("disk: " + ", ".join(f"{folder} {_disk(folder)}" for folder in (places.runs, places.root / "results")))
+        if further := [name for name in places.known_names() if name not in places.spec_names()]:
+            say(f"specs that ship and can be named too: {some(further)}; afno init copies them")
+        say("disk: " + ", ".join(f"{folder} {_disk(folder)}" for folder in (places.runs, places.tables)))
 
     return Answer(value, show)
+
+
+def runs_of(places: "Places", name: str, scale: str, machine: "Machine") -> Answer:
+    """Every run of a spec at a scale: whether the reference has it, whether you have, what `afno run` would do."""
+    from afno_repro.commands.terminal import print_grid
+    from afno_repro.spec.places import at_scale, sound_specs
+    from afno_repro.spec.plan import plan_runs
+
+    value: list[dict[str, Any]] = []
+    for spec in at_scale(sound_specs(places, name), scale):
+        plan = plan_runs(spec, scale)
+        yours, reference, left = recorded(places, plan), recorded(places.reference, plan), to_do(plan, machine)
+        for (row, stage, seed), run in plan.needs.items():
+            entry = {"table": spec.name, "scale": scale, "row": row, "stage": stage, "seed": seed, "run": run.id}
+            need = (row, stage, seed)
+            value.append({**entry, "reference": need in reference, "yours": need in yours, "to_do": run.digest in left})
+
+    def show() -> None:
+        for table in dict.fromkeys(e["table"] for e in value):
+            lines = [
+                [
+                    e["row"],
+                    e["stage"],
+                    str(e["seed"]),
+                    *_words(e, {"reference": "yes", "yours": "yes", "to_do": "does"}),
+                ]
+                for e in value
+                if e["table"] == table
+            ]
+            print_grid(
+                f"Runs of {table} at {scale} scale", ["row", "stage", "seed", "reference", "yours", "run"], lines
+            )
+
+    return Answer(value, show)
+
+
+def _words(entry: dict[str, Any], words: dict[str, str]) -> Sequence[str]:
+    return [word if entry[key] else "" for key, word in words.items()]
+
+
+def recorded(places: "Places", plan: "Plan") -> "dict[Need, Record]":
+    """The records of a plan's runs that tables are built from, of today's config."""
+    from afno_repro.runs.store import readable, records_folder
+
+    folder = records_folder(places.results(plan.scale), plan.spec.name)
+    found = {need: readable(folder, *need) for need in plan.needs} if folder.is_dir() else {}
+    return {need: r for need, r in found.items() if r is not None and r.digest == plan.needs[need].digest}
+
+
+def to_do(plan: "Plan", machine: "Machine") -> set[str]:
+    """The digests of the runs that `afno run` would do: those not finished, and those that start from one of them."""
+    from afno_repro.errors import StorageError
+    from afno_repro.runs.machine import on
+    from afno_repro.runs.store import Store
+
+    store, done = Store(machine.runs_root), set[str]()
+    for run in plan.runs:  # parents first
+        if run.config.init is None or run.parent is None or run.config.init in done:
+            with suppress(StorageError):  # which `afno run` tells
+                done |= {run.digest} if store.finished(run, on(machine, run)) is not None else set()
+    return {run.digest for run in plan.runs} - done
 
 
 def _disk(folder: Path) -> str:

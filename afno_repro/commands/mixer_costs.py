@@ -111,7 +111,7 @@ def _mixers(places: Places, asked: Asked) -> list[str]:
 def _pair(places: Places, asked: Asked, mixer: str) -> Pair:
     """The tables' first row that pairs mixer and backbone, with the changes asked for, counted as in Table 4."""
     known: dict[str, list[str]] = {}
-    order = sorted(places.spec_names(), key=lambda name: (not name.startswith("table"), name))
+    order = sorted(places.known_names(), key=lambda name: (not name.startswith("table"), name))
     counting = sound_specs(places, COUNTED_AS)[0].structure.counting
     for spec in (sound_specs(places, name)[0] for name in order):
         stage = next((name for name in ("cost", "pretrained_cost") if name in spec.stages), None)

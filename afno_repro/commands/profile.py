@@ -36,6 +36,7 @@ def profile(
     scale: given.Scale = "tiny",
     row: given.Rows = None,
     device: given.Device = "auto",
+    update_reference: given.UpdateReference = False,
     root: given.Root = HERE,
     runs: given.Runs = None,
     json: given.Json = False,
@@ -53,7 +54,8 @@ def profile(
         choice = Choice(
             rows=given.chosen(row), kinds=("profile",), latency=latency and spec != "tables", changes=tuple(set or ())
         )
-        work(given.places(root, runs), "all" if spec == "tables" else spec, scale, choice, machine, False, json, quiet)
+        places = given.places(root, runs, update_reference, scale, set)
+        work(places, "all" if spec == "tables" else spec, scale, choice, machine, False, json, quiet)
     allowances = (("precision", precision, ("float32", "tf32", "bf16")), ("mode", mode, ("forward", "train")))
     for option, value, allowed in allowances:
         if value not in allowed:

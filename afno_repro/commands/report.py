@@ -13,20 +13,22 @@ if TYPE_CHECKING:
 
 def report(
     scale: given.SomeScale = None,
+    update_reference: given.UpdateReference = False,
     root: given.Root = HERE,
     runs: given.Runs = None,
     json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
-    """Compute nothing: rewrite every table from the records beside it."""
+    """Compute nothing: rewrite every table from its records, with the reference's beside it."""
     from afno_repro.spec.places import asked_scales, scales_with_records
     from afno_repro.spec.plan import EVERYTHING
     from afno_repro.tables.rebuild import rebuild
 
-    places = given.places(root, runs)
-    tables = {
-        each: rebuild(places, each, EVERYTHING) for each in asked_scales(scale) if each in scales_with_records(places)
-    }
+    places = given.places(root, runs, update_reference, scale)
+    found = scales_with_records(places)
+    if not update_reference:
+        found += scales_with_records(places.reference, places.spec_names())
+    tables = {each: rebuild(places, each, EVERYTHING) for each in asked_scales(scale) if each in found}
     answer = rewritten(places, tables)
     if not quiet or json:
         tell(answer, json)
@@ -53,8 +55,10 @@ def rewritten(places: "Places", built: "dict[str, list[Table]]") -> Answer:
 
     def show() -> None:
         if not value:
-            say("there are no records to build tables from; afno run table2 makes some")
+            say("there are no records of yours to build tables from; afno run table2 makes some")
         for entry in value:
             say(f"{entry['file']}: " + ", ".join(f"{count} {state}" for state, count in entry["cells"].items()))
+        for scale in built:
+            say(f"{places.results(scale) / 'report.html'}: all of it")
 
     return Answer(value, show)

@@ -125,13 +125,13 @@ def reproduce(
         _execute(prepared, machine, show)
         return [], 0
     folder = places.results(scale, bool(choice.changes))
-    check_writable(folder)
-    check_writable(machine.runs_root)
     for reason in dict.fromkeys(prepared.absent.values()):
         rows = sorted({run.row for run in prepared.pending if prepared.absent.get(run.digest) == reason})
         show.note(f"left out: {', '.join(rows)}\n{reason}")
     if prepared.pending and not prepared.runnable:
         raise DataError("nothing can run without these data")
+    check_writable(folder)
+    check_writable(machine.runs_root)
     if prepared.elsewhere:
         show.note(other_source(prepared.elsewhere))
     for run in prepared.forgotten:

@@ -50,6 +50,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         data: given.Data = None,
         runs: given.Runs = None,
         set: given.Set = None,
+        update_reference: given.UpdateReference = False,
         json: given.Json = False,
         quiet: given.Quiet = False,
     ) -> None:
@@ -86,7 +87,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
             _together(machine, nodes)
             if stop_after is not None:
                 _stop_after(60 * stop_after)
-        work(given.places(root, runs), spec, scale, choice, machine, dry_run, json, quiet)
+        work(given.places(root, runs, update_reference, scale, set), spec, scale, choice, machine, dry_run, json, quiet)
 
     command.__doc__ = help
     return command

@@ -29,6 +29,7 @@ def visualize(
     scale: given.Scale = "tiny",
     row: given.Rows = None,
     device: given.Device = "auto",
+    update_reference: given.UpdateReference = False,
     root: given.Root = HERE,
     data: given.Data = None,
     runs: given.Runs = None,
@@ -40,7 +41,7 @@ def visualize(
     from afno_repro.runs.machine import Asked
     from afno_repro.spec.plan import Choice
 
-    machine, places = given.machine(Asked(device), root, data, runs), given.places(root, runs)
+    machine, places = given.machine(Asked(device), root, data, runs), given.places(root, runs, update_reference, scale)
     if images is None and source is None:
         work(places, spec, scale, Choice(rows=given.chosen(row), kinds=("visualize",)), machine, False, json, quiet)
     asked = (scale, given.chosen(row), images, source, out or places.results(scale, changed=True))

@@ -1,8 +1,12 @@
-"""Where specs, results and runs lie, and the specs that a name on the command line means."""
+"""Where specs, results and runs lie, and the specs that a name on the command line means.
+
+Specs and reference results are those of the current folder, and beside them those that ship with the package.
+"""
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from afno_repro.errors import ConfigError, Problem
@@ -12,44 +16,64 @@ from afno_repro.spec.reader import read_spec
 from afno_repro.spec.spec import SCALES, Spec
 from afno_repro.spec.tree import MAX_BYTES
 
+PACKAGE = Path(__file__).resolve().parents[1]
+SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else PACKAGE.parent  # a wheel's copy, or the checkout
+
 
 @dataclass(frozen=True)
 class Places:
-    """Where specs, results and runs lie: in the current folder unless the command line says otherwise."""
+    """Where specs, results and runs lie: in the current folder unless the command line says otherwise.
+
+    `as_reference` puts results where the committed ones lie.
+    """
 
     root: Path
     runs: Path
+    as_reference: bool = False
 
     @property
     def experiments(self) -> Path:
         return self.root / "experiments"
 
+    @property
+    def tables(self) -> Path:
+        """The folder of all scales' results."""
+        return self.root / ("results/reference" if self.as_reference else "results")
+
+    @property
+    def reference(self) -> "Places":
+        """Where the committed results lie with their specs: in the root, else in the package."""
+        here = replace(self, as_reference=True)
+        return here if here.tables.is_dir() else replace(here, root=SHIPPED)
+
     def results(self, scale: str, changed: bool = False) -> Path:
         """The folder of a scale's tables; smoke tables and changed ones never mix with the reproduction's."""
-        return self.runs / "smoke" if scale == "smoke" else self.root / "results" / ("custom" if changed else scale)
+        if scale == "smoke" and not self.as_reference:
+            return self.runs / ("smoke/custom" if changed else "smoke")
+        return self.tables / ("custom" if changed else scale)
 
     def spec_names(self) -> list[str]:
-        """The names of all specs."""
-        found = self.experiments.glob("*.yaml")
-        return sorted(path.stem for path in found if not path.name.startswith("."))  # editors' files are hidden
+        """The names of the root's specs, or of those that ship where it has none: what `all` means."""
+        return _names(self.experiments) or _names(SHIPPED / "experiments")
+
+    def known_names(self) -> list[str]:
+        """The names of all specs that can be named: the root's and those that ship."""
+        return sorted({*_names(self.experiments), *_names(SHIPPED / "experiments")})
 
     def group(self, name: str) -> list[str]:
         """The names of the specs of a group, like ablation; none where there is no such group."""
         named = re.compile(rf"^group:\s*{re.escape(name)}\s*$", re.MULTILINE)
-        return [each for each in self.spec_names() if named.search(_text(self.experiments / f"{each}.yaml"))]
+        return [each for each in self.spec_names() if named.search(_text(self.spec_path(each)))]
 
     def spec_path(self, name: str) -> Path:
         """A spec's file, from a name like `table2` or a path; raises ConfigError with the names there are."""
-        path = Path(name) if name.endswith((".yaml", ".yml")) else self.experiments / f"{name}.yaml"
-        if not os.path.isfile(path):  # unlike Path.is_file false for a name that no file can have
-            names = self.spec_names()
-            hint = (
-                suggest(name, [*names, "all"], "specs")
-                if names
-                else f"there is no folder {self.experiments} with specs; run in a checkout or give --root"
-            )
-            raise ConfigError(Problem(f"there is no spec {name!r}", (), hint))
-        return path
+        meant = [folder / f"{name}.yaml" for folder in (self.experiments, SHIPPED / "experiments")]
+        for path in [Path(name)] if name.endswith((".yaml", ".yml")) else meant:
+            if os.path.isfile(path):  # unlike Path.is_file false for a name that no file can have
+                return path
+        raise ConfigError(
+            Problem(f"there is no spec {name!r}", (), suggest(name, [*self.known_names(), "all"], "specs"))
+        )
 
 
 def load_specs(places: Places, name: str) -> list[tuple[Spec | None, list[Problem]]]:
@@ -62,6 +86,11 @@ def load_specs(places: Places, name: str) -> list[tuple[Spec | None, list[Proble
     return [read_spec(path := places.spec_path(each), _label(path, places), places.root) for each in names]
 
 
+def _names(folder: Path) -> list[str]:
+    """The names of a folder's specs."""
+    return sorted(path.stem for path in folder.glob("*.yaml") if not path.name.startswith("."))  # editors' are hidden
+
+
 def _text(path: Path) -> str:
     """A spec's text; none where it cannot be read, which is told when the spec is."""
     try:
@@ -71,7 +100,8 @@ def _text(path: Path) -> str:
 
 
 def _label(path: Path, places: Places) -> str:
-    return str(path.relative_to(places.root)) if path.is_relative_to(places.root) else str(path)
+    homes = [root for root in (places.root, SHIPPED) if path.is_relative_to(root)]
+    return str(path.relative_to(homes[0]) if homes else path)
 
 
 def sound_specs(places: Places, name: str) -> list[Spec]:
@@ -88,9 +118,10 @@ def at_scale(specs: list[Spec], scale: str) -> list[Spec]:
     return specs if len(specs) == 1 else [spec for spec in specs if scale in spec.structure.scales]
 
 
-def scales_with_records(places: Places) -> list[str]:
-    """The scales that have records to build tables from."""
-    return [scale for scale in SCALES if (places.results(scale) / "records").is_dir()]
+def scales_with_records(places: Places, names: Sequence[str] = ("",)) -> list[str]:
+    """The scales that have records to build tables from, of any spec or of some."""
+    folders = {scale: places.results(scale) / "records" for scale in SCALES}
+    return [scale for scale, folder in folders.items() if any((folder / name).is_dir() for name in names)]
 
 
 def asked_scales(asked: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""results/costs.md: every cost cell of the paper with its verdict, and what does not add up."""
+"""costs.md: every cost cell of the paper with its verdict, and what does not add up."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -66,20 +66,20 @@ def costs_markdown(tables: Sequence[Table]) -> str:
 
 def _grid(cells: Sequence[CostCell]) -> str:
     lines = [
-        ["table", "row", "column", "ours", "paper", "difference", "verdict"],
+        ["table", "row", "column", "here", "paper", "difference", "verdict"],
         ["---", "---", "---", "---:", "---:", "---:", "---"],
     ]
     for item in cells:
         cell, column = item.cell, item.column
         assert cell.value is not None
         assert cell.paper is not None
-        ours, paper = f"{cell.value:.{max(column.digits + 2, 2)}f}", f"{cell.paper:.{column.digits}f}"
+        here, paper = f"{cell.value:.{max(column.digits + 2, 2)}f}", f"{cell.paper:.{column.digits}f}"
         lines.append(
             [
                 item.table.spec.name,
                 md(item.row.title[-1]),
                 md(column.title),
-                ours,
+                here,
                 paper,
                 percent(cell.difference or 0.0),
                 cell.verdict,

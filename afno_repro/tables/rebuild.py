@@ -1,4 +1,7 @@
-"""All files of a scale, written anew from records alone: tables, figures, reports, and the overviews beside them."""
+"""All files of a scale, written anew from records alone: tables, figures, reports, and the overviews beside them.
+
+Beside a user's own tables stand those of the reference, told apart; the reference's own files know of no other.
+"""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -33,19 +36,22 @@ def rebuild(
         fault("results: published")
         tables = _rebuild(places, folder, scale, choice, asked)
     if scale != "smoke" and not choice.changes:
-        with alone_in(places.root / "results"):
+        with alone_in(places.tables):
             write_overview(places, {scale: tables}, asked)
     return tables
 
 
 def _rebuild(places: Places, folder: Path, scale: str, choice: Choice, asked: Sequence[Spec]) -> list[Table]:
     names = {spec.name: spec for spec in asked}
-    for name in places.spec_names():
+    for name in places.known_names():
         if name not in names and records_folder(folder, name).is_dir() and not choice.changes:
             names.update(_sound(places, name, asked))
     changes = choice.changes
     tables = [build_table(names[name], scale, records_folder(folder, name), changes) for name in sorted(names)]
-    write_results(folder, tables)
+    reference = (
+        [] if places.as_reference or changes else _reference(places, scale, {*names, *places.spec_names()}, asked)
+    )
+    write_results(folder, tables, reference)
     figures = {
         table.spec.name: draw_figures(
             folder, table, redraw=not asked or table.spec.name in {spec.name for spec in asked}
@@ -53,9 +59,21 @@ def _rebuild(places: Places, folder: Path, scale: str, choice: Choice, asked: Se
         for table in tables
     }
     if not choice.changes:
-        for path, text in report_files(folder, tables, figures).items():
+        for path, text in report_files(folder, tables, figures, reference).items():
             write_atomic(path, text)
     return tables
+
+
+def _reference(places: Places, scale: str, names: set[str], asked: Sequence[Spec]) -> list[Table]:
+    """The reference's tables of these names, by its own specs."""
+    home = places.reference
+    folders = {name: records_folder(home.results(scale), name) for name in sorted({*home.spec_names()} & names)}
+    return [
+        build_table(spec, scale, folder)
+        for name, folder in folders.items()
+        if folder.is_dir()
+        for spec in _sound(home, name, asked).values()
+    ]
 
 
 def _sound(places: Places, name: str, asked: Sequence[Spec]) -> dict[str, Spec]:
@@ -71,19 +89,19 @@ def _sound(places: Places, name: str, asked: Sequence[Spec]) -> dict[str, Spec]:
 
 
 def write_overview(places: Places, built: dict[str, list[Table]], asked: Sequence[Spec] = ()) -> None:
-    """Write results/costs.md and results/README.md.
+    """Write costs.md and README.md beside the scales.
 
     Costs are those of the paper's own models at every scale: they come from the first scale that has records.
     """
     scales: dict[str, list[Table]] = {}
     for scale in [each for each in scales_with_records(places) if each != "smoke"]:
         folder = places.results(scale)
-        names = [name for name in places.spec_names() if records_folder(folder, name).is_dir()]
+        names = [name for name in places.known_names() if records_folder(folder, name).is_dir()]
         scales[scale] = built.get(scale) or [
             build_table(spec, scale, records_folder(folder, name))
             for name in names
             for spec in _sound(places, name, asked).values()
         ]
     if scales:
-        write_atomic(places.root / "results" / "costs.md", costs_markdown(next(iter(scales.values()))))
-        write_atomic(places.root / "results" / "README.md", readme(scales))
+        write_atomic(places.tables / "costs.md", costs_markdown(next(iter(scales.values()))))
+        write_atomic(places.tables / "README.md", readme(scales))

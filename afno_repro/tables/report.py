@@ -1,4 +1,4 @@
-"""report.md and report.html of a scale, and results/README.md: what came out, table by table, from records alone."""
+"""report.md and report.html of a scale, and README.md beside the scales: what came out, from records alone."""
 
 import os
 from collections import Counter
@@ -26,7 +26,7 @@ from afno_repro.tables.page import html_page
 from afno_repro.tables.results import SCALE_NOTE, commit
 from afno_repro.tables.spread import SPREAD_NOTE
 from afno_repro.tables.table import Cell, Table
-from afno_repro.tables.table_section import anchor, label, table_section, tone
+from afno_repro.tables.table_section import anchor, label, reference_section, table_section, tone
 
 Verdicts = Mapping[str, Sequence[Verdict]]  # by spec
 
@@ -56,12 +56,17 @@ MEANING = {
 }
 
 
-def report_files(folder: Path, tables: Sequence[Table], figures: Mapping[str, Sequence[Path]]) -> dict[Path, str]:
-    """The same content twice, as report.md and report.html: tables of one scale, PNG files by table name."""
-    tables = _ordered(tables)
+def report_files(
+    folder: Path, tables: Sequence[Table], figures: Mapping[str, Sequence[Path]], reference: Sequence[Table] = ()
+) -> dict[Path, str]:
+    """The same content twice, as report.md and report.html: tables of one scale, PNG files by table name.
+
+    Tables of the reference stand in a part of their own, with its name.
+    """
+    tables, reference = _ordered(tables), _ordered(reference)
     pictures = {name: [_figure(folder, path) for path in paths] for name, paths in figures.items()}
     others = [name for name in pictures if name not in {table.spec.name for table in tables}]
-    scale = f": {tables[0].scale} scale" if tables else ""
+    scale = f": {table.scale} scale" if (table := next(iter([*tables, *reference]), None)) else ""
     verdicts = judged(tables)
     sections = [_summary(tables, verdicts)]
     for table in tables:
@@ -71,14 +76,13 @@ def report_files(folder: Path, tables: Sequence[Table], figures: Mapping[str, Se
         "The tables and figures of Adaptive Fourier Neural Operators (Guibas et al. 2021) as their reproduction's "
         "records show them."
     )
-    document = Document(
-        f"AFNO reproduction{scale}", [Paragraph(lead)], [*sections, _missing(tables), _provenance(tables)]
-    )
+    sections += [_missing(tables), _provenance(tables), *([reference_section(reference)] if reference else [])]
+    document = Document(f"AFNO reproduction{scale}", [Paragraph(lead)], sections)
     return {folder / "report.md": markdown(document), folder / "report.html": html_page(document)}
 
 
 def readme(scales: Mapping[str, Sequence[Table]]) -> str:
-    """results/README.md: each scale's counts with links to its report and tables."""
+    """README.md: each scale's counts with links to its report and tables."""
     lead = Paragraph(
         (
             "Rebuilt by ",

@@ -39,14 +39,18 @@ SCALE_NOTE = {
     "what can be compared is which mixer is better.",
     "paper": "Paper scale: the paper's data, models and epochs.",
 }
+REFERENCE_NOTE = "The results that ship with afno_repro, for comparison. Nothing of this part was computed here."
 
 
-def write_results(folder: Path, tables: Sequence[Table]) -> list[Path]:
-    """Write every table with its ledger of cells and claims; returns the files."""
+def write_results(folder: Path, tables: Sequence[Table], reference: Sequence[Table] = ()) -> list[Path]:
+    """Write every table, with the reference's, and the ledger of cells and claims; returns the files."""
     files, verdicts = {}, judged(tables)
+    beside = {table.spec.name: table for table in reference}
     for table in tables:
         files[folder / f"{table.spec.name}.csv"] = table_csv(table)
-        files[folder / f"{table.spec.name}.md"] = table_markdown(table, verdicts[table.spec.name])
+        files[folder / f"{table.spec.name}.md"] = table_markdown(
+            table, verdicts[table.spec.name], beside.get(table.spec.name)
+        )
     files[folder / "cells.csv"] = csv_lines([CELL_HEADER, *(line for table in tables for line in _ledger(table))])
     files[folder / "claims.csv"] = csv_lines(
         [CSV_HEADER, *(csv_line(table.spec.name, v) for table in tables for v in verdicts[table.spec.name])]
@@ -92,8 +96,11 @@ def _ledger(table: Table) -> Iterable[list[str]]:
             ]
 
 
-def table_markdown(table: Table, verdicts: Sequence[Verdict]) -> str:
-    """The table beside the paper's numbers, then what stands behind it: claims, assumptions, provenance."""
+def table_markdown(table: Table, verdicts: Sequence[Verdict], reference: Table | None = None) -> str:
+    """The table beside the paper's numbers, then what stands behind it: claims, assumptions, provenance.
+
+    The reference's table of the same spec stands last.
+    """
     spec = table.spec.structure
     parts = [
         f"# {table.spec.name}: {md(spec.title)} ({table.scale} scale)",
@@ -115,6 +122,9 @@ def table_markdown(table: Table, verdicts: Sequence[Verdict]) -> str:
     if spec.remarks:
         parts += ["## What does not add up", "\n\n".join(md_start(md(remark)) for remark in spec.remarks)]
     parts += ["## Provenance", _provenance(table)]
+    if reference:
+        columns = [column for column in reference.columns if column.printed]
+        parts += ["## Reference", REFERENCE_NOTE, _grid(reference, columns), _provenance(reference)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -129,7 +139,7 @@ def _grid(table: Table, columns: list[Column]) -> str:
 
 
 def grid(table: Table, columns: list[Column], brief: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of text: the row's title parts, then ours and, where it is comparable, the paper's value.
+    """Header and lines of text: the row's title parts, then the value here and, where it is comparable, the paper's.
 
     `brief` shows verdicts as BRIEF's signs.
     """
@@ -146,7 +156,7 @@ def grid(table: Table, columns: list[Column], brief: bool = False) -> tuple[list
         for column in columns:
             cell = table.cell(row, column)
             line += [
-                ours(cell, column, (row.key, stage_of(column)) in lost),
+                here(cell, column, (row.key, stage_of(column)) in lost),
                 *([_papers(cell, column, brief) if column.key in row.paper else "–"] if column in with_paper else []),
             ]
         lines.append(line)
@@ -154,7 +164,7 @@ def grid(table: Table, columns: list[Column], brief: bool = False) -> tuple[list
 
 
 def ranks(table: Table, columns: list[Column]) -> list[int]:
-    """How soon a column of the grid may be missed, the highest first: the paper's costs, its qualities, our costs."""
+    """How soon a column may be missed, the highest first: the paper's costs, its qualities, the costs here."""
     with_paper, found = _with_paper(table, columns), [0] * len(table.spec.structure.row_title)
     for column in columns:
         rank = 1 if column.higher_is_better else 2
@@ -167,7 +177,7 @@ def _with_paper(table: Table, columns: list[Column]) -> list[Column]:
     return [column for column in columns if any(table.cell(row, column).paper is not None for row in table.spec.rows)]
 
 
-def ours(cell: Cell, column: Column, lost: bool) -> str:
+def here(cell: Cell, column: Column, lost: bool) -> str:
     """A cell's own value with its spread, or the word for having none; a network that is `lost` did not learn."""
     if cell.value is None:
         return {"not_applicable": "–", "out_of_memory": "out of memory"}.get(cell.state, cell.state)

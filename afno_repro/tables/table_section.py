@@ -1,4 +1,4 @@
-"""A table as a section of the report: paper, ours and difference, claims, figures, and what stands behind each cell."""
+"""A table as a section of the report: paper, here and difference, claims, figures, and what stands behind each cell."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from afno_repro.tables.claims import Verdict
 from afno_repro.tables.document import Block, Figure, Grid, Head, Listing, Paragraph, Section, Span, Text
 from afno_repro.tables.learning import learning_notes, stage_of, unlearned
 from afno_repro.tables.numbers import number, percent
-from afno_repro.tables.results import ours
+from afno_repro.tables.results import REFERENCE_NOTE, here
 from afno_repro.tables.spread import spread_note
 from afno_repro.tables.table import Cell, Table
 
@@ -68,22 +68,31 @@ def table_section(table: Table, verdicts: Sequence[Verdict], figures: Sequence[F
     return Section(f"{name}: {spec.title}", blocks, name, anchor(table.spec.name))
 
 
-def _mirror(table: Table, columns: Sequence[Column], caption: str) -> Grid:
-    """The table's rows with paper, ours and difference, where the scale lets the paper's value stand beside ours."""
+def reference_section(tables: Sequence[Table]) -> Section:
+    """The printed columns of the reference's tables, each marked as such."""
+    parts = []
+    for table in tables:
+        name, columns = f"Reference: {label(table.spec.name)}", [column for column in table.columns if column.printed]
+        parts.append(Section(name, [_mirror(table, columns, f"{name}, {table.scale} scale", "reference")]))
+    return Section("Reference", [Paragraph(REFERENCE_NOTE), *parts], "Reference", "reference")
+
+
+def _mirror(table: Table, columns: Sequence[Column], caption: str, source: str = "here") -> Grid:
+    """The table's rows: paper, here and difference where the scale lets them stand side by side, else here alone."""
     compared = {
         column.key for column in columns if any(table.cell(row, column).paper is not None for row in table.spec.rows)
     }
     heads = [Head(title) for title in table.spec.structure.row_title]
     for column in columns:
         title = column.title + (f" ({column.unit})" if column.unit else "")
-        heads.append(Head(title, ("paper", "ours", "difference") if column.key in compared else (), number=True))
+        heads.append(Head(title, ("paper", source, "difference") if column.key in compared else (), number=True))
     lost = unlearned(table)
     lines: list[list[Text]] = []
     for row in table.spec.rows:
         line: list[Text] = [part if row.printed else Span(part, "em") for part in row.title]
         for column in columns:
             cell = table.cell(row, column)
-            value = ours(cell, column, (row.key, stage_of(column)) in lost)
+            value = here(cell, column, (row.key, stage_of(column)) in lost)
             shown = value if cell.value is not None or cell.state == "not_applicable" else Span(value, cell.state)
             line += [_paper(row, cell, column), shown, _difference(cell)] if column.key in compared else [shown]
         lines.append(line)

@@ -130,14 +130,14 @@ def test_report_rebuilds_the_same_bytes_from_records(done):
 
 
 def test_the_committed_results_are_what_report_makes_of_the_committed_records(tmp_path):
-    for name in ("experiments", "results"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("custom"))
-    before = hashes(tmp_path / "results")
-    for path in (tmp_path / "results").glob("*/*"):
+    for name in ("experiments", "results/reference"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    before = hashes(tmp_path / "results/reference")
+    for path in (tmp_path / "results/reference").glob("*/*"):
         if path.is_file():
             path.unlink()
-    afno("report", root=tmp_path)
-    assert hashes(tmp_path / "results") == before
+    afno("report", "--update-reference", root=tmp_path)
+    assert hashes(tmp_path / "results") == {f"reference/{name}": found for name, found in before.items()}
     assert "tiny/table2.md" in before
 
 
@@ -151,7 +151,7 @@ def test_json_is_one_value_and_nothing_else(done):
     assert table["table"] == "small"
     assert {cell["state"] for cell in table["cells"]} == {"measured", "not_applicable"}
     listed = answer("list", root=done)
-    assert [(e["scale"], e["runs"], e["done"]) for e in listed] == [("smoke", 5, 5), ("tiny", 5, 0), ("paper", 7, 0)]
+    assert [(e["scale"], e["runs"], e["yours"]) for e in listed] == [("smoke", 5, 5), ("tiny", 5, 0), ("paper", 7, 0)]
     assert answer("report", root=done)[0]["cells"] == {"measured": 5, "not_applicable": 1}
     assert answer("check", "small", root=done)[0]["table"] == "small"
     assert answer("doctor", root=done)["healthy"] is True

@@ -63,7 +63,7 @@ def test_seeds_images_and_passes_are_told_apart(tmp_path):
 @pytest.mark.parametrize("spec", all_specs(), ids=lambda spec: spec.name)
 def test_the_committed_captions_say_what_the_committed_records_have(spec):
     """Found anew, file by file: several records are seeds, one record's repeats are images or forward passes."""
-    folder = records_folder(ROOT / "results" / "tiny", spec.name)
+    folder = records_folder(ROOT / "results/reference/tiny", spec.name)
     table = build_table(spec, "tiny", folder)
     legend = next(line for line in table_markdown(table, []).splitlines() if line.startswith(("± is", "No number")))
     parts = legend.removeprefix("± is the sample standard deviation over ").split("; over ")
