@@ -24,6 +24,7 @@ from afno_repro.commands.list import list_tables
 from afno_repro.commands.profile import profile
 from afno_repro.commands.report import report
 from afno_repro.commands.run import ablate, finetune, pretrain, run
+from afno_repro.commands.submit import UNKNOWN, submit
 from afno_repro.commands.visualize import visualize
 from afno_repro.errors import AfnoError, DataError, refusal
 from afno_repro.faults import arm
@@ -40,6 +41,7 @@ SPINS = "1000"
 EXTRAS = {  # of this package that bring modules which only some commands need
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
     "pyarrow": "parquet",
+    "submitit": "cluster",
     "tensorboard": "tensorboard",
 }
 
@@ -69,6 +71,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.command("submit", context_settings=UNKNOWN)(submit)
 
 
 @app.callback()

@@ -23,6 +23,7 @@ from select import select
 from subprocess import DEVNULL, Popen, TimeoutExpired
 from typing import IO, Any
 
+FIRST = "AFNO_TEST_FIRST"  # code that a forked command runs before its own, as a new interpreter runs sitecustomize
 LOADED = (
     *("matplotlib.backends.backend_agg", "matplotlib.figure", "pandas", "PIL.Image", "pydantic", "rich.progress"),
     *("rich.table", "safetensors.torch", "scipy.special", "scipy.stats", "skimage.data", "skimage.metrics"),
@@ -170,6 +171,7 @@ def run(arguments: list[str], environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir, sys.argv[1:] = None, arguments
+    exec(environment.get(FIRST, ""), {})
     code: Any = 0
     try:
         runpy.run_module("afno_repro", run_name="__main__", alter_sys=True)

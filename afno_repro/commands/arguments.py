@@ -128,3 +128,14 @@ def first_seeds(count: int | None) -> tuple[int, ...] | None:
 def chosen(asked: list[Any] | None) -> tuple[Any, ...] | None:
     """What was asked for; None is everything."""
     return tuple(asked) if asked else None
+
+
+def check_worker(worker: bool, rerun: bool) -> None:
+    """Raise ConfigError for workers that would do again what another one has just done."""
+    from afno_repro.errors import ConfigError
+
+    if worker and rerun:
+        raise ConfigError(
+            "--rerun: not with --worker, for each would do again what another one has just done\n"
+            "  run it without --worker, on one machine"
+        )

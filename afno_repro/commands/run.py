@@ -53,16 +53,11 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
         json: given.Json = False,
         quiet: given.Quiet = False,
     ) -> None:
-        from afno_repro.errors import ConfigError
         from afno_repro.runs.launch import placed
         from afno_repro.runs.machine import Asked
         from afno_repro.spec.plan import Choice
 
-        if worker and rerun:
-            raise ConfigError(
-                "--rerun: not with --worker, for each would do again what another one has just done\n"
-                "  run it once without --worker, on one machine"
-            )
+        given.check_worker(worker, rerun)
         choice = Choice(
             given.chosen(row),
             given.chosen(seed),
