@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.main import get_command
 
 from afno_repro.cli import app
@@ -108,6 +109,14 @@ def test_every_quoted_command_is_accepted(page, command):
     found = get_command(app).commands[name]
     if arguments:  # else the sentence is about the command
         found.make_context(name, arguments)  # parses, and ends with a message where something is wrong
+
+
+def test_the_job_for_kubernetes_is_whole_and_its_command_is_accepted():
+    (text,) = (text for _, language, text in BLOCK.findall(PAGES["paper-scale.md"]) if language == "yaml")
+    (container,) = yaml.safe_load(text)["spec"]["template"]["spec"]["containers"]
+    program, name, *arguments = container["command"]
+    assert program == "afno"
+    assert get_command(app).commands[name].make_context(name, arguments).params["worker"]
 
 
 @pytest.mark.parametrize(
