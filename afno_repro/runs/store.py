@@ -123,7 +123,7 @@ class Store:
                 file.truncate(0)
                 since = datetime.now().astimezone().isoformat(" ", "seconds")
                 file.write(f"process {os.getpid()} on {platform.node()} since {since}\n".encode())
-                sweep(directory)
+                sweep(directory)  # which lists it: NFS may have remembered that another machine's record is not there
             fault("run: locked")
             yield directory
 

@@ -10,7 +10,10 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from typer.testing import CliRunner
 
+from afno_repro.cli import app
+from afno_repro.errors import ConfigError
 from afno_repro.runs.cluster import Task
 from tests.command import afno, answer
 from tests.forked import FIRST
@@ -44,8 +47,11 @@ def test_without_submitit_the_extra_that_brings_it_is_named(root):
         (("--local", "--rerun"), "--rerun: not with --worker"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_queued(root, options, told):
-    assert told in afno(*SUBMIT, *options, root=root, expect=2).stderr
+def test_mistakes_are_told_before_anything_is_queued(root, monkeypatch, options, told):
+    monkeypatch.chdir(root)
+    done = CliRunner().invoke(app, [*SUBMIT, *options])
+    assert told in f"{done.exception}{done.output}"
+    assert isinstance(done.exception, ConfigError) or done.exit_code == 2
     assert not (root / "runs").exists()
 
 
