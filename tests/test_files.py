@@ -53,6 +53,11 @@ def test_a_folder_that_becomes_free_is_taken_without_a_word(held, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_what_is_locked_is_a_file_for_nfs_knows_a_lock_on_a_folder_on_one_machine_alone(tmp_path):
+    with alone_in(tmp_path), (tmp_path / ".lock").open("r+") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def test_nothing_waits_more_than_ten_seconds_without_a_word():
     assert files.SAY_AFTER_S <= 10
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from afno_repro import cli
+from afno_repro import cli, files
 from afno_repro.commands import doctor
 from afno_repro.commands.arguments import places
 from afno_repro.errors import ConfigError, StorageError, refusal
@@ -112,10 +112,19 @@ def test_doctor_tries_a_flush_and_a_lock_with_two_processes(tmp_path, monkeypatc
         return {line["what"]: line for line in lines}
 
     assert found()["runs"]["ok"]
+    assert "locks and flushed files hold between two processes" in found()["runs"]["found"]
     assert not list(tmp_path.glob("runs/.*"))
     monkeypatch.setattr("fcntl.flock", lambda *arguments: None)  # a file system that locks nothing
-    assert "a lock keeps no other process out" in found()["runs"]["found"]
+    assert "a lock keeps no other process out, it was granted twice" in found()["runs"]["found"]
     assert not found()["results"]["ok"]
+    monkeypatch.undo()
+    for second, told in (
+        (files.OTHER.replace("file.read()", "''"), "does not see what was written and flushed here: it read ''"),
+        ("raise OSError('no locks here')", "no locks here"),  # which is no refusal
+    ):
+        monkeypatch.setattr(files, "OTHER", second)
+        assert told in found()["runs"]["found"]
+        assert not found()["runs"]["ok"]
     monkeypatch.undo()
 
     def fsync(descriptor):

@@ -56,16 +56,17 @@ def test_mistakes_are_told_before_anything_is_queued(root, monkeypatch, options,
 
 
 @needs_submitit
-def test_slurm_is_told_its_own_options_and_that_each_task_is_a_worker(root):
+def test_slurm_is_told_its_own_options_and_that_each_task_is_a_worker(root, monkeypatch):
     """By an sbatch that keeps what it is given."""
     (root / "bin").mkdir()
     for name, text in (("sbatch", 'cp "$1" given; echo Submitted batch job 7'), ("srun", "")):
         (root / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
         (root / "bin" / name).chmod(0o755)
-    environment = {**os.environ, "PATH": f"{root / 'bin'}:{os.environ['PATH']}"}
+    monkeypatch.setenv("PATH", f"{root / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.chdir(root)
     options = ("time=1440", "partition=gpu", "gpus-per-node=1", "requeue")
     asked = [part for option in options for part in ("--slurm", option)]
-    done = json.loads(afno(*SUBMIT, "--scale", "smoke", *asked, "--json", root=root, env=environment).stdout)
+    done = json.loads(CliRunner().invoke(app, [*SUBMIT, "--scale", "smoke", *asked, "--json"]).stdout)
     lines = (root / "given").read_text().splitlines()
     assert {"#SBATCH --time=1440", "#SBATCH --partition=gpu", "#SBATCH --gpus-per-node=1"} < set(lines)
     assert {"#SBATCH --requeue", "#SBATCH --array=0-1%2", "#SBATCH --job-name=afno-small"} < set(lines)

@@ -21,7 +21,7 @@ from tests.specs import write_spec
 from tests.training.test_loop import FINETUNED
 
 WORKER = ("run", "small", "--worker", "--jobs", "1", "--device", "cpu")
-KILLS = 5
+KILLS = 4
 WATCH = """
 import os, sys
 def watch(event, arguments):
@@ -101,6 +101,19 @@ def test_a_worker_waits_for_what_others_hold_longer_than_other_commands_and_name
     assert waited[2] == "held"
     assert f"is held by process {os.getpid()} on " in waited[3]
     assert ended[2] == "ok"
+
+
+def test_what_starts_from_a_held_run_is_not_tried_before_it_even_if_its_holder_was_killed(tmp_path, monkeypatch):
+    plan, tried = plan_runs(load_spec(write_spec(tmp_path, FINETUNED)), "tiny").needs, []
+
+    def held_at_first(run, machine, report):
+        tried.append(run.stage)
+        if tried == ["pretrain"]:
+            raise LockedError("held by a command that is killed now")
+
+    monkeypatch.setattr(schedule, "run_one", held_at_first)
+    assert execute([plan["afno", stage, 0] for stage in ("pretrain", "finetune")], machine_at(tmp_path), Show()) == []
+    assert tried == ["pretrain", "pretrain", "finetune"]
 
 
 def tell_or_held(run, machine, send):
