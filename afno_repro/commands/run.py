@@ -150,7 +150,7 @@ def work(
 def shown(places: "Places", built: "list[Table]", scale: str, choice: "Choice") -> Answer:
     """The tables of a run, and where their files are."""
     from afno_repro.commands.terminal import print_grid, say
-    from afno_repro.tables.results import grid, ranks
+    from afno_repro.tables.grid import grid, ranks
 
     folder = places.results(scale, bool(choice.changes))
     value = []

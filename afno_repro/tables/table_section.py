@@ -7,9 +7,10 @@ from afno_repro.spec.spec import Column, Row
 from afno_repro.tables.claim_words import HEADS, claim_line, claims_legend
 from afno_repro.tables.claims import Verdict
 from afno_repro.tables.document import Block, Figure, Grid, Head, Listing, Paragraph, Section, Span, Text
+from afno_repro.tables.grid import here
 from afno_repro.tables.learning import learning_notes, stage_of, unlearned
 from afno_repro.tables.numbers import number, percent
-from afno_repro.tables.results import REFERENCE_NOTE, here
+from afno_repro.tables.results import REFERENCE_NOTE
 from afno_repro.tables.spread import spread_note
 from afno_repro.tables.table import Cell, Table
 
