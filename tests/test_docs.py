@@ -1,5 +1,6 @@
 """What the README and docs/ say can be done can be done: links, commands, and the worked examples word by word."""
 
+import csv
 import json
 import os
 import re
@@ -80,6 +81,31 @@ def test_the_network_of_ones_own_runs_and_has_the_mixer_of_table_2(capsys):
     named = AFNO(model["embed_dim"], (8, 8), **options)
     assert str(made["network"].blocks[0].mixer) == str(named)
     assert weights == f"{sum(p.numel() for p in named.parameters())} weights mix tokens"
+
+
+@pytest.mark.fast
+def test_the_numbers_of_the_readme_are_those_of_the_reference():
+    tiny = ROOT / "results/reference/tiny"
+    rows = {row["mixer"]: row for row in csv.DictReader((tiny / "table2.csv").open())}
+    lines = [line.strip("| ").split(" | ") for line in README.splitlines() if line.count(" | ") == 4][1:]
+    assert len(lines) == 6
+    for mixer, *cells in lines:
+        row = rows[mixer]
+        qualities = [f"{row[key]} ± {row[f'{key}_spread']}".removesuffix(" ± ") for key in ("ssim", "psnr")]
+        assert cells == [row["gflops"] or "–", row["gflops_paper"] or "–", *qualities]
+    report = (tiny / "report.md").read_text()
+    claims = re.search(r"(\d+) of its (\d+) claims hold at tiny scale, (\d+) fails?, (\d+) are undecided", README)
+    assert claims is not None
+    counts = [re.search(rf"- \*\*(\d+)\*\* {word}:", report) for word in ("holds", "fails", "undecided")]
+    assert [int(claims[i]) for i in (1, 3, 4)] == [int(found[1]) if found else 0 for found in counts]
+    costs = re.search(
+        r"Of the paper's 35 distinct costs, (\d+) follow from what it states, (\d+) .*, and (\d+) do\s", README
+    )
+    assert costs is not None
+    said = (tiny.parent / "costs.md").read_text()
+    assert [int(costs[i]) for i in (1, 2, 3)] == [
+        int(n) for n in re.findall(r"(\d+) (?:round to|do after|do not)", said.partition("| table")[0])
+    ]
 
 
 def test_the_readme_fits_two_screens():
