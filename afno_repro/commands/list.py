@@ -1,7 +1,6 @@
 """`afno list`: of every spec what ships as reference, what is yours, what is missing, and what `afno run` would do."""
 
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -114,26 +113,16 @@ def runs_of(places: "Places", name: str, scale: str, machine: "Machine") -> Answ
             value.append({**entry, "reference": need in reference, "yours": need in yours, "to_do": run.digest in left})
 
     def show() -> None:
+        heads = ["row", "stage", "seed", "reference", "yours", "run"]
         for table in dict.fromkeys(e["table"] for e in value):
-            lines = [
-                [
-                    e["row"],
-                    e["stage"],
-                    str(e["seed"]),
-                    *_words(e, {"reference": "yes", "yours": "yes", "to_do": "does"}),
-                ]
-                for e in value
-                if e["table"] == table
-            ]
-            print_grid(
-                f"Runs of {table} at {scale} scale", ["row", "stage", "seed", "reference", "yours", "run"], lines
-            )
+            print_grid(f"Runs of {table} at {scale} scale", heads, [_line(e) for e in value if e["table"] == table])
 
     return Answer(value, show)
 
 
-def _words(entry: dict[str, Any], words: dict[str, str]) -> Sequence[str]:
-    return [word if entry[key] else "" for key, word in words.items()]
+def _line(entry: dict[str, Any]) -> list[str]:
+    held = ["yes" if entry[key] else "" for key in ("reference", "yours")]
+    return [entry["row"], entry["stage"], str(entry["seed"]), *held, "to do" if entry["to_do"] else "done"]
 
 
 def recorded(places: "Places", plan: "Plan") -> "dict[Need, Record]":

@@ -63,17 +63,20 @@ class Places:
     def group(self, name: str) -> list[str]:
         """The names of the specs of a group, like ablation; none where there is no such group."""
         named = re.compile(rf"^group:\s*{re.escape(name)}\s*$", re.MULTILINE)
-        return [each for each in self.spec_names() if named.search(_text(self.spec_path(each)))]
+        return [each for each in self.spec_names() if named.search(_text(self._file(each)))]
 
     def spec_path(self, name: str) -> Path:
         """A spec's file, from a name like `table2` or a path; raises ConfigError with the names there are."""
-        meant = [folder / f"{name}.yaml" for folder in (self.experiments, SHIPPED / "experiments")]
-        for path in [Path(name)] if name.endswith((".yaml", ".yml")) else meant:
-            if os.path.isfile(path):  # unlike Path.is_file false for a name that no file can have
-                return path
-        raise ConfigError(
-            Problem(f"there is no spec {name!r}", (), suggest(name, [*self.known_names(), "all"], "specs"))
-        )
+        path = Path(name) if name.endswith((".yaml", ".yml")) else self._file(name)
+        if not os.path.isfile(path):  # unlike Path.is_file false for a name that no file can have
+            hint = suggest(name, [*self.known_names(), "all"], "specs")
+            raise ConfigError(Problem(f"there is no spec {name!r}", (), hint))
+        return path
+
+    def _file(self, name: str) -> Path:
+        """Where the spec of a name would lie: the root's comes first."""
+        own, shipped = (folder / f"{name}.yaml" for folder in (self.experiments, SHIPPED / "experiments"))
+        return shipped if os.path.isfile(shipped) and not os.path.isfile(own) else own
 
 
 def load_specs(places: Places, name: str) -> list[tuple[Spec | None, list[Problem]]]:

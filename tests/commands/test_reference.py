@@ -74,7 +74,9 @@ def test_list_tells_reference_yours_missing_and_what_run_would_do(counted, tmp_p
     assert told["gfn", "cost"] == (True, True, False)
     assert told["afno", "cost"] == (True, False, True)
     assert told["afno", "pretrain"] == (False, False, True)
-    assert "gfn  cost" in re.sub(" +", "  ", afno("list", "small", root=tmp_path).stdout)
+    lines = [line.split() for line in afno("list", "small", root=tmp_path).stdout.splitlines()]
+    assert ["gfn", "cost", "0", "yes", "yes", "done"] in lines
+    assert ["fill_mean", "pretrain", "0", "to", "do"] in lines
 
 
 def test_list_fits_one_screen_in_a_clone(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from afno_repro.commands.list import overview
+from afno_repro.commands.list import overview, runs_of
 from afno_repro.commands.report import rewritten
 from afno_repro.commands.run import shown
 from afno_repro.commands.terminal import Plain, print_grid, say
@@ -173,7 +173,8 @@ def test_hostile_words_are_words_in_every_file_and_on_the_terminal(tmp_path, cap
     for answer in (
         shown(places, tables, "tiny", Choice()),
         rewritten(places, {"tiny": tables}),
-        overview(places, ["tiny"]),
+        overview(places, ["tiny"], machine_at(tmp_path)),
+        runs_of(places, "small", "tiny", machine_at(tmp_path)),
     ):
         answer.show()
         json.dumps(answer.value)
