@@ -148,7 +148,14 @@ def test_a_record_of_another_config_is_stale_and_named(tmp_path):
 def test_files_have_the_documented_headers_and_six_digits(tmp_path):
     made = Made(tmp_path).put("afno", "pretrain", psnr=20.123456789).put("gfn", "pretrain", psnr=20.0)
     write_results(made.folder, [made.table()])
-    assert {p.name for p in made.folder.iterdir()} == {"small.csv", "small.md", "cells.csv", "claims.csv", "records"}
+    assert {p.name for p in made.folder.iterdir()} == {
+        "small.csv",
+        "small.md",
+        "small.tex",
+        "cells.csv",
+        "claims.csv",
+        "records",
+    }
     cells = (made.folder / "cells.csv").read_text().splitlines()
     assert (
         cells[0]
