@@ -10,9 +10,11 @@ import socket
 import struct
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -38,15 +40,28 @@ class Ran:
         return os.system, (f"id -u > {self.file}",)
 
 
-def listening() -> set[int]:
-    """The ports of 127.0.0.1 and of every address at which root listens."""
-    found = set()
+def listening(processes: Iterable[str]) -> set[int]:
+    """The ports at which any of these processes listens, whatever the address."""
+    sockets, found = set[str](), set[int]()
+    for process in processes:
+        with suppress(OSError):
+            for file in os.scandir(f"/proc/{process}/fd"):
+                with suppress(OSError):
+                    sockets.add(os.readlink(file.path))
     for name in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
             parts = line.split()
-            if parts[3] == "0A" and parts[7] == "0":
+            if parts[3] == "0A" and f"socket:[{parts[9]}]" in sockets:
                 found.add(int(parts[1].rpartition(":")[2], 16))
     return found
+
+
+def announce(site: Path, ports: Path, ended: Event) -> None:
+    """Tell a neighbour where the processes of a command listen, which are named in a folder; others have no part."""
+    while not ended.wait(0.02):
+        found = listening(path.name for path in site.glob("[0-9]*"))
+        ports.with_suffix(".new").write_text(" ".join(map(str, found)))
+        ports.with_suffix(".new").replace(ports)
 
 
 def called(port: int) -> socket.socket:
@@ -90,7 +105,7 @@ class Caller:
         self.socket.sendall(WORDS.pack(WORDS.size + len(data), kind, slot, 0, length, 0) + data)
 
 
-def neighbour(report: Path, before: set[int], marks: Path, framed: bool) -> None:
+def neighbour(report: Path, ports: Path, marks: Path, framed: bool) -> None:
     """Be somebody else, until killed: call every new port, and try the doors of every meeting.
 
     The calls are as gloo's processes make them, or bare pickles.
@@ -100,8 +115,9 @@ def neighbour(report: Path, before: set[int], marks: Path, framed: bool) -> None
     os.setuid(NOBODY)
     payload = pickle.dumps(Ran(marks / "unpickled"))
     callers: list[Caller] = []
+    before: set[int] = set()
     while True:
-        for port in listening() - before:
+        for port in set(map(int, ports.read_text().split())) - before:
             before = before | {port}
             with suppress(OSError):
                 callers += [Caller(port, number, payload) for number in range(CONNECTIONS)]
@@ -159,14 +175,18 @@ def attacked(
     )
     report.touch()
     report.chmod(0o666)
-    attacker = get_context("fork").Process(target=neighbour, args=(report, listening(), marks, framed), daemon=True)
+    ports, ended = public / "ports.txt", Event()
+    ports.touch()
+    attacker = get_context("fork").Process(target=neighbour, args=(report, ports, marks, framed), daemon=True)
     attacker.start()
+    Thread(target=announce, args=(site, ports, ended), daemon=True).start()
     command = [SCRIPT, "pretrain", "small", "--row", "gfn", "--device", "cpu", "--workers", "1", *options]
     try:
         done = subprocess.run(
             command, cwd=root, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, timeout=200
         )
     finally:
+        ended.set()
         attacker.kill()
         attacker.join()
     return done, report.read_text(), {path.name for path in marks.iterdir()}

@@ -31,8 +31,10 @@ def done(tmp_path_factory):
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Of all files but what is remembered of others that were read."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "contents")
+    """Of all files but locks and what is remembered of others that were read."""
+    files = (
+        path for path in folder.rglob("*") if path.is_file() and path.parent.name != "contents" and path.name != ".lock"
+    )
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -81,11 +83,13 @@ def test_the_smoke_run_fills_every_cell(done):
     assert {p.name for p in folder.iterdir()} == {
         "small.csv",
         "small.md",
+        "small.tex",
         "cells.csv",
         "claims.csv",
         "report.md",
         "report.html",
         "records",
+        ".lock",
     }
     lines = (folder / "cells.csv").read_text().splitlines()[1:]
     assert {line.split(",")[-2] for line in lines} == {"measured", "not_applicable"}

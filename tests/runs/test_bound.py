@@ -167,7 +167,7 @@ def test_what_did_not_end_well_keeps_its_checkpoints_and_goes_on_with_other_mean
     assert store.finished(run, less) is None
     steps.clear()
     assert execute.run_one(run, less, lambda step: steps.append(step.step)).outcome == "ok"
-    assert min(steps) > 6  # it went on
+    assert min(steps) >= 6  # it went on, and said so
     assert not (store.directory(run) / "checkpoints").exists()
 
 
