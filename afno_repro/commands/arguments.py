@@ -148,8 +148,6 @@ def chosen(asked: list[Any] | None) -> tuple[Any, ...] | None:
 
 def check_worker(worker: bool, rerun: bool) -> None:
     """Raise ConfigError for workers that would do again what another one has just done."""
-    from afno_repro.errors import ConfigError
-
     if worker and rerun:
         raise ConfigError(
             "--rerun: not with --worker, for each would do again what another one has just done\n"
