@@ -48,7 +48,9 @@ class GFN(nn.Module):
 
 def filtered(z: Tensor, kernel: Tensor) -> Tensor:
     """The equation's product: spectrum z (B H M C), filter (H M C 2) -> B H M C, which may lie in z's memory."""
-    return product(z, kernel) if wants_plain() else Filtered.apply(z, kernel, torch.is_grad_enabled())
+    if wants_plain():
+        return product(z, kernel)
+    return Filtered.apply(z, kernel) if torch.is_grad_enabled() else z.mul_(torch.view_as_complex(kernel))
 
 
 def product(z: Tensor, kernel: Tensor) -> Tensor:
@@ -57,26 +59,24 @@ def product(z: Tensor, kernel: Tensor) -> Tensor:
 
 
 class Filtered(torch.autograd.Function):
-    """The same; z is kept where it `is_needed` for the filter's gradient.
+    """The same, with z kept for the filter's gradient.
 
     As in forms/pair.py the gradient comes conjugated and in this layer's own memory, and goes so.
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, kernel: Tensor, is_needed: bool) -> Tensor:
-        if not is_needed:
-            return z.mul_(torch.view_as_complex(kernel))
+    def forward(ctx: Any, z: Tensor, kernel: Tensor) -> Tensor:
         ctx.save_for_backward(z, kernel)
         return product(z, kernel)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         z, kernel = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return *gradients(product, (z, kernel), gradient), None
+            return gradients(product, (z, kernel), gradient)
         conjugate = gradient.conj().resolve_conj()
         of_kernel = z[0] * conjugate[0]
         for one, other in zip(z[1:], conjugate[1:], strict=True):  # no memory for the products of a whole batch
             of_kernel.addcmul_(one, other)
         of_kernel = torch.view_as_real(of_kernel.conj_physical_())
-        return conjugate.mul_(torch.view_as_complex(kernel)).conj(), of_kernel, None
+        return conjugate.mul_(torch.view_as_complex(kernel)).conj(), of_kernel

@@ -17,12 +17,17 @@ from afno_repro.mixers.spectral import Grid, Modes, irfft2, own_conjugates, rfft
 
 def spectrum(x: Tensor, modes: Modes, dim: int = -2) -> Tensor:
     """spectral.rfft2: B C H W -> B C R M."""
-    return rfft2(x, modes, dim) if wants_plain() else Spectrum.apply(x, modes, dim)
+    return rfft2(x, modes, dim) if needs_no_rule() else Spectrum.apply(x, modes, dim)
 
 
 def image(z: Tensor, modes: Modes, grid: Grid, dim: int = -2) -> Tensor:
     """spectral.irfft2: B C R M -> B C H W."""
-    return irfft2(z, modes, grid, dim) if wants_plain() else Image.apply(z, modes, grid, dim)
+    return irfft2(z, modes, grid, dim) if needs_no_rule() else Image.apply(z, modes, grid, dim)
+
+
+def needs_no_rule() -> bool:
+    """Whether nobody differentiates, or by other means than the gradients here."""
+    return wants_plain() or not torch.is_grad_enabled()
 
 
 class Spectrum(torch.autograd.Function):
@@ -55,6 +60,7 @@ class Image(torch.autograd.Function):
 
 def conjugated(z: Tensor, grid: Grid, dim: int, factor: float) -> Tensor:
     """z conjugated, columns that stand for two times a factor, in place unless autograd looks."""
-    factors = z.real.new_full((z.shape[dim + 1], *[1] * (-dim - 2)), factor)
-    factors[own_conjugates(grid)] = 1
-    return (z * factors).conj() if torch.is_grad_enabled() else z.mul_(factors).conj_physical_()
+    factors = z.new_full((z.shape[dim + 1], *[1] * (-dim - 2)), complex(factor, -factor))
+    factors[own_conjugates(grid)] = 1 - 1j
+    parts, factors = torch.view_as_real(z), torch.view_as_real(factors)
+    return torch.view_as_complex(parts * factors if torch.is_grad_enabled() else parts.mul_(factors))
