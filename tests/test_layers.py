@@ -12,7 +12,7 @@ ROOT = Path(afno_repro.__file__).parent
 LAYERS = [
     {"errors", "faults", "escape"},
     {"config", "files", "options"},
-    {"contents", "memory", "precision"},
+    {"contents", "memory", "precision", "threads"},
     {"mixers", "metrics", "data", "fills", "initialise"},
     {"backbones", "heads"},
     {"models", "tasks"},

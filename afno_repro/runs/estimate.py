@@ -34,6 +34,7 @@ from afno_repro.runs.record import Record
 from afno_repro.spec.plan import Run
 from afno_repro.tasks.inpainting import Inpainting
 from afno_repro.tasks.segmentation import Segmentation
+from afno_repro.threads import use_threads
 from afno_repro.training.checkpoint import KEPT
 
 FORWARD_AND_BACKWARD = 3  # a training step's work in forward passes; one more where activations are computed again
@@ -286,7 +287,7 @@ def fill_seconds(config: RunConfig) -> float:
 @cache
 def product_flops_per_s(device: str, threads: int, precision: str) -> float:
     """The best of a few large matrix products with the threads of one run; a network is slower."""
-    torch.set_num_threads(threads)
+    use_threads(threads)
     set_precision(precision, torch.device(device))
     side, best = 1024 if device == "cpu" else 8192, float("inf")
     kind = torch.bfloat16 if precision == "bf16" else torch.float32

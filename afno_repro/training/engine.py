@@ -30,6 +30,7 @@ from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, DataError
 from afno_repro.memory import start_peak
 from afno_repro.precision import set_precision
+from afno_repro.threads import use_threads
 
 PR_SET_PDEATHSIG = 1
 WAIT = timedelta(minutes=30)  # for the other processes, before giving up on them
@@ -142,7 +143,7 @@ def ranks() -> int:
 
 def start(machine: Machine, precision: str) -> torch.device:
     """Set threads, precision and current device, and return that: of several GPUs the one that was joined on."""
-    torch.set_num_threads(machine.threads)
+    use_threads(machine.threads)
     device = torch.device(machine.device)
     if device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
