@@ -10,6 +10,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkContext, ForkProcess
 from multiprocessing.popen_fork import Popen
 from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,11 @@ class LoadingProcess(ForkProcess):
         os.setpgrp()
         os.write(self.alive, b".")
         os.close(self.alive)
+        Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
         try:
             super().run()
         except Exception as error:
-            os.write(2, f"a data-loading process: {error}\n".encode())
+            _tell(error)
             raise
         finally:
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (where Python shows what went wrong, for nobody)
@@ -114,6 +116,16 @@ class LoadingProcess(ForkProcess):
             f"{TRIES} data-loading processes in a row did not come to life within {LIFE_S:.0f} s each\n"
             "  use --workers 0"
         )
+
+
+def _tell(error: Exception) -> None:
+    os.write(2, f"a data-loading process: {error}\n".encode())
+
+
+def _end(error: Exception, batch: Any) -> None:
+    """End a process whose batch cannot be sent: its parent would wait for that one for ever."""
+    _tell(error)
+    os._exit(1)
 
 
 class Living(ForkContext):

@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 import time
+from multiprocessing import resource_sharer
 from multiprocessing.queues import Queue
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +83,18 @@ def test_a_process_that_gets_no_thread_says_so_in_a_line(tmp_path, monkeypatch, 
         start(queue)
 
     monkeypatch.setattr(Queue, "_start_thread", only_here)
+    with pytest.raises(LoadingError, match="a data-loading process ended"):
+        list(loading_of(tmp_path, 1))
+    assert capfd.readouterr().err == "a data-loading process: can't start new thread\n"
+
+
+def test_a_batch_that_cannot_be_sent_ends_its_process_and_is_not_waited_for(tmp_path, monkeypatch, capfd):
+    """As where no thread may be started that hands over a tensor's memory."""
+
+    def no_thread(sharer):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(resource_sharer._ResourceSharer, "_start", no_thread)
     with pytest.raises(LoadingError, match="a data-loading process ended"):
         list(loading_of(tmp_path, 1))
     assert capfd.readouterr().err == "a data-loading process: can't start new thread\n"
