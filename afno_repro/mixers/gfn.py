@@ -25,7 +25,8 @@ class GFN(nn.Module):
     def __init__(self, dim: int, grid: Grid, init_std: float):
         super().__init__()
         require((init_std > 0, "init_std", f"gfn: must be above 0, is {init_std}"))
-        self.filter = complex_parameter(grid[0], grid[1] // 2 + 1, dim, std=init_std)  # H M C 2
+        kernel = complex_parameter(grid[0], grid[1] // 2 + 1, dim, std=init_std)  # H M C 2
+        self.filter = nn.Parameter(as_spectra_lie(kernel.detach()))
 
     @float32_region
     def forward(self, x: Tensor) -> Tensor:  # B H W C
@@ -39,11 +40,13 @@ class GFN(nn.Module):
         if kernel.shape[:2] == (height, modes):
             return kernel
         kernel = kernel.permute(2, 3, 0, 1)  # C 2 H M
-        return (
-            interpolate(kernel, size=(height, modes), mode="bilinear", align_corners=True)
-            .permute(2, 3, 0, 1)
-            .contiguous()
-        )
+        kernel = interpolate(kernel, size=(height, modes), mode="bilinear", align_corners=True)
+        return as_spectra_lie(kernel.permute(2, 3, 0, 1))
+
+
+def as_spectra_lie(kernel: Tensor) -> Tensor:
+    """A filter (H M C 2) in the order in memory that a CPU's transforms give spectra: C H M 2, for products at once."""
+    return kernel.permute(2, 0, 1, 3).contiguous().permute(1, 2, 0, 3)
 
 
 def filtered(z: Tensor, kernel: Tensor) -> Tensor:

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -31,3 +33,15 @@ def test_gradients_are_those_of_the_function(grid, made_for):
         torch.randn(2, *grid, 2, dtype=torch.float64, requires_grad=True),
     )
     assert torch.autograd.gradcheck(lambda x, weight: mixer(x), (x, mixer.filter))
+
+
+@pytest.mark.parametrize("tokens", [(8, 8), (6, 10)], ids=["its grid", "another"])
+def test_filter_and_its_gradient_lie_in_memory_as_a_cpus_spectra_do(tokens):
+    """So that products run over neighbours in both: twice as slow otherwise, and no value shows it."""
+    mixer = copy.deepcopy(GFN(12, (8, 8), init_std=0.02)).double()
+    x = torch.randn(2, *tokens, 12, dtype=torch.float64)
+    mixer(x).sum().backward()
+    spectrum = torch.fft.rfft2(x, dim=(1, 2))
+    kernel = torch.view_as_complex(mixer.filter_for(*spectrum.shape[1:3], x.dtype))
+    assert kernel.stride() == spectrum[0].stride()
+    assert mixer.filter.grad.stride() == mixer.filter.stride()

@@ -61,6 +61,6 @@ class Image(torch.autograd.Function):
 def conjugated(z: Tensor, grid: Grid, dim: int, factor: float) -> Tensor:
     """z conjugated, columns that stand for two times a factor, in place unless autograd looks."""
     factors = z.new_full((z.shape[dim + 1], *[1] * (-dim - 2)), complex(factor, -factor))
-    factors[own_conjugates(grid)] = 1 - 1j
+    factors[own_conjugates(grid)] = z.new_tensor(1 - 1j)
     parts, factors = torch.view_as_real(z), torch.view_as_real(factors)
     return torch.view_as_complex(parts * factors if torch.is_grad_enabled() else parts.mul_(factors))
