@@ -255,12 +255,12 @@ def whole(path: Path, data: bytes) -> bool:
 
 
 def files(root: Path) -> list[Path]:
-    """All but what is remembered of files that were read, by their inodes and times."""
+    """All but locks, and what is remembered of files that were read, by their inodes and times."""
     return sorted(
         path
         for top in ("runs", "results")
         for path in (root / top).rglob("*")
-        if (path.is_file() or path.name == "checkpoints") and path.parent != root / "runs/contents"
+        if (path.is_file() or path.name == "checkpoints") and path.parent.name not in ("contents", "locks")
     )
 
 
@@ -276,7 +276,7 @@ def differences(root: Path, reference: Path) -> list[str]:
 
 def content(path: Path) -> object:
     """What must be the same in any command."""
-    data = b"" if path.name in ("lock", "checkpoints") else path.read_bytes()
+    data = b"" if path.name == "checkpoints" else path.read_bytes()
     with suppress(ValueError):
         tree = json.loads(data) if path.suffix == ".json" else {}
         if "provenance" in tree:

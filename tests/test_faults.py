@@ -22,9 +22,9 @@ IN_CI = {ONE: 15, TWO: 3}
 
 
 def left(root: Path) -> dict[str, bytes]:
-    """Every file that a command leaves, less what it says of time, and what it remembers of files' inodes and times."""
-    files = [path for path in root.rglob("*") if path.is_file() and path.parent != root / "runs/contents"]
-    found = {str(path.relative_to(root)): path for path in files if path.name != "lock"}
+    """Every file that a command leaves but locks and what it remembers of files' inodes, less what it says of time."""
+    files = [path for path in root.rglob("*") if path.is_file() and path.parent.name not in ("contents", "locks")]
+    found = {str(path.relative_to(root)): path for path in files}
     return {
         name: path.read_bytes() if path.suffix in (".safetensors", ".npz", ".png") else timeless(path)
         for name, path in found.items()

@@ -1,7 +1,8 @@
 """Run directories and their records: who may write a run, what it left behind, and what it was made with.
 
 `runs/<kind>-<row>-<digest>/` holds config.json first, then log.csv, checkpoints/ and weights.safetensors, then
-record.json last (or error.txt). A lock that the kernel releases with its process lets several shells share one table.
+record.json last (or error.txt). A lock that the kernel releases with its process lets several shells share one table;
+its file is `runs/locks/<digest>`, so that nobody who tidies a run's directory makes it another's.
 """
 
 import fcntl
@@ -34,9 +35,10 @@ from afno_repro.training.events import FOLDER as CURVES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ARTIFACTS, CONFIG, LOG, RECORD, WEIGHTS = (
+ARTIFACTS, CONFIG, LOCKS, LOG, RECORD, WEIGHTS = (
     "artifacts.npz",
     "config.json",
+    "locks",
     "log.csv",
     "record.json",
     "weights.safetensors",
@@ -107,11 +109,11 @@ class Store:
                 f"{directory}: refused: links out of {self.root}\n"
                 "  remove the link, or name the folder that it leads to with --runs"
             )
-        with storage_errors(directory):
+        lock = self.root / LOCKS / run.digest
+        with storage_errors(lock):
             make_folder(directory)
-            file = os.fdopen(
-                os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "rb+", buffering=0
-            )
+            make_folder(lock.parent)
+            file = os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "rb+", buffering=0)
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

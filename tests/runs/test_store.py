@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -73,7 +74,7 @@ def test_a_finished_run_needs_no_checkpoint_any_more(tmp_path, run):
         (directory / "checkpoints" / "step-1").mkdir(parents=True)
         store.fail(directory, "broken")
         store.finish(record(run, psnr=1.0), directory)
-    assert {p.name for p in directory.iterdir()} == {"lock", "record.json"}
+    assert {p.name for p in directory.iterdir()} == {"record.json"}
 
 
 def hold(root, run, ready):
@@ -90,10 +91,21 @@ def test_a_run_held_by_another_process_names_it_and_is_free_when_that_dies(tmp_p
     assert ready.wait(30)
     with pytest.raises(LockedError, match=f"held by process {holder.pid} on"), Store(tmp_path).lock(run):
         pass
+    shutil.rmtree(Store(tmp_path).directory(run))  # who tidies there does not make it free
+    with pytest.raises(LockedError, match=f"held by process {holder.pid} on"), Store(tmp_path).lock(run):
+        pass
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
     with Store(tmp_path).lock(run):
         pass
+
+
+def test_a_run_is_held_whatever_row_asks_for_it(tmp_path, run):
+    """Two rows of one digest have one directory, which neither may have made yet."""
+    with Store(tmp_path).lock(run) as directory:
+        directory.rename(tmp_path / f"pretrain-other-{run.digest}")
+        with pytest.raises(LockedError), Store(tmp_path).lock(run):
+            pass
 
 
 def test_a_latency_is_measured_again_with_other_threads(tmp_path):
