@@ -3,19 +3,16 @@ import torch
 from torch import nn
 
 from afno_repro.errors import ConfigError
-from afno_repro.mixers import afno
 from afno_repro.mixers.afno import AFNO
+from tests.mixers.forms.chosen import FORMS, use
 
 OPTIONS = {"num_blocks": 3, "sparsity_threshold": 0.05, "keep": 1.0, "bias": "identity", "init_std": 0.3}
 
 
-@pytest.fixture(params=["products", "transforms", "planes"], autouse=True)
+@pytest.fixture(params=FORMS, autouse=True)
 def form(request, monkeypatch):
-    """Every form of the layer keeps every promise, whichever one a grid and a width would get."""
-    monkeypatch.setattr(
-        afno, "prefers_products", lambda x, modes: torch.compiler.is_compiling() or request.param == "products"
-    )
-    monkeypatch.setattr(afno, "prefers_planes", lambda x, width: request.param == "planes")
+    """Every form of the layer keeps every promise, whichever one a grid, a width and a device would get."""
+    use(request.param, monkeypatch)
 
 
 def literal(mixer: AFNO, x: torch.Tensor, inside: torch.Tensor | float = 1.0) -> torch.Tensor:
