@@ -1,6 +1,8 @@
 """Whole backbones under torch.compile: one graph, and steps that equal eager ones."""
 
 import copy
+import shutil
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -8,8 +10,14 @@ import torch
 from torch import nn
 
 from afno_repro.backbones import SegFormer, ViT
+from afno_repro.config import ModelConfig, Part
 from afno_repro.mixers import MIXERS
+from afno_repro.models import build_model
+from afno_repro.runs.machine import COMPILERS
+from afno_repro.tasks import TASKS
+from afno_repro.training import engine, loop
 from tests.mixers.test_contract import OPTIONS
+from tests.training.test_optim import RECIPE
 
 TRUNKS = {
     "vit": (ViT, {"patch_size": 4, "embed_dim": 8, "depth": 2, "mlp_ratio": 2, "skips": 2, "linear_std": None}),
@@ -58,4 +66,50 @@ def test_a_step_is_one_graph_and_equals_an_eager_one_within_1e4(backend, name, m
     compiled.compile(dynamic=False, fullgraph=True, backend=backend)
     images = torch.rand(2, 3, SIZE, SIZE)
     for ours, theirs in zip(step(compiled, images), step(eager, images), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+TASK = {  # a backbone's task, its options, its head, its batch
+    "vit": (
+        ("inpainting", {"walk": {"grid": "pixels", "steps": 64}}),
+        Part("inpainting", {}),
+        (torch.rand(4, 3, SIZE, SIZE), torch.rand(4, SIZE, SIZE) < 0.5),
+    ),
+    "segformer": (
+        ("segmentation", {"num_classes": 4, "input": "image_mean", "stride": SIZE, "absent": "skip"}),
+        Part("segformer", {"embed_dim": 8, "dropout": 0.0, "num_classes": 4}),
+        (torch.rand(4, 3, SIZE, SIZE), torch.randint(4, (4, SIZE, SIZE))),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "mixer"),
+    [
+        pytest.param(*each, marks=() if each == ("vit", "afno") else pytest.mark.slow)
+        for each in product(TRUNKS, sorted(MIXERS))
+    ],
+)
+@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler")
+def test_a_training_step_by_inductor_equals_an_eager_one_within_1e4(name, mixer):
+    """The command's own: its loss, its clipping, micro-batches; gradients and weights of plain gradient descent.
+
+    Adam's first step has the length of its rate whatever the gradient is, and would show the sign of rounding errors.
+    """
+    (kind, options), head, batch = TASK[name]
+    torch.manual_seed(0)
+    eager = build_model(ModelConfig(Part(name, TRUNKS[name][1]), Part(mixer, OPTIONS[mixer]), head), SIZE)
+    nn.init.normal_(next(eager.head.parameters()), std=0.1)  # which zeros would hide the backbone's gradients behind
+    compiled, task = copy.deepcopy(eager), TASKS[kind](SIZE, **options)
+    engine.compile_backbone(compiled)
+    parts = [tuple(part[:2] for part in batch), tuple(part[2:] for part in batch)]
+    losses = [
+        loop.optimise(
+            each, torch.optim.SGD(each.parameters(), lr=0.5, fused=True), task, parts, replace(RECIPE, clip_norm=1.0)
+        )
+        for each in (eager, compiled)
+    ]
+    torch.testing.assert_close(*losses, atol=1e-4, rtol=1e-4)
+    for theirs, ours in zip(eager.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)

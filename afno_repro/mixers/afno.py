@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from afno_repro.errors import require
 from afno_repro.mixers.derivatives import wants_plain
-from afno_repro.mixers.forms.pair import image, spectrum
+from afno_repro.mixers.forms.pair import image, scaled, spectrum
 from afno_repro.mixers.forms.planes import PlanarMLP
-from afno_repro.mixers.forms.products import dft, inverse_dft, real_layer
-from afno_repro.mixers.forms.rule import prefers_planes, prefers_products
+from afno_repro.mixers.forms.products import DFT, real_layer
+from afno_repro.mixers.forms.real import RealMLP
+from afno_repro.mixers.forms.rule import prefers_planes, prefers_products, prefers_real
 from afno_repro.mixers.forms.transforms import LeanMLP, block_mlp
 from afno_repro.mixers.spectral import (
     Grid,
@@ -78,6 +79,7 @@ class AFNO(nn.Module):
             complex_parameter(num_blocks, width, 1, std=init_std),
         )
         self.shrink = Shrinkage(sparsity_threshold)
+        self.dft = DFT((grid[0], grid[1]), kept_modes(grid, keep))
         self.bias = bias_layer(bias, dim)
 
     @float32_region
@@ -92,21 +94,24 @@ class AFNO(nn.Module):
 
     def by_transforms(self, x: Tensor, modes: Modes) -> Tensor:
         """FFTs: B H W C -> B H W C."""
+        grid, width = (x.shape[1], x.shape[2]), self.w1.shape[1]
         z = spectrum(channels_first(x), modes)  # B C R M
+        w1, b1, w2, b2 = self.weights(x)
+        weights = scaled(w1, grid), b1, w2, b2
         if wants_plain():
-            s = block_mlp(z, *self.weights(x), self.shrink)
+            s = block_mlp(z, *weights, self.shrink)
         else:
-            mlp = PlanarMLP if prefers_planes(x, self.w1.shape[1]) else LeanMLP
-            s = mlp.apply(z, *self.weights(x), self.shrink, torch.is_grad_enabled())
-        return channels_last(image(s, modes, (x.shape[1], x.shape[2])))
+            mlp = RealMLP if prefers_real(x) else PlanarMLP if prefers_planes(x, width) else LeanMLP
+            s = mlp.apply(z, *weights, self.shrink, torch.is_grad_enabled())
+        return channels_last(image(s, modes, grid))
 
     def by_products(self, x: Tensor, modes: Modes) -> Tensor:
         """Real matrix products throughout: B H W C -> B H W C."""
         grid, batch, width = (x.shape[1], x.shape[2]), x.shape[0], self.w1.shape[1]
         w1, b1, w2, b2 = self.weights(x)
-        z = dft(x, modes)  # B 2 R M C
+        z = self.dft(x, modes)  # B 2 R M C
         z = z.flatten(2, 3).unflatten(-1, (self.num_blocks, width)).permute(3, 0, 2, 1, 4)  # K B N 2 D
         z = torch.relu(real_layer(z.reshape(self.num_blocks, -1, 2 * width), w1, b1))
         z = real_layer(z, w2, b2).view(self.num_blocks, batch, -1, 2, width)
         z = self.shrink(z.permute(1, 0, 4, 2, 3)).permute(0, 4, 3, 1, 2)  # as B K D N 2, then B 2 N K D
-        return inverse_dft(z.reshape(batch, 2, -1, modes.columns, x.shape[3]), modes, grid)
+        return self.dft.inverse(z.reshape(batch, 2, -1, modes.columns, x.shape[3]), modes, grid)

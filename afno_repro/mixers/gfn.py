@@ -3,7 +3,8 @@
     y = IFFT2(K * FFT2(x)),   one complex filter value per mode and channel
 
 The filter belongs to one grid; on another it is resized bilinearly in the forward pass (A.3). No product runs over
-channels, so that the transforms stay where the tokens are, along H and W of B H W C.
+channels, so that on a CPU the transforms stay where the tokens are, along H and W of B H W C; a GPU's would copy them
+inside, each for itself, and run over B C H W.
 Shapes: B batch, H W token grid, M = W // 2 + 1 modes along W, C channels.
 """
 
@@ -15,8 +16,16 @@ from torch.nn.functional import interpolate
 
 from afno_repro.errors import require
 from afno_repro.mixers.derivatives import gradients, wants_plain
-from afno_repro.mixers.forms.pair import image, spectrum
-from afno_repro.mixers.spectral import Grid, all_modes, complex_parameter, float32_region
+from afno_repro.mixers.forms.pair import image, scaled, spectrum
+from afno_repro.mixers.spectral import (
+    Grid,
+    all_modes,
+    channels_first,
+    channels_last,
+    complex_parameter,
+    float32_region,
+    on_gpu,
+)
 
 
 class GFN(nn.Module):
@@ -31,8 +40,13 @@ class GFN(nn.Module):
     @float32_region
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         grid = (x.shape[1], x.shape[2])
-        z = spectrum(x, all_modes(grid), dim=-3)
-        return image(filtered(z, self.filter_for(grid[0], z.shape[2], x.dtype)), all_modes(grid), grid, dim=-3)
+        modes = all_modes(grid)
+        kernel = self.filter_for(grid[0], modes.columns, x.dtype)
+        if on_gpu(x):
+            z = spectrum(channels_first(x), modes)  # B C H M
+            z = filtered(z, scaled(kernel, grid).permute(2, 0, 1, 3).contiguous())
+            return channels_last(image(z, modes, grid))
+        return image(filtered(spectrum(x, modes, dim=-3), kernel), modes, grid, dim=-3)
 
     def filter_for(self, height: int, modes: int, dtype: torch.dtype) -> Tensor:
         """The filter at a grid of `height` rows and `modes` columns: H M C 2."""
@@ -50,7 +64,10 @@ def as_spectra_lie(kernel: Tensor) -> Tensor:
 
 
 def filtered(z: Tensor, kernel: Tensor) -> Tensor:
-    """The equation's product: spectrum z (B H M C), filter (H M C 2) -> B H M C, which may lie in z's memory."""
+    """The equation's product: spectrum z (B H M C), filter (H M C 2) -> B H M C, which may lie in z's memory.
+
+    So for B C H M.
+    """
     if wants_plain():
         return product(z, kernel)
     return Filtered.apply(z, kernel) if torch.is_grad_enabled() else z.mul_(torch.view_as_complex(kernel))

@@ -6,7 +6,7 @@ channels-first, where the FFT runs over contiguous memory.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -48,16 +48,21 @@ def kept_modes(grid: Grid, keep: float) -> Modes:
     return box(grid, max(1, round(keep * grid[0] / 2)), round(keep * grid[1] / 2) + 1)
 
 
-def rfft2(x: Tensor, modes: Modes, dim: int = -2) -> Tensor:
-    """Orthonormal real FFT over the token grid: B C H W -> B C R M, complex, for the R rows and M columns of `modes`.
+def on_gpu(x: Tensor) -> bool:
+    """Whether a tensor lies on a GPU, where other forms are fast; costs are counted on the meta device as on a CPU."""
+    return x.device.type not in ("cpu", "meta")
+
+
+def rfft2(x: Tensor, modes: Modes, dim: int = -2, norm: Literal["ortho", "backward"] = "ortho") -> Tensor:
+    """Real FFT over the token grid: B C H W -> B C R M, complex, for the R rows and M columns of `modes`.
 
     `dim` is the axis of H, counted from the last; W follows. Columns that are not kept are left out before the
-    transform along H.
+    transform along H. It is orthonormal unless `norm` is backward: then it is sqrt(H W) times as large.
     """
     if modes == all_modes((x.shape[dim], x.shape[dim + 1])):
-        return torch.fft.rfft2(x, dim=(dim, dim + 1), norm="ortho")
-    z = torch.fft.rfft(x, dim=dim + 1, norm="ortho").narrow(dim + 1, 0, modes.columns)
-    return rows_of(torch.fft.fft(z, dim=dim, norm="ortho"), modes.low, modes.high, dim=dim)
+        return torch.fft.rfft2(x, dim=(dim, dim + 1), norm=norm)
+    z = torch.fft.rfft(x, dim=dim + 1, norm=norm).narrow(dim + 1, 0, modes.columns)
+    return rows_of(torch.fft.fft(z, dim=dim, norm=norm), modes.low, modes.high, dim=dim)
 
 
 def rows_of(z: Tensor, low: int, high: int, dim: int) -> Tensor:
@@ -66,11 +71,11 @@ def rows_of(z: Tensor, low: int, high: int, dim: int) -> Tensor:
 
 
 def irfft2(z: Tensor, modes: Modes, grid: Grid, dim: int = -2) -> Tensor:
-    """Inverse of rfft2, modes that were not kept being zero: B C R M -> B C H W.
+    """Inverse of the orthonormal rfft2, modes that were not kept being zero: B C R M -> B C H W.
 
     After a nonlinearity the columns of frequency 0 and W / 2 are not Hermitian any more, and libraries disagree on a
     two-dimensional inverse real FFT of such a spectrum. Two transforms mean the same everywhere, and so does one of a
-    spectrum that was made Hermitian; on a CPU two are faster. Costs are counted on the meta device as on a CPU.
+    spectrum that was made Hermitian; on a CPU two are faster.
     """
     if z.shape[dim] < grid[0]:
         first, last = z.narrow(dim, 0, modes.low), z.narrow(dim, modes.low, modes.high)
@@ -78,7 +83,7 @@ def irfft2(z: Tensor, modes: Modes, grid: Grid, dim: int = -2) -> Tensor:
             [grid[0] - z.shape[dim] if i == z.dim() + dim else size for i, size in enumerate(z.shape)]
         )
         z = torch.cat([first, gap, last], dim=dim)
-    return (in_two if z.device.type in ("cpu", "meta") else in_one)(z, grid, dim)
+    return (in_one if on_gpu(z) else in_two)(z, grid, dim)
 
 
 def in_two(z: Tensor, grid: Grid, dim: int) -> Tensor:
@@ -89,12 +94,13 @@ def in_two(z: Tensor, grid: Grid, dim: int) -> Tensor:
 def in_one(z: Tensor, grid: Grid, dim: int) -> Tensor:
     """One two-dimensional inverse real FFT, columns 0 and W / 2 made Hermitian.
 
-    Each entry of theirs is averaged with the conjugate of its mirror along H, the entry of the negative frequency.
+    Each entry of theirs is averaged with the conjugate of its mirror along H, the entry of the negative frequency. They
+    need a copy, which takes the transform's scale as well.
     """
     both: tuple[Any, ...] = (..., own_conjugates(grid), *[slice(None)] * (-dim - 2))
-    z = z.clone()
+    z = z * (grid[0] * grid[1]) ** -0.5
     z[both] = (z[both] + z[both].flip(dim).roll(1, dim).conj()) / 2
-    return torch.fft.irfft2(z, s=grid, dim=(dim, dim + 1), norm="ortho")
+    return torch.fft.irfft2(z, s=grid, dim=(dim, dim + 1), norm="forward")  # sums alone
 
 
 def own_conjugates(grid: Grid) -> slice:

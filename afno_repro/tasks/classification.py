@@ -3,7 +3,7 @@
 from typing import cast
 
 import numpy as np
-from torch import Tensor, nn, tensor
+from torch import Tensor, float32, nn
 from torch.nn.functional import cross_entropy
 
 from afno_repro.data.transforms import Example, drawn_from
@@ -48,7 +48,7 @@ class Classification:
 
     def weight(self, batch: Batch) -> Tensor:
         """Terms of the batch's loss: images."""
-        return tensor(float(len(batch[0])))
+        return batch[0].new_full((), len(batch[0]), dtype=float32)  # on the device: a copy would have the host wait
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross-entropy, summed over the batch."""

@@ -154,7 +154,10 @@ def start(machine: Machine, precision: str) -> torch.device:
 
 
 def share(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model as all processes train it: gradients are averaged, and so are batch norm's statistics on GPUs."""
+    """The model as all processes train it: gradients are averaged, and so are batch norm's statistics on GPUs.
+
+    Buffers stay each process's own until `same_buffers`: training reads none that another could have changed.
+    """
     if ranks() == 1:
         return model
     if device.type == "cuda":
@@ -162,7 +165,8 @@ def share(model: nn.Module, device: torch.device) -> nn.Module:
     warnings.filterwarnings(
         "ignore", message="Grad strides do not match bucket view strides"
     )  # depthwise convolutions: slower, not wrong
-    return DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+    devices = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
 def same_buffers(model: nn.Module) -> None:

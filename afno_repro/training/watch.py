@@ -16,14 +16,15 @@ DEAD = 0.01  # fraction alive below which a layer is said to be dead
 def alive_fractions(model: nn.Module, watch: bool, compiled: bool = False) -> Iterator[dict[str, float]]:
     """The fraction of spectral values that are not zero after shrinkage, per AFNO layer, of the pass inside the block.
 
-    A pass that is watched runs as it is written where the model is compiled: such code knows nothing of watchers.
+    They are there when the block ends; inside, nothing waits for the device. A pass that is watched runs as it is
+    written where the model is compiled: such code knows nothing of watchers.
     """
-    alive: dict[str, float] = {}
+    alive, seen = dict[str, float](), dict[str, Tensor]()
     mixers = [module for module in model.modules() if isinstance(module, AFNO)] if watch else []
 
     def watcher(layer: int) -> Callable[[nn.Module, Any, Tensor], None]:
         def watch_output(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            alive[f"alive_{layer}"] = (output != 0).float().mean().item()
+            seen[f"alive_{layer}"] = (output != 0).float().mean()
 
         return watch_output
 
@@ -31,6 +32,7 @@ def alive_fractions(model: nn.Module, watch: bool, compiled: bool = False) -> It
     try:
         with torch.compiler.set_stance("force_eager") if watch and compiled else nullcontext():
             yield alive
+        alive |= {key: fraction.item() for key, fraction in seen.items()}
     finally:
         for hook in hooks:
             hook.remove()

@@ -3,19 +3,16 @@ import torch
 from torch import nn
 
 from afno_repro.errors import ConfigError
-from afno_repro.mixers import afno
 from afno_repro.mixers.afno import AFNO
+from tests.mixers.forms.chosen import FORMS, use
 
 OPTIONS = {"num_blocks": 3, "sparsity_threshold": 0.05, "keep": 1.0, "bias": "identity", "init_std": 0.3}
 
 
-@pytest.fixture(params=["products", "transforms", "planes"], autouse=True)
+@pytest.fixture(params=FORMS, autouse=True)
 def form(request, monkeypatch):
-    """Every form of the layer keeps every promise, whichever one a grid and a width would get."""
-    monkeypatch.setattr(
-        afno, "prefers_products", lambda x, modes: torch.compiler.is_compiling() or request.param == "products"
-    )
-    monkeypatch.setattr(afno, "prefers_planes", lambda x, width: request.param == "planes")
+    """Every form of the layer keeps every promise, whichever one a grid, a width and a device would get."""
+    use(request.param, monkeypatch)
 
 
 def literal(mixer: AFNO, x: torch.Tensor, inside: torch.Tensor | float = 1.0) -> torch.Tensor:
@@ -181,6 +178,7 @@ def test_it_is_one_graph_of_real_arithmetic_for_a_compiler():
     assert len(graphs) == 1
     values = [node.meta["example_value"] for node in graphs[0].graph.nodes if "example_value" in node.meta]
     assert not any(value.is_complex() for value in values if isinstance(value, torch.Tensor))
+    assert not {"cos", "sin"} & {getattr(node.target, "__name__", node.target) for node in graphs[0].graph.nodes}
 
 
 def test_keep_1_changes_nothing_and_half_of_each_axis_is_a_quarter_of_the_modes():

@@ -6,20 +6,14 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jvp, vmap
 
-from afno_repro.mixers import AFNO, MIXERS, afno, spectral
+from afno_repro.mixers import AFNO, MIXERS
+from tests.mixers.forms.chosen import FORMS, as_on_a_gpu, use
 from tests.mixers.test_contract import OPTIONS
 
-FORMS = [*((name, "") for name in sorted(MIXERS) if name != "afno")]
-FORMS += [("afno", form) for form in ("products", "transforms", "planes")]
+MIXED = [*((name, "") for name in sorted(MIXERS) if name != "afno"), ("gfn", "gpu")]
 
 
-def use(form, monkeypatch):
-    if form:
-        monkeypatch.setattr(afno, "prefers_products", lambda x, modes: form == "products")
-        monkeypatch.setattr(afno, "prefers_planes", lambda x, width: form == "planes")
-
-
-@pytest.fixture(params=FORMS, ids=lambda param: "-".join(filter(None, param)))
+@pytest.fixture(params=[*MIXED, *(("afno", form) for form in FORMS)], ids=lambda param: "-".join(filter(None, param)))
 def mixer(request, monkeypatch):
     """A mixer in float64 for 4 channels, on a grid that its options and its filter do not fit exactly."""
     name, form = request.param
@@ -129,8 +123,8 @@ def test_the_form_that_a_grid_gets_has_second_derivatives(grid):
 
 
 @pytest.mark.parametrize("name", ["gfn", "fno", "afno_static", "afno"])
-def test_with_the_other_devices_inverse_all_derivatives_are_the_same(name, monkeypatch):
-    use("transforms" if name == "afno" else "", monkeypatch)
+def test_as_on_another_device_all_derivatives_are_the_same(name, monkeypatch):
+    use("transforms", monkeypatch)
     torch.manual_seed(0)
     mixer, x, step = MIXERS[name](4, (4, 4), **OPTIONS[name]).double(), tokens(2, 4, 4, 4), tokens(1, 4, 4, 4)
 
@@ -142,5 +136,5 @@ def test_with_the_other_devices_inverse_all_derivatives_are_the_same(name, monke
         return first.detach(), torch.autograd.grad((first * step).sum(), y)[0], each, forward.detach()
 
     expected = derivatives()
-    monkeypatch.setattr(spectral, "in_two", spectral.in_one)
+    as_on_a_gpu(monkeypatch)
     torch.testing.assert_close(derivatives(), expected)

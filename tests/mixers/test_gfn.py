@@ -4,8 +4,16 @@ import pytest
 import torch
 
 from afno_repro.mixers.gfn import GFN
+from tests.mixers.forms.chosen import as_on_a_gpu
 
 pytestmark = pytest.mark.fast
+
+
+@pytest.fixture(params=["cpu", "gpu"], autouse=True)
+def device(request, monkeypatch):
+    """The layouts of both devices keep every promise."""
+    if request.param == "gpu":
+        as_on_a_gpu(monkeypatch)
 
 
 @pytest.mark.parametrize("grid", [(4, 5), (6, 4), (3, 3)])

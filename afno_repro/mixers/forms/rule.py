@@ -1,6 +1,7 @@
 """Which form of AFNO runs: this rule alone decides, and no option. All compute the same.
 
-On a GPU it is FFTs with native complex products, until the kernel of kernel.py was measured on one.
+On a GPU it is FFTs, followed by native complex products in float32 and by real ones where those may round to TF32,
+until the kernel of kernel.py was measured on one.
 """
 
 import math
@@ -8,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from afno_repro.mixers.spectral import Modes
+from afno_repro.mixers.spectral import Modes, on_gpu
 
 PRODUCTS_RATE = 8  # operations of matrix products in the time of one of an FFT's, on a CPU
 WIDE = 384  # channels of a block from which three real products beat a complex one, on a CPU
@@ -22,6 +23,12 @@ def prefers_products(x: Tensor, modes: Modes) -> bool:
     rows, columns = modes.low + modes.high, modes.columns
     products = 4 * columns + 8 * rows * columns / width  # a channel and token
     return x.device.type == "cpu" and products <= PRODUCTS_RATE * 2.5 * math.log2(height * width)
+
+
+def prefers_real(x: Tensor) -> bool:
+    """Whether FFTs are followed by the products of real.py: on a GPU that may multiply as TF32, its units for which
+    take real factors alone."""
+    return on_gpu(x) and torch.backends.cuda.matmul.allow_tf32
 
 
 def prefers_planes(x: Tensor, width: int) -> bool:
