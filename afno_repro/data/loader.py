@@ -92,6 +92,7 @@ class LoadingProcess(ForkProcess):
         os.write(self.alive, b".")
         os.close(self.alive)
         Queue._on_queue_feeder_error = staticmethod(_end)  # type: ignore[attr-defined]
+        sys.excepthook = lambda *error: None  # of the thread that hands tensors over: a trainer that ended took none
         try:
             super().run()
         except Exception as error:

@@ -1,10 +1,12 @@
 """Data-loading processes that fork beside threads: each lives, or is started anew."""
 
+import multiprocessing
 import os
 import shutil
 import tempfile
 import time
 from multiprocessing import resource_sharer
+from multiprocessing.connection import Client
 from multiprocessing.queues import Queue
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 from afno_repro.data import loader as module
-from afno_repro.data.loader import TRIES, loader
+from afno_repro.data.loader import TRIES, Living, loader
 from afno_repro.data.photos import photos
 from afno_repro.data.samples import TRAIN, Samples, TrainingBatches
 from afno_repro.errors import DataError, LoadingError
@@ -98,6 +100,19 @@ def test_a_batch_that_cannot_be_sent_ends_its_process_and_is_not_waited_for(tmp_
     with pytest.raises(LoadingError, match="a data-loading process ended"):
         list(loading_of(tmp_path, 1))
     assert capfd.readouterr().err == "a data-loading process: can't start new thread\n"
+
+
+def leave_while_it_hands_over():
+    (address, _), key = resource_sharer._resource_sharer.register(None, bool), multiprocessing.current_process().authkey
+    Client(address, authkey=key).close()
+    resource_sharer.stop(5)
+
+
+def test_a_trainer_that_ends_while_a_tensor_is_handed_over_costs_no_traceback(capfd):
+    process = Living().Process(target=leave_while_it_hands_over)
+    process.start()
+    process.join(30)
+    assert (process.exitcode, capfd.readouterr().err) == (0, "")
 
 
 @pytest.mark.parametrize(("mib_free", "workers"), [(64, 8), (0, 1)])
