@@ -9,6 +9,7 @@ from afno_repro.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from afno_repro.config import Machine
+    from afno_repro.runs.show import Show
     from afno_repro.spec.places import Places
 
 
@@ -22,14 +23,16 @@ def check(
     quiet: given.Quiet = False,
 ) -> None:
     """Check a spec at every scale, each row's model built without memory, and the data of one scale; does no work."""
+    from afno_repro.commands.terminal import show_for
     from afno_repro.runs.machine import Asked
 
-    answer = checked(given.places(root, runs), spec, scale, given.machine(Asked("cpu"), root, data, runs))
+    with show_for(quiet) as show:
+        answer = checked(given.places(root, runs), spec, scale, given.machine(Asked("cpu"), root, data, runs), show)
     if not quiet or json:
         tell(answer, json)
 
 
-def checked(places: "Places", name: str, scale: str, machine: "Machine") -> Answer:
+def checked(places: "Places", name: str, scale: str, machine: "Machine", show: "Show") -> Answer:
     """Every spec of a name at every scale, and the data of one; raises ConfigError, then DataError."""
     from afno_repro.commands.reproduce import prepare
     from afno_repro.commands.terminal import say
@@ -53,12 +56,12 @@ def checked(places: "Places", name: str, scale: str, machine: "Machine") -> Answ
         raise ConfigError(*problems)
     for spec, _ in loaded:
         if spec is not None and scale in spec.structure.scales:
-            absent = prepare(places, name, scale, Choice(), machine).absent
+            absent = prepare(places, name, scale, Choice(), machine, show).absent
             if absent:
                 raise DataError("\n".join(dict.fromkeys(absent.values())))
 
-    def show() -> None:
+    def text() -> None:
         for entry in value:
             say(f"{entry['table']} at {entry['scale']} scale: sound, {entry['runs']} runs")
 
-    return Answer(value, show)
+    return Answer(value, text)
