@@ -7,7 +7,7 @@ A cell says how many of its runs are done, how far the first running one is, and
     afno   1/1   1/3 45%
 
 What does not fit is told in one line (rows) or one column (stages). A thread draws once a second, whatever the command
-is busy with, so that the clock goes on.
+is busy with, so that the clock goes on; the clock alone is drawn anew then, for a latency is timed meanwhile.
 """
 
 import time
@@ -21,6 +21,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment, SegmentLines
 from rich.table import Table
 from rich.text import Text
 
@@ -68,6 +69,7 @@ class LiveTable(Show):
         self.newest = ""
         self.began = self.drawn = time.monotonic()
         self.lock = Lock()  # between what happens and what is drawn of it; nothing is drawn inside
+        self.kept: tuple[object, list[list[Segment]]] | None = None  # a terminal's size, and lines for it
         self.live = Live(
             console=console,
             get_renderable=self.draw,
@@ -124,6 +126,8 @@ class LiveTable(Show):
 
     def refresh(self) -> None:
         self.drawn = time.monotonic()
+        with self.lock:
+            self.kept = None
         self.live.refresh()
 
     def summary(self) -> str:
@@ -134,17 +138,23 @@ class LiveTable(Show):
     def draw(self) -> Group:
         """Everything, in no more lines than the terminal has."""
         with self.lock:
-            return self._drawn() if self.places else Group(self.footer())
+            if self.kept is None or self.kept[0] != self.console.size:
+                self.kept = (self.console.size, self._above() if self.places else [])
+            return Group(SegmentLines(self.kept[1], new_lines=True), self.footer())
 
-    def _drawn(self) -> Group:
-        rows, room = list(dict.fromkeys(place.row for place in self.places)), self.console.height - 1
+    def _above(self) -> list[list[Segment]]:
+        """The lines above the clock."""
+        rows, room = (
+            list(dict.fromkeys(place.row for place in self.places)),
+            self.console.height - 2 - bool(self.newest),
+        )
         shown = len(rows)
         while True:
             going = [self.running(max(1, room // 3))] if self.going else []
-            drawn = Group(*self.table(rows, shown), *going, self.footer())
-            excess = len(self.console.render_lines(drawn)) - room
+            lines = self.console.render_lines(Group(*self.table(rows, shown), *going), pad=False)
+            excess = len(lines) - room
             if excess <= 0 or shown <= 1:
-                return drawn
+                return lines
             shown = max(1, shown - excess)
 
     def table(self, rows: list[str], shown: int) -> list[Table | Text]:
