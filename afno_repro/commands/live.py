@@ -111,6 +111,7 @@ class LiveTable(Show):
         first = before if before.step else Going(run, time.monotonic(), step.step)
         with self.lock:
             self.going[run.digest] = Going(run, first.since, first.first, step)
+            self.kept = None
         if time.monotonic() - self.drawn >= DRAW_EVERY_S:
             self.refresh()
 

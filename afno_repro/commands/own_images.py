@@ -97,11 +97,11 @@ def _stage(spec: Spec, stage: str, runs: dict[str, Run], asked: Exhibit, machine
         files.append(asked.out / f"{spec.name}_{stage}_by_radius.csv")
         write_atomic(files[-1], radius_csv(arrays))
     pictures = [asked.out / f"{spec.name}_{stage}{ending}" for ending in FORMATS]
-    note = picture_note(config, asked.scale)
+    said = picture_note(config, asked.scale)
     if asked.images or asked.weights:
         network = asked.weights or f"{asked.scale} scale, seed {config.seed}"
-        note = f"Images: {asked.images or 'the first of the validation set'}; network: {network}."
-    draw_arrays(arrays, config, note, pictures)
+        said = f"Images: {asked.images or 'the first of the validation set'}; network: {network}."
+    draw_arrays(arrays, config, said, pictures)
     return files + pictures
 
 
