@@ -9,7 +9,6 @@ from afno_repro.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from afno_repro.config import Machine
-    from afno_repro.runs.show import Show
     from afno_repro.spec.places import Places
 
 
@@ -26,17 +25,18 @@ def check(
     from afno_repro.commands.terminal import show_for
     from afno_repro.runs.machine import Asked
 
-    with show_for(quiet) as show:
-        answer = checked(given.places(root, runs), spec, scale, given.machine(Asked("cpu"), root, data, runs), show)
+    with show_for(quiet):
+        answer = checked(given.places(root, runs), spec, scale, given.machine(Asked("cpu"), root, data, runs))
     if not quiet or json:
         tell(answer, json)
 
 
-def checked(places: "Places", name: str, scale: str, machine: "Machine", show: "Show") -> Answer:
+def checked(places: "Places", name: str, scale: str, machine: "Machine") -> Answer:
     """Every spec of a name at every scale, and the data of one; raises ConfigError, then DataError."""
     from afno_repro.commands.reproduce import prepare
     from afno_repro.commands.terminal import say
     from afno_repro.runs.check import check_runs
+    from afno_repro.runs.show import Show
     from afno_repro.spec.places import load_specs
     from afno_repro.spec.plan import Choice, resolve_runs
     from afno_repro.spec.spec import SCALES
@@ -56,12 +56,12 @@ def checked(places: "Places", name: str, scale: str, machine: "Machine", show: "
         raise ConfigError(*problems)
     for spec, _ in loaded:
         if spec is not None and scale in spec.structure.scales:
-            absent = prepare(places, name, scale, Choice(), machine, show).absent
+            absent = prepare(places, name, scale, Choice(), machine, Show()).absent
             if absent:
                 raise DataError("\n".join(dict.fromkeys(absent.values())))
 
-    def text() -> None:
+    def show() -> None:
         for entry in value:
             say(f"{entry['table']} at {entry['scale']} scale: sound, {entry['runs']} runs")
 
-    return Answer(value, text)
+    return Answer(value, show)
