@@ -61,7 +61,7 @@ def _highest(table: Table, x: Column, y: Column) -> str:
 
 def _ends(table: Table, figure: Ablation, column: Column) -> str:
     """Where along its axis a column is highest and lowest."""
-    options = {row.key: (row.model or {}).get("mixer", {}).get(figure.option) for row in table.spec.rows}
+    options = {row.key: ((row.model or {}).get("mixer") or {}).get(figure.option) for row in table.spec.rows}
     rows = [r for r in table.spec.rows if options[r.key] is not None and table.cell(r, column).value is not None]
     if not rows:
         return f"{measured(column)}: none yet"

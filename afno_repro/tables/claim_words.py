@@ -42,7 +42,7 @@ def evidence(verdict: Verdict) -> str:
     numbers = f"{signed(worst.difference.mean, worst.column)} {interval(worst.difference, worst.column)}".rstrip()
     said = f"{worst.column.title} {numbers}, asked {worst.asked}, {_counted(worst)}"
     if verdict.outcome != "undecided":
-        return said
+        return said + (f"; {verdict.corrected} after Holm's correction" if verdict.corrected != verdict.outcome else "")
     across = "the interval lies across what is asked"
     if verdict.power and not verdict.reason:
         across += f"; this distance would need {_many(verdict.power[1])} seeds"
