@@ -50,30 +50,29 @@ EXTRAS = {  # of this package that bring modules which only some commands need
 app = typer.Typer(
     no_args_is_help=True,
     invoke_without_command=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS: dict[str, Callable[..., None]] = {
-    "init": init,
-    "profile": profile,
-    "visualize": visualize,
-    "data": data_sets,
-    "convert": convert,
-    "export": export,
-    "doctor": doctor,
+COMMANDS: dict[str, Callable[..., None]] = {  # in the order of use, which is that of the help and of the README
+    "list": list_tables,
     "run": run,
+    "report": report,
+    "profile": profile,
+    "check": check,
+    "data": data_sets,
+    "doctor": doctor,
     "pretrain": pretrain,
     "finetune": finetune,
     "ablate": ablate,
-    "report": report,
-    "list": list_tables,
-    "check": check,
+    "visualize": visualize,
     "evaluate": evaluate,
+    "submit": submit,
+    "init": init,
+    "convert": convert,
+    "export": export,
 }
 for name, command in COMMANDS.items():
-    app.command(name)(command)
-app.command("submit", context_settings=UNKNOWN)(submit)
+    app.command(name, context_settings=UNKNOWN if command is submit else None)(command)
 
 
 @app.callback()

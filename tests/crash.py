@@ -61,6 +61,7 @@ ENDS = {
     ".html": b"</html>\n",
     ".svg": b"</svg>\n",
     ".png": b"IEND\xaeB`\x82",
+    ".pdf": b"%%EOF\n",
 }
 FIGURE = "figures:\n  - {name: triptychs, stage: triptychs, suffix: triptychs}\nscales:\n"
 SPEC = FINETUNED.replace("columns:\n", STAGE + "columns:\n").replace(

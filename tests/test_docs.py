@@ -120,6 +120,13 @@ def test_every_command_stands_in_the_readme(command):
     assert f"`afno {command}" in README
 
 
+def test_the_help_and_the_readme_have_commands_in_the_order_of_use():
+    rows = [line for line in README.splitlines() if line.startswith("| `afno ")]
+    named = list(dict.fromkeys(name for row in rows for name in re.findall(r"`afno (\w+)", row.split(" | ")[0])))
+    assert named == list(get_command(app).commands)
+    assert named.index("list") < named.index("run") < named.index("report") < 3
+
+
 @pytest.mark.parametrize(
     ("page", "target"), [(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\(([^)]+)\)", text)]
 )

@@ -1,12 +1,14 @@
 """What the commands take: arguments and options that several of them share, with their helps and meanings."""
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from afno_repro.commands.completion import row_names, scale_names, spec_names
 from afno_repro.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,13 +20,25 @@ HERE = Path()
 MOST_SEEDS = 10_000
 
 Spec = Annotated[
-    str, typer.Argument(help="A spec's name, like table2, a path to a YAML file, all, or a group like ablation.")
+    str,
+    typer.Argument(
+        help="A spec's name, like table2, a path to a YAML file, all, or a group like ablation.",
+        autocompletion=spec_names,
+    ),
 ]
 Scale = Annotated[
-    str, typer.Option(help="smoke, tiny (a CPU, nothing to download), small (one GPU, open data) or paper.")
+    str,
+    typer.Option(
+        help="smoke, tiny (a CPU, nothing to download), small (one GPU, open data) or paper.",
+        autocompletion=scale_names,
+    ),
 ]
-SomeScale = Annotated[str | None, typer.Option("--scale", help="One scale; without it, all.")]
-Rows = Annotated[list[str] | None, typer.Option("--row", help="Only this row; may be repeated.")]
+SomeScale = Annotated[
+    str | None, typer.Option("--scale", help="One scale; without it, all.", autocompletion=scale_names)
+]
+Rows = Annotated[
+    list[str] | None, typer.Option("--row", help="Only this row; may be repeated.", autocompletion=row_names)
+]
 Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Only this seed; may be repeated.")]
 AllSeeds = Annotated[
     int | None,
@@ -127,8 +141,11 @@ def places(
 
 def machine(asked: "Asked", root: Path, data: Path | None, runs: Path | None) -> "Machine":
     """The machine at hand. A command on the CPU shows itself no GPU, so that nothing opens a context there."""
+    from afno_repro.runs.devices import gpu_files
     from afno_repro.runs.machine import find_machine
 
+    if asked.device != "cpu" and sys.stderr.isatty() and gpu_files():
+        print("looking for GPUs", file=sys.stderr)  # torch, which is asked, takes its time to come
     asked = replace(asked, visible=os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     found = find_machine(asked, data or root / "data", runs or root / "runs")
     if found.device == "cpu":

@@ -22,9 +22,11 @@ def check(
     quiet: given.Quiet = False,
 ) -> None:
     """Check a spec at every scale, each row's model built without memory, and the data of one scale; does no work."""
+    from afno_repro.commands.terminal import show_for
     from afno_repro.runs.machine import Asked
 
-    answer = checked(given.places(root, runs), spec, scale, given.machine(Asked("cpu"), root, data, runs))
+    with show_for(quiet):
+        answer = checked(given.places(root, runs), spec, scale, given.machine(Asked("cpu"), root, data, runs))
     if not quiet or json:
         tell(answer, json)
 
@@ -34,6 +36,7 @@ def checked(places: "Places", name: str, scale: str, machine: "Machine") -> Answ
     from afno_repro.commands.reproduce import prepare
     from afno_repro.commands.terminal import say
     from afno_repro.runs.check import check_runs
+    from afno_repro.runs.show import Show
     from afno_repro.spec.places import load_specs
     from afno_repro.spec.plan import Choice, resolve_runs
     from afno_repro.spec.spec import SCALES
@@ -53,7 +56,7 @@ def checked(places: "Places", name: str, scale: str, machine: "Machine") -> Answ
         raise ConfigError(*problems)
     for spec, _ in loaded:
         if spec is not None and scale in spec.structure.scales:
-            absent = prepare(places, name, scale, Choice(), machine).absent
+            absent = prepare(places, name, scale, Choice(), machine, Show()).absent
             if absent:
                 raise DataError("\n".join(dict.fromkeys(absent.values())))
 

@@ -27,7 +27,11 @@ def convert(
     json: given.Json = False,
 ) -> None:
     """Import published weights and report matched, missing, unexpected and resized tensors."""
-    tell(converted(file, format, out, residuals, num_heads, ema), json)
+    from afno_repro.commands.terminal import show_for
+
+    with show_for(quiet=False):
+        answer = converted(file, format, out, residuals, num_heads, ema)
+    tell(answer, json)
 
 
 def converted(

@@ -25,7 +25,10 @@ def data_sets(
     json: given.Json = False,
 ) -> None:
     """List every data set: found or not, where it was looked for, and how to get it."""
-    answer = surveyed(data or root / "data", check)
+    from afno_repro.commands.terminal import show_for
+
+    with show_for(quiet=False):
+        answer = surveyed(data or root / "data", check)
     tell(answer, json)
     raise typer.Exit(3 if problem_count(answer.value) else 0)
 

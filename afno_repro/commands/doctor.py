@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 def doctor(root: given.Root = HERE, data: given.Data = None, runs: given.Runs = None, json: given.Json = False) -> None:
     """Look at the environment: packages, device, memory, folders."""
-    answer = examine(given.places(root, runs), data)
+    from afno_repro.commands.terminal import show_for
+
+    with show_for(quiet=False):
+        answer = examine(given.places(root, runs), data)
     tell(answer, json)
     raise typer.Exit(0 if answer.value["healthy"] else 3)
 

@@ -1,5 +1,6 @@
 """`afno evaluate`: metrics of finished runs, computed again from their weights; nothing is trained."""
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,11 @@ def evaluate(
     from afno_repro.runs.machine import Asked
     from afno_repro.spec.plan import Choice
 
-    machine, places = given.machine(Asked(device), root, data, runs), given.places(root, runs, update_reference, scale)
+    places = given.places(root, runs, update_reference, scale)
     choice = Choice(given.chosen(row), given.chosen(seed), given.first_seeds(seeds), ("pretrain", "finetune"))
     with show_for(quiet) as show:
-        show.note(told(machine))
+        machine = given.machine(Asked(device), root, data, runs)
+        show.note(f"{spec} at {scale} scale {told(machine)}")
         answer = reevaluated(places, spec, scale, choice, machine, show)
     tell(answer, json)
     raise typer.Exit(4 if any(entry["state"] != "evaluated" for entry in answer.value) else 0)
@@ -49,6 +51,7 @@ def evaluate(
 def reevaluated(places: "Places", name: str, scale: str, choice: "Choice", machine: "Machine", show: "Show") -> Answer:
     """Evaluate what is finished, add that to the records, and write the tables anew."""
     from afno_repro.commands.terminal import say
+    from afno_repro.runs.show import Place
     from afno_repro.runs.store import Store, publish, records_folder
     from afno_repro.spec.places import at_scale, sound_specs
     from afno_repro.spec.plan import plan_runs
@@ -58,11 +61,12 @@ def reevaluated(places: "Places", name: str, scale: str, choice: "Choice", machi
     value: list[dict[str, Any]] = []
     specs = at_scale(sound_specs(places, name), scale)
     new: dict[str, Record | None] = {}
+    plans = {spec.name: plan_runs(spec, scale, choice).needs for spec in specs}
+    show.plan([Place(r.digest, row, stage, "waiting") for p in plans.values() for (row, stage, _), r in p.items()])
     for spec in specs:
-        for (row, stage, seed), run in plan_runs(spec, scale, choice).needs.items():
+        for (row, stage, seed), run in plans[spec.name].items():
             if run.digest not in new:
-                show.started(run)
-                new[run.digest] = _evaluate(run, store, machine)
+                new[run.digest] = _watched(run, store, machine, show)
             record = new[run.digest]
             found = {"table": spec.name, "row": row, "stage": stage, "seed": seed, "run": run.id}
             value.append({**found, "state": "not finished", "metrics": {}, "data": ""})
@@ -78,6 +82,16 @@ def reevaluated(places: "Places", name: str, scale: str, choice: "Choice", machi
             say(f"{entry['table']} {entry['row']}/{entry['stage']} seed {entry['seed']}: {entry['state']}  {numbers}")
 
     return Answer(value, text)
+
+
+def _watched(run: "Run", store: Any, machine: "Machine", show: "Show") -> "Record | None":
+    """A run evaluated, while somebody watches."""
+    began = time.monotonic()
+    show.started(run)
+    record = _evaluate(run, store, machine)
+    outcome, metrics = ("ok", record.evaluations[-1]["metrics"]) if record is not None else ("left_out", {})
+    show.finished(run, outcome, "" if record is not None else "not finished", time.monotonic() - began, metrics)
+    return record
 
 
 def _evaluate(run: "Run", store: Any, machine: "Machine") -> "Record | None":

@@ -21,7 +21,11 @@ def export(
     json: given.Json = False,
 ) -> None:
     """Write a run's network as ONNX, once onnxruntime has computed the same with it."""
-    tell(exported(run, out, given.places(root, runs).runs), json)
+    from afno_repro.commands.terminal import show_for
+
+    with show_for(quiet=False):
+        answer = exported(run, out, given.places(root, runs).runs)
+    tell(answer, json)
 
 
 def exported(named: str, out: Path, runs: Path) -> Answer:

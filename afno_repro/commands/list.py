@@ -10,6 +10,7 @@ import typer
 from afno_repro.commands import arguments as given
 from afno_repro.commands.answer import Answer, some, tell
 from afno_repro.commands.arguments import HERE
+from afno_repro.commands.completion import spec_names
 
 if TYPE_CHECKING:
     from afno_repro.config import Machine
@@ -21,7 +22,10 @@ DEFAULT = "tiny"  # the scale of the commands where none is named
 
 
 def list_tables(
-    spec: Annotated[str | None, typer.Argument(help="A spec, whose runs at one scale are shown.")] = None,
+    spec: Annotated[
+        str | None,
+        typer.Argument(help="A spec, whose runs at one scale are shown.", autocompletion=spec_names),
+    ] = None,
     scale: given.SomeScale = None,
     root: given.Root = HERE,
     runs: given.Runs = None,

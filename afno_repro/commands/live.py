@@ -6,25 +6,27 @@ A cell says how many of its runs are done, how far the first running one is, and
     gfn    1/1   3/3
     afno   1/1   1/3 45%
 
-What does not fit is told in one line (rows) or one column (stages). Nothing is drawn between events, so that
-a latency is timed alone.
+What does not fit is told in one line (rows) or one column (stages). A thread draws once a second, whatever the command
+is busy with, so that the clock goes on; the clock alone is drawn anew then, for a latency is timed meanwhile.
 """
 
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment, SegmentLines
 from rich.table import Table
 from rich.text import Text
 
 from afno_repro.escape import plain, visible
-from afno_repro.runs.show import Place, Show, Step, ending, title
+from afno_repro.runs.show import STATES, Place, Show, Step, counted, ending, title
 from afno_repro.spec.plan import Run
 
 DRAW_EVERY_S = 0.25
@@ -32,17 +34,6 @@ ROW_WIDTH = 28  # of a row's name, longer ones are shortened
 BAR = 14  # columns of a bar, where a running run's name and numbers leave room for it
 NUMBERS = 40  # columns that a running run's numbers take
 STYLES = {"running": "cyan", "done": "green", "waiting": "dim", "left_out": "dim", "held": "yellow"}  # all others: red
-STATES = (
-    "running",
-    "interrupted",
-    "failed",
-    "out_of_memory",
-    "diverged",
-    "held",
-    "left_out",
-    "waiting",
-    "done",
-)  # what a cell or row says of itself: the first that it has
 
 
 @dataclass(frozen=True)
@@ -77,32 +68,40 @@ class LiveTable(Show):
         self.going: dict[str, Going] = {}
         self.newest = ""
         self.began = self.drawn = time.monotonic()
+        self.lock = Lock()  # between what happens and what is drawn of it; nothing is drawn inside
+        self.kept: tuple[object, list[list[Segment]]] | None = None  # a terminal's size, and lines for it
         self.live = Live(
-            console=console, get_renderable=self.draw, auto_refresh=False, transient=True, redirect_stdout=False
+            console=console,
+            get_renderable=self.draw,
+            refresh_per_second=1,
+            transient=True,
+            redirect_stdout=False,
         )
 
     def __enter__(self) -> "LiveTable":
-        self.live.start()
+        self.live.start(refresh=True)
         self.console.show_cursor(True)  # a killed process could not show it again
         return self
 
     def __exit__(self, *_: object) -> None:
         self.live.stop()
         self.states |= dict.fromkeys(self.going, "interrupted")
-        if self.places:
+        if self.states:
             self.note(self.summary())
 
     def note(self, text: str) -> None:
         self.console.print(visible(text), highlight=False, markup=False)
 
     def plan(self, places: Sequence[Place]) -> None:
-        self.places = places
-        self.states = {place.digest: place.state for place in places}
+        with self.lock:
+            self.places = places
+            self.states = {place.digest: place.state for place in places}
         self.refresh()
 
     def started(self, run: Run) -> None:
-        self.going[run.digest] = Going(run, time.monotonic())
-        self.states[run.digest] = "running"
+        with self.lock:
+            self.going[run.digest] = Going(run, time.monotonic())
+            self.states[run.digest] = "running"
         self.refresh()
 
     def progressed(self, run: Run, step: Step) -> None:
@@ -110,44 +109,53 @@ class LiveTable(Show):
             self.note(f"{title(run)}: {step.note}")
         before = self.going[run.digest]
         first = before if before.step else Going(run, time.monotonic(), step.step)
-        self.going[run.digest] = Going(run, first.since, first.first, step)
+        with self.lock:
+            self.going[run.digest] = Going(run, first.since, first.first, step)
+            self.kept = None
         if time.monotonic() - self.drawn >= DRAW_EVERY_S:
             self.refresh()
 
     def finished(self, run: Run, outcome: str, reason: str, seconds: float, metrics: Mapping[str, float]) -> None:
-        self.going.pop(run.digest, None)
-        self.states[run.digest] = "done" if outcome == "ok" else outcome
         said = ending(run, outcome, reason, seconds, metrics)
-        if outcome == "ok":
-            self.newest = said
-        else:
+        with self.lock:
+            self.going.pop(run.digest, None)
+            self.states[run.digest] = "done" if outcome == "ok" else outcome
+            self.newest = said if outcome == "ok" else self.newest
+        if outcome != "ok":
             self.note(said)
         self.refresh()
 
     def refresh(self) -> None:
         self.drawn = time.monotonic()
+        with self.lock:
+            self.kept = None
         self.live.refresh()
 
     def summary(self) -> str:
-        """How many runs came to what, each counted once."""
-        counts = Counter(self.states.values())
-        parts = [f"{counts[state]} {state.replace('_', ' ')}" for state in STATES if counts[state] and state != "done"]
-        return ", ".join(
-            [f"{counts['done']} of {len(self.states)} runs done", *parts, duration(time.monotonic() - self.began)]
-        )
+        """How many runs came to what, each counted once, and the time since the command began."""
+        said = counted(self.states) if self.states else "at work"
+        return f"{said}, {duration(time.monotonic() - self.began)}"
 
     def draw(self) -> Group:
         """Everything, in no more lines than the terminal has."""
-        if not self.places:
-            return Group()
-        rows, room = list(dict.fromkeys(place.row for place in self.places)), self.console.height - 1
+        with self.lock:
+            if self.kept is None or self.kept[0] != self.console.size:
+                self.kept = (self.console.size, self._above() if self.places else [])
+            return Group(SegmentLines(self.kept[1], new_lines=True), self.footer())
+
+    def _above(self) -> list[list[Segment]]:
+        """The lines above the clock."""
+        rows, room = (
+            list(dict.fromkeys(place.row for place in self.places)),
+            self.console.height - 2 - bool(self.newest),
+        )
         shown = len(rows)
         while True:
             going = [self.running(max(1, room // 3))] if self.going else []
-            drawn = Group(*self.table(rows, shown), *going, self.footer())
-            excess = len(self.console.render_lines(drawn)) - room
+            lines = self.console.render_lines(Group(*self.table(rows, shown), *going), pad=False)
+            excess = len(lines) - room
             if excess <= 0 or shown <= 1:
-                return drawn
+                return lines
             shown = max(1, shown - excess)
 
     def table(self, rows: list[str], shown: int) -> list[Table | Text]:

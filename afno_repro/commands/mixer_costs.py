@@ -25,6 +25,7 @@ from afno_repro.profiling.measure import measure
 from afno_repro.runs.provenance import device_name
 from afno_repro.spec.places import Places, sound_specs
 from afno_repro.spec.plan import Choice, resolve_runs
+from afno_repro.tables.figures import FORMATS
 
 BUDGET_S, MOST_PASSES = 60.0, 20  # of one mixer's latency
 COUNTED_AS = "table4"
@@ -222,8 +223,9 @@ def save_profiles(profiles: Sequence[Profile], folder: Path) -> list[Path]:
     if curves:
         from afno_repro.visualize.curves import cost_curves
 
-        files["profile.png"] = ""
-        cost_curves(curves, "GFLOPs of the mixers, counted in full", [folder / "profile.png"])
+        drawn = [folder / f"profile{ending}" for ending in FORMATS]
+        cost_curves(curves, "GFLOPs of the mixers, counted in full", drawn)
+        return [*(folder / name for name in files), *drawn]
     return [folder / name for name in files]
 
 

@@ -24,7 +24,7 @@ from afno_repro.runs.executors import first_images
 from afno_repro.runs.store import Store
 from afno_repro.spec.plan import Choice, Run, plan_runs
 from afno_repro.spec.spec import Spec
-from afno_repro.tables.figures import FORMATS, function, radius_csv
+from afno_repro.tables.figures import FORMATS, draw_arrays, picture_note, radius_csv
 from afno_repro.visualize.pictures import Pictures
 from afno_repro.visualize.visuals import VISUALS
 from afno_repro.weights.checkpoint import read_state_dict
@@ -91,13 +91,17 @@ def _stage(spec: Spec, stage: str, runs: dict[str, Run], asked: Exhibit, machine
     table = asked.out / f"{spec.name}_{stage}.csv"
     write_atomic(table, csv_lines(lines))
     files = [table]
-    task = next(iter(runs.values())).config.task.name
+    config = next(iter(runs.values())).config
     arrays = {title: p.arrays for title, p in shown.items()}
-    if task == "spectra":
+    if config.task.name == "spectra":
         files.append(asked.out / f"{spec.name}_{stage}_by_radius.csv")
         write_atomic(files[-1], radius_csv(arrays))
     pictures = [asked.out / f"{spec.name}_{stage}{ending}" for ending in FORMATS]
-    function(task)(arrays, pictures)
+    said = picture_note(config, asked.scale)
+    if asked.images or asked.weights:
+        network = asked.weights or f"{asked.scale} scale, seed {config.seed}"
+        said = f"Images: {asked.images or 'the first of the validation set'}; network: {network}."
+    draw_arrays(arrays, config, said, pictures)
     return files + pictures
 
 

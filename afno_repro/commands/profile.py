@@ -9,6 +9,7 @@ import typer
 from afno_repro.commands import arguments as given
 from afno_repro.commands.answer import Answer, tell
 from afno_repro.commands.arguments import HERE
+from afno_repro.commands.completion import spec_names
 from afno_repro.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
 
 def profile(
     spec: Annotated[
-        str | None, typer.Argument(help="A spec whose costs are counted and timed, or tables: the counts of all specs.")
+        str | None,
+        typer.Argument(
+            help="A spec whose costs are counted and timed, or tables: the counts of all specs.",
+            autocompletion=spec_names,
+        ),
     ] = None,
     mixer: Annotated[
         list[str] | None,
@@ -44,6 +49,7 @@ def profile(
 ) -> None:
     """Count and time what mixers cost: ad hoc with --mixer, or the cost columns of a spec."""
     from afno_repro.commands.run import work
+    from afno_repro.commands.terminal import show_for
     from afno_repro.runs.machine import Asked
     from afno_repro.spec.plan import Choice
 
@@ -62,7 +68,9 @@ def profile(
             raise ConfigError(f"--{option} {value}: must be {', '.join(allowed[:-1])} or {allowed[-1]}")
     changes = tuple(f"model.{change}" if not change.startswith("model.") else change for change in set or ())
     asked = (backbone, tuple(mixer or ()), tuple(res or ["1024"]), batch, precision, mode, latency, changes)
-    tell(profiled(given.places(root, runs), asked, machine.device, out), json)
+    with show_for(quiet):
+        answer = profiled(given.places(root, runs), asked, machine.device, out)
+    tell(answer, json)
 
 
 def profiled(places: "Places", asked: Any, device: str, out: Path | None) -> Answer:

@@ -9,6 +9,7 @@ from typing import Any
 from afno_repro.config import Machine
 from afno_repro.errors import ConfigError, DataError, LockedError, Problem, StorageError
 from afno_repro.files import check_writable
+from afno_repro.runs.devices import told
 from afno_repro.runs.machine import on
 from afno_repro.runs.show import Place, Show
 from afno_repro.runs.source import source_of
@@ -38,8 +39,17 @@ class Prepared:
         return [run for run in self.pending if run.digest not in self.absent]
 
 
+def follows(machine: Machine) -> bool:
+    """Whether this process is not the first of several that share every run, which alone writes and speaks."""
+    if machine.devices == 1:
+        return False
+    from afno_repro.training import engine
+
+    return engine.rank() > 0
+
+
 def prepare(
-    places: Places, name: str, scale: str, choice: Choice, machine: Machine, check_all: bool = False
+    places: Places, name: str, scale: str, choice: Choice, machine: Machine, show: Show, check_all: bool = False
 ) -> Prepared:
     """Load, plan and check: every mistake is raised at once, before any work; absent data leave runs out.
 
@@ -56,6 +66,8 @@ def prepare(
     store = Store(machine.runs_root)
     every = {run.digest: run for plan in plans for run in plan.runs}
     pending = {run.digest for run in every.values() if store.finished(run, on(machine, run)) is None}
+    if pending or choice.rerun:  # said before torch is imported, which takes its time
+        show.note(f"{name} at {scale} scale {told(machine)}")
     problems += _made_otherwise(prepared, every, store, machine, pending, choice.rerun)
     pending |= {run.digest for run in prepared.forgotten}
     for run in every.values():  # parents first; what starts from a run that is done anew may have to be, too
@@ -75,7 +87,7 @@ def prepare(
 
         prepared.absent = absent_data(prepared.pending, machine)
     if machine.devices > 1:
-        _agree(prepared)
+        _agree(prepared, machine)
     return prepared
 
 
@@ -102,12 +114,12 @@ def _made_otherwise(
     return []
 
 
-def _agree(prepared: Prepared) -> None:
+def _agree(prepared: Prepared, machine: Machine) -> None:
     """Let the first process say what is left to do: the others may have looked at another moment."""
     from afno_repro.training import engine
 
     left = set(engine.agreed([run.digest for run in prepared.runnable]))
-    prepared.follows = engine.rank() > 0
+    prepared.follows = follows(machine)
     if prepared.follows:
         every = {run.digest: run for plan in prepared.plans for run in plan.runs}
         prepared.pending, prepared.absent = [run for run in every.values() if run.digest in left], {}

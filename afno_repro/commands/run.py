@@ -126,24 +126,23 @@ def work(
     quiet: bool,
 ) -> NoReturn:
     """Do what is left of the asked specs and answer with their tables, or with the plan alone."""
-    from afno_repro.commands.reproduce import prepare, reproduce
+    from afno_repro.commands.reproduce import follows, prepare, reproduce
     from afno_repro.commands.terminal import show_for
-    from afno_repro.runs.devices import told
 
-    prepared = prepare(places, spec, scale, choice, machine, check_all=dry_run)
-    if dry_run:
-        from afno_repro.commands.dry_run import planned
+    silent = follows(machine)
+    with show_for(quiet or silent) as show:
+        prepared = prepare(places, spec, scale, choice, machine, show, check_all=dry_run)
+        if dry_run:
+            from afno_repro.commands.dry_run import planned
 
-        tell(planned(places, prepared, scale, machine), json)
-        raise typer.Exit(0)
-    if machine.devices == 1:  # of several processes, one that writes its tables first might wait for the others
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    with show_for(quiet or prepared.follows) as show:
-        if prepared.runnable:
-            show.note(told(machine))
-        tables, code = reproduce(places, prepared, scale, choice, machine, show)
-    if not prepared.follows:
-        tell(shown(places, tables, scale, choice), json)
+            answer, code = planned(places, prepared, scale, machine), 0
+        else:
+            if machine.devices == 1:  # of several processes, one that writes its tables first might wait for the others
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+            tables, code = reproduce(places, prepared, scale, choice, machine, show)
+            answer = shown(places, tables, scale, choice)
+    if not silent:
+        tell(answer, json)
     raise typer.Exit(code)
 
 

@@ -10,6 +10,7 @@ import typer
 
 from afno_repro.commands import arguments as given
 from afno_repro.commands.answer import Answer, some, tell
+from afno_repro.commands.completion import spec_names
 from afno_repro.commands.run import run
 
 OPTION = re.compile(r"([a-z][a-z-]*)(?:=(.+))?")  # of sbatch
@@ -18,7 +19,12 @@ UNKNOWN = {"ignore_unknown_options": True}  # they are those of afno run
 
 def submit(
     arguments: Annotated[
-        list[str], typer.Argument(metavar="TABLE", help="A spec's name or path, and any other option of afno run.")
+        list[str],
+        typer.Argument(
+            metavar="TABLE",
+            help="A spec's name or path, and any other option of afno run.",
+            autocompletion=spec_names,
+        ),
     ],
     tasks: Annotated[int, typer.Option(min=1, help="Workers to start.")],
     slurm: Annotated[

@@ -4,6 +4,7 @@ Everything goes to standard error, so that standard output stays the command's a
 """
 
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 
@@ -14,10 +15,11 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from afno_repro.escape import plain, visible
-from afno_repro.runs.show import Show, Step, ending, title
+from afno_repro.runs.show import Place, Show, Step, counted, ending, title
 from afno_repro.spec.plan import Run
 
 PLAIN_EVERY_S = 10.0
+BOUND = "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"  # keeps a number with its spread on one line
 
 
 class Plain(Show):
@@ -25,9 +27,14 @@ class Plain(Show):
 
     def __init__(self) -> None:
         self.told: dict[str, float] = {}
+        self.states: dict[str, str] = {}  # by digest
 
     def note(self, text: str) -> None:
         print(visible(text), file=sys.stderr, flush=True)
+
+    def plan(self, places: Sequence[Place]) -> None:
+        self.states = {place.digest: place.state for place in places}
+        self.note(counted(self.states))
 
     def started(self, run: Run) -> None:
         self.told[run.digest] = time.monotonic()
@@ -43,7 +50,9 @@ class Plain(Show):
             self.note(f"{title(run)}: step {step.step}/{step.total}  {step.images_per_s:.0f} images/s  {values}")
 
     def finished(self, run: Run, outcome: str, reason: str, seconds: float, metrics: Mapping[str, float]) -> None:
-        self.note(ending(run, outcome, reason, seconds, metrics))
+        self.states[run.digest] = "done" if outcome == "ok" else outcome
+        left = sum(state in ("waiting", "running") for state in self.states.values())
+        self.note(f"{ending(run, outcome, reason, seconds, metrics)}; {left} to go")
 
 
 def show_for(quiet: bool) -> Show:
@@ -72,7 +81,7 @@ def print_grid(
     Columns that do not fit are left out and named: those of the highest rank first, of equal ones the last.
     """
     console = Console(highlight=False)
-    text = [[plain(part) for part in line] for line in (header, *lines)]
+    text = [[plain(part).replace(" ± ", BOUND) for part in line] for line in (header, *lines)]
     kept = columns_that_fit(text, console.width, ranks or range(len(header)))
     short = [[line[i] for i in kept] for line in text]
     drawn = RichTable(
@@ -83,9 +92,11 @@ def print_grid(
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for name, width in zip(short[0], column_widths(short, whole, console.width), strict=True):
+    widths = column_widths(short, whole, console.width)
+    wrapped = [[_wrapped(part, width) for part, width in zip(line, widths, strict=True)] for line in short]
+    for name, width in zip(wrapped[0], widths, strict=True):
         drawn.add_column(escape(name), overflow="fold", width=width)
-    for line in short[1:]:
+    for line in wrapped[1:]:
         drawn.add_row(*(escape(part) for part in line))
     console.print(drawn)
     if missing := [_name(text[0], i) for i in range(len(header)) if i not in kept]:
@@ -108,8 +119,14 @@ def columns_that_fit(lines: list[list[str]], room: int, ranks: Sequence[int]) ->
 
 
 def _words(column: Sequence[str]) -> int:
-    """The length of a column's longest word."""
-    return max((len(word) for part in column for word in part.split()), default=0)
+    """The length of a column's longest word; a number and its spread are one."""
+    return max((len(word) for part in column for word in part.split(" ")), default=0)
+
+
+def _wrapped(part: str, width: int | None) -> str:
+    """A cell's lines, which keep words whole where there is a width."""
+    lines = textwrap.wrap(part, width, break_on_hyphens=False) if width else [part]
+    return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def column_widths(lines: list[list[str]], whole: int, room: int) -> list[int | None]:

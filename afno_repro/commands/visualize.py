@@ -50,18 +50,17 @@ def visualize(
 
 def exhibited(places: "Places", name: str, asked: Any, machine: "Machine", quiet: bool) -> Answer:
     """Pictures of other images or of another network, and where they are."""
-    from afno_repro.commands.own_images import Exhibit, exhibit
     from afno_repro.commands.terminal import say, show_for
     from afno_repro.spec.places import sound_specs
 
-    files = [
-        str(file)
-        for spec in sound_specs(places, name)
-        for file in exhibit(spec, Exhibit(*asked), machine, show_for(quiet).note)
-    ]
+    with show_for(quiet) as show:
+        from afno_repro.commands.own_images import Exhibit, exhibit
 
-    def show() -> None:
+        specs = sound_specs(places, name)
+        files = [str(file) for spec in specs for file in exhibit(spec, Exhibit(*asked), machine, show.note)]
+
+    def text() -> None:
         for file in files:
             say(file)
 
-    return Answer({"files": files}, show)
+    return Answer({"files": files}, text)

@@ -1,5 +1,6 @@
 """Who watches runs: what is told while they go on, whatever shows it; and the words for a run and its end."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -16,6 +17,17 @@ TOLD = (
     "params_m",
     "latency_s",
 )  # metrics of a finished run that a line has room for
+STATES = (
+    "running",
+    "interrupted",
+    "failed",
+    "out_of_memory",
+    "diverged",
+    "held",
+    "left_out",
+    "waiting",
+    "done",
+)  # what several runs together are: the first that one of them is
 
 
 class Step(Protocol):
@@ -69,6 +81,13 @@ class Show:
 
     def finished(self, run: Run, outcome: str, reason: str, seconds: float, metrics: Mapping[str, float]) -> None:
         """A run ended: ok, diverged, out_of_memory, or for a reason as failed or held."""
+
+
+def counted(states: Mapping[str, str]) -> str:
+    """How many runs came to what, each counted once; `states` are by digest."""
+    counts = Counter(states.values())
+    parts = [f"{counts[state]} {state.replace('_', ' ')}" for state in STATES if counts[state] and state != "done"]
+    return ", ".join([f"{counts['done']} of {len(states)} runs done", *parts])
 
 
 def title(run: Run) -> str:

@@ -19,6 +19,8 @@ from afno_repro.spec.tree import MAX_BYTES
 PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = PACKAGE / "shipped" if (PACKAGE / "shipped").is_dir() else PACKAGE.parent  # a wheel's copy, or the checkout
 
+GROUP = re.compile(r"^group:[ \t]*(\S+)[ \t]*$", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class Places:
@@ -60,10 +62,13 @@ class Places:
         """The names of all specs that can be named: the root's and those that ship."""
         return sorted({*_names(self.experiments), *_names(SHIPPED / "experiments")})
 
-    def group(self, name: str) -> list[str]:
-        """The names of the specs of a group, like ablation; none where there is no such group."""
-        named = re.compile(rf"^group:\s*{re.escape(name)}\s*$", re.MULTILINE)
-        return [each for each in self.spec_names() if named.search(_text(self._file(each)))]
+    def groups(self) -> dict[str, list[str]]:
+        """The names of the specs of each group, like ablation."""
+        found: dict[str, list[str]] = {}
+        for name in self.spec_names():
+            for group in GROUP.findall(_text(self._file(name)))[:1]:
+                found.setdefault(group, []).append(name)
+        return found
 
     def spec_path(self, name: str) -> Path:
         """A spec's file, from a name like `table2` or a path; raises ConfigError with the names there are."""
@@ -81,7 +86,7 @@ class Places:
 
 def load_specs(places: Places, name: str) -> list[tuple[Spec | None, list[Problem]]]:
     """The specs of a name, a path, a group or `all`, each with its mistakes."""
-    names = places.spec_names() if name == "all" else places.group(name) or [name]
+    names = places.spec_names() if name == "all" else places.groups().get(name, [name])
     if not names:
         raise ConfigError(
             Problem(f"there are no specs in {places.experiments}", (), "run in a checkout or give --root")

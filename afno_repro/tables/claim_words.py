@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from afno_repro.spec.claims import Bound, Equivalence, NoWorse, Peak
-from afno_repro.tables.claims import OUTCOMES, Verdict, sides
+from afno_repro.tables.claims import OUTCOMES, Case, Verdict, sides
 from afno_repro.tables.document import Head, Span, Text
 from afno_repro.tables.inference import MOST
 from afno_repro.tables.numbers import interval, p_value, signed, six
@@ -35,6 +35,26 @@ def csv_line(table: str, verdict: Verdict) -> list[str]:
     return [table, claim.claim, claim.under, rows, against, *case, *p, could, need, claim.doubt]
 
 
+def evidence(verdict: Verdict) -> str:
+    """Why a claim has its outcome, in one line: its worst case with n, and what is in the way of a decision."""
+    worst = verdict.worst
+    assert worst is not None
+    numbers = f"{signed(worst.difference.mean, worst.column)} {interval(worst.difference, worst.column)}".rstrip()
+    said = f"{worst.column.title} {numbers}, asked {worst.asked}, {_counted(worst)}"
+    if verdict.outcome != "undecided":
+        return said + (f"; {verdict.corrected} after Holm's correction" if verdict.corrected != verdict.outcome else "")
+    across = "the interval lies across what is asked"
+    if verdict.power and not verdict.reason:
+        across += f"; this distance would need {_many(verdict.power[1])} seeds"
+    return f"{said}: {verdict.reason or across}"
+
+
+def _counted(case: Case) -> str:
+    """How many numbers a difference rests on, and of what."""
+    n, over = case.difference.n, case.difference.over
+    return f"{n} {over if n > 1 else over.rstrip('s')}" if over else "exact"
+
+
 def claim_line(verdict: Verdict) -> list[Text]:
     """A claim with its worst case, as a line below HEADS."""
     claim, worst = verdict.claim, verdict.worst
@@ -49,8 +69,7 @@ def claim_line(verdict: Verdict) -> list[Text]:
     if worst is None:
         return [*line, *["–"] * (len(HEADS) - len(line))]
     found, column = worst.difference, worst.column
-    counted = f"{found.n} {found.over if found.n > 1 else found.over.rstrip('s')}" if found.over else "exact"
-    line += [column.title, worst.asked, counted, signed(found.mean, column), interval(found, column) or "–"]
+    line += [column.title, worst.asked, _counted(worst), signed(found.mean, column), interval(found, column) or "–"]
     changed = f" ({verdict.corrected})" if verdict.corrected != verdict.outcome else ""
     line += ["–" if verdict.p is None else _p(p_value(worst.p), p_value(verdict.p))]
     line += ["–" if verdict.p_holm is None else p_value(verdict.p_holm) + changed]

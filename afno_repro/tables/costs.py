@@ -42,9 +42,14 @@ def cost_cells(tables: Sequence[Table]) -> list[CostCell]:
     return found
 
 
+def printed_costs(tables: Sequence[Table]) -> list[CostCell]:
+    """What every count of costs is about: distinct cells, less Table 1's, whose formulas are orders of growth."""
+    return cost_cells([table for table in tables if table.spec.name != "table1"])
+
+
 def costs_markdown(tables: Sequence[Table]) -> str:
     """The page: totals, a table of cells, remarks by table, stated configurations that the printed costs contradict."""
-    cells = cost_cells([table for table in tables if table.spec.name != "table1"])
+    cells = printed_costs(tables)
     totals = Counter(item.cell.verdict for item in cells)
     parts = [
         "# The paper's cost cells, counted",

@@ -54,7 +54,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture: PNG data, and the link to its file."""
+    """A picture: PNG data, and the link to its file; the caption says what is to be seen, for it is read aloud, too."""
 
     caption: str
     link: str

@@ -10,12 +10,14 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from afno_repro.config import RunConfig
 from afno_repro.contents import sha256_of
 from afno_repro.errors import DataError
 from afno_repro.escape import csv_lines, drawable
 from afno_repro.files import write_atomic
 from afno_repro.runs.record import read_record
 from afno_repro.runs.store import ARTIFACTS, LOG, committed_name, read_arrays, records_folder
+from afno_repro.spec.figures import Figure
 from afno_repro.spec.spec import Column, Row
 from afno_repro.tables.learning import MARK, stage_of, unlearned
 from afno_repro.tables.spread import spread_over
@@ -25,18 +27,18 @@ if TYPE_CHECKING:
     from afno_repro.visualize.curves import Log
 
 Draw = Callable[[Table, Path, Mapping[str, Any], list[Path]], bool]
-FORMATS = (".png", ".svg")
+FORMATS = (".png", ".svg", ".pdf")
+METRICS = {"miou": "mIoU"}  # that a column's title may leave out
 
 
 def draw_figures(folder: Path, table: Table, redraw: bool) -> list[Path]:
-    """Every figure of the table's spec that has something to show, as PNG and SVG; returns the PNG files.
+    """Every figure of the table's spec that has something to show, in FORMATS; returns the PNG files.
 
     Drawn anew, or only where one of its files is missing.
     """
     files = []
     for figure in table.spec.structure.figures:
-        options = figure.model_dump()
-        stem = "_".join(part for part in (table.spec.name, figure.suffix) if part)
+        options, stem = figure.model_dump(), stem_of(table, figure)
         paths = [folder / f"{stem}{ending}" for ending in FORMATS]
         fresh = all(path.is_file() for path in paths) and not redraw
         if fresh or FIGURES[options["name"]](table, records_folder(folder, table.spec.name), options, paths):
@@ -51,12 +53,18 @@ def draw_figures(folder: Path, table: Table, redraw: bool) -> list[Path]:
     return files
 
 
+def stem_of(table: Table, figure: Figure) -> str:
+    """The name of a figure's files, less their endings."""
+    return "_".join(part for part in (table.spec.name, figure.suffix) if part)
+
+
 def families(table: Table, records: Path, options: Mapping[str, Any], paths: list[Path]) -> bool:
     """Quality against parameters, a line for each family of rows (Figure 1)."""
     from afno_repro.visualize.curves import family_curves
 
     columns = {column.key: column for column in table.columns}
     lines: dict[str, list[tuple[float, float, float | None]]] = {}
+    mixers: dict[str, str] = {}
     unplaced: dict[str, float] = {}
     lost: list[tuple[float, float]] = []
     flat = unlearned(table)
@@ -64,19 +72,41 @@ def families(table: Table, records: Path, options: Mapping[str, Any], paths: lis
         x, y = (table.cells[row.key, options[axis]] for axis in ("x", "y"))
         if x.value is not None and y.value is not None:
             lines.setdefault(drawable(family(row)), []).append((x.value, y.value, y.spread))
+            mixers[drawable(family(row))] = mixer_of(row)
             lost += [(x.value, y.value)] if (row.key, stage_of(columns[options["y"]])) in flat else []
         elif x.value is not None and row.quoted:
             unplaced[drawable(row.title[0])] = x.value
-    label = f"{columns[options['x']].title} ({columns[options['x']].unit}) of the paper's network"
+    label = f"{measured(columns[options['x']])} of the paper's network"
     if lines:
-        family_curves(lines, unplaced, lost, (drawable(label), axis_title(table, columns[options["y"]])), paths)
+        labels = (drawable(label), axis_title(table, columns[options["y"]]))
+        family_curves(lines, mixers, unplaced, lost, labels, paths)
     return bool(lines)
 
 
 def axis_title(table: Table, column: Column) -> str:
-    """A column's title and unit, and what the bars at its points are."""
+    """What was measured, in which unit, on which networks, and what the bars at its points are."""
     over = spread_over(table.cell(row, column) for row in table.spec.rows)
-    return drawable(f"{column.title} ({column.unit})") + (f"\n± standard deviation over {over}" if over else "")
+    return f"{drawable(measured(column))}\n{networks(table.scale)}" + (
+        f"\n± standard deviation over {over}" if over else ""
+    )
+
+
+def measured(column: Column) -> str:
+    """A column's title, with its metric and its unit."""
+    metric = METRICS.get(column.source.split("/")[1].removeprefix("best_"), "")
+    title = column.title if metric in column.title else f"{metric}, {column.title}"
+    return title + (f" ({column.unit})" if column.unit else "")
+
+
+def networks(scale: str) -> str:
+    """Which networks a quality is of."""
+    return f"networks of the {scale} scale"
+
+
+def mixer_of(row: Row) -> str:
+    """What a row's mixer is known by in figures: its name, or what the row calls it."""
+    mixer = (row.model or {}).get("mixer")
+    return str(mixer["name"]) if mixer else row.title[-1]
 
 
 def family(row: Row) -> str:
@@ -88,20 +118,21 @@ def ablation(table: Table, records: Path, options: Mapping[str, Any], paths: lis
     """Columns against an option of the mixer (Figure 4)."""
     from afno_repro.visualize.curves import ablation_curves
 
-    curves, lost = {}, {}
+    curves, lost, mixer = {}, {}, ""
     flat = unlearned(table)
     for column in [column for column in table.columns if column.key in options["columns"]]:
         points, crossed = [], []
         for row in table.spec.rows:
             cell = table.cell(row, column)
             if row.model is not None and cell.value is not None:
-                x = float(row.model["mixer"][options["option"]])
+                x, mixer = float(row.model["mixer"][options["option"]]), mixer_of(row)
                 points.append((x, cell.value, cell.spread))
                 crossed += [(x, cell.value)] if (row.key, stage_of(column)) in flat else []
         if points:
             curves[axis_title(table, column)], lost[axis_title(table, column)] = points, crossed
     if curves:
-        ablation_curves(curves, lost, drawable(options["axis"]), options["linear_below"], options["peak"], paths)
+        axis = drawable(options["axis"])
+        ablation_curves(curves, lost, mixer, axis, options["linear_below"], options["peak"], paths)
     return bool(curves)
 
 
@@ -113,12 +144,15 @@ def training(table: Table, records: Path, options: Mapping[str, Any], paths: lis
     metrics = [(column, key.removeprefix("best_")) for column, (of, key) in sources.items() if of == options["stage"]]
     title, metric = (f"{metrics[0][0].title} {metrics[0][0].unit}".strip(), metrics[0][1]) if metrics else ("", "")
     runs: dict[str, list[Log]] = {}
+    mixers: dict[str, str] = {}
     for row in table.spec.rows:
         for log in sorted(records.glob(f"{row.key}.{options['stage']}.*.csv")):
             if recorded(log, LOG):
-                runs.setdefault(drawable(_named(table, row, options["stage"])), []).append(read_log(log, metric))
+                name = drawable(_named(table, row, options["stage"]))
+                runs.setdefault(name, []).append(read_log(log, metric))
+                mixers[name] = mixer_of(row)
     if runs:
-        training_curves(runs, drawable(title), paths)
+        training_curves(runs, mixers, networks(table.scale), drawable(title), paths)
     return bool(runs)
 
 
@@ -161,13 +195,21 @@ def arrays(table: Table, records: Path, stage: str) -> dict[str, dict[str, Any]]
     Raises DataError for a broken file.
     """
     found = {}
+    for title, file in artifacts(table, records, stage).items():
+        try:
+            found[title] = read_arrays(file)
+        except ValueError as error:
+            raise DataError(str(error)) from None
+    return found
+
+
+def artifacts(table: Table, records: Path, stage: str) -> dict[str, Path]:
+    """The files of a stage's arrays beside their records, by the row's title."""
+    found = {}
     for row in table.spec.rows:
         files = sorted(records.glob(committed_name(row.key, stage, 0).replace(".0.json", ".*.npz")))
         if files and recorded(files[0], ARTIFACTS):
-            try:
-                found[_named(table, row, stage)] = read_arrays(files[0])
-            except ValueError as error:
-                raise DataError(str(error)) from None
+            found[_named(table, row, stage)] = files[0]
     return found
 
 
@@ -191,23 +233,46 @@ def pictures(draw: str) -> Draw:
     def drawn(table: Table, records: Path, options: Mapping[str, Any], paths: list[Path]) -> bool:
         found = arrays(table, records, options["stage"])
         if found:
-            function(draw)(found, paths)
+            first = next(iter(artifacts(table, records, options["stage"]).values()))
+            config = read_record(first.with_suffix(".json")).config
+            draw_arrays(found, config, picture_note(config, table.scale), paths)
         return bool(found)
 
     return drawn
 
 
-def function(draw: str) -> Callable[..., None]:
-    """A drawing function by its name; matplotlib is imported only where something is drawn."""
+def draw_arrays(rows: Mapping[str, Any], config: RunConfig, note: str, paths: list[Path]) -> None:
+    """The picture of a visualize stage, a note below it; matplotlib is imported only where something is drawn."""
     from afno_repro.visualize import drawing, panels
 
-    draws: dict[str, Callable[..., None]] = {
-        "clusters": drawing.clusters_figure,
-        "spectra": lambda rows, paths: drawing.spectra_figure(next(iter(rows.values())), paths),
-        "triptychs": panels.triptych_figure,
-        "overlays": panels.overlay_figure,
-    }
-    return lambda rows, paths: draws[draw]({drawable(title): found for title, found in rows.items()}, paths)
+    rows, said = {drawable(title): found for title, found in rows.items()}, drawable(note)
+    if config.task.name == "clusters":
+        drawing.clusters_figure(rows, said, paths)
+    elif config.task.name == "spectra":
+        drawing.spectra_figure(next(iter(rows.values())), said, paths)
+    elif config.task.name == "triptychs":
+        panels.triptych_figure(rows, said, paths)
+    else:
+        classes = [drawable(name) for name in config.data.options.get("textures", ())]
+        panels.overlay_figure(rows, said, classes, paths)
+
+
+def picture_note(config: RunConfig, scale: str) -> str:
+    """What a picture shows of which networks, in words that it cannot do without."""
+    return f"{_shown(config)}; {networks(scale)}, seed {config.seed}."
+
+
+def _shown(config: RunConfig) -> str:
+    asked = config.task.options
+    if config.task.name == "clusters":
+        several = (
+            f"The first {asked['shown']} of {asked['images']} images, {asked['clusters']} clusters of tokens in each"
+        )
+        return f"{several}; a colour is one cluster within a block and means nothing else"
+    if config.task.name == "spectra":
+        threshold = config.model.mixer.options["sparsity_threshold"] if config.model and config.model.mixer else ""
+        return f"AFNO with threshold {threshold}, means over {asked['images']} images and all channels"
+    return f"The first {asked['images']} images of the validation set"
 
 
 FIGURES: dict[str, Draw] = {

@@ -6,112 +6,16 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 from afno_repro.tables.document import Block, Document, Figure, Grid, Listing, Paragraph, Section, Span, Text, spans
+from afno_repro.tables.style import STYLE, width_class
 
+LONG = 30  # characters of a cell that takes a line of its own where cells stand in blocks
 EMBEDDED = 4_000_000  # bytes of pictures in base64; with the text the file stays below 5 MB
-TONES = {
-    **dict.fromkeys(("stated", "holds", "measured"), "good"),
-    **dict.fromkeys(("assumed", "undecided"), "open"),
-    **dict.fromkeys(("differs", "fails", "out_of_memory", "diverged"), "bad"),
-    **dict.fromkeys(("missing", "quoted"), "none"),
+TONES = {  # a colour judges, and only what holds or fails has been judged
+    "holds": "good",
+    "fails": "bad",
+    **dict.fromkeys(("undecided", "stated", "assumed", "differs"), "none"),
+    **dict.fromkeys(("measured", "missing", "quoted", "out_of_memory", "diverged"), "none"),
 }
-STYLE = """
-:root {
-  color-scheme: light dark;
-  --page: #ffffff; --card: #f6f8fa; --text: #1c2128; --soft: #57606a; --line: #d4dae1; \
---link: #0a58ca; --shade: rgba(20, 30, 40, .13);
-  --good: #0b5a2b; --good-page: #d9f3e1; --open: #684700; --open-page: #fdefc8; \
---bad: #8d1a12; --bad-page: #fde1df; --none: #454e59; --none-page: #e6eaef;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --page: #11151b; --card: #1a2028; --text: #e3e8ee; --soft: #a3aebb; --line: #333d49; \
---link: #84b8ff; --shade: rgba(0, 0, 0, .65);
-    --good: #86e0ab; --good-page: #12351f; --open: #f0cd6c; --open-page: #3a2d08; \
---bad: #ffb0a8; --bad-page: #481a18; --none: #bac4cf; --none-page: #2b333d;
-  }
-}
-* { box-sizing: border-box; }
-html { scroll-padding-top: 1rem; -webkit-text-size-adjust: 100%; }
-body {
-  margin: 0 auto; padding: 1.25rem clamp(1rem, 3vw, 2.5rem) 4rem; max-width: 90rem;
-  background: var(--page); color: var(--text); \
-font: 1rem/1.55 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
-}
-h1 { font-size: clamp(1.5rem, 5vw, 2.1rem); line-height: 1.2; margin: .5rem 0; }
-h2 { font-size: 1.35rem; line-height: 1.25; margin: 0 0 .75rem; }
-h3 { font-size: 1.05rem; margin: 1.5rem 0 .5rem; }
-p, li { max-width: 75ch; overflow-wrap: anywhere; }
-p, ul { margin: .6rem 0; }
-ul { padding-left: 1.25rem; }
-li { margin: .25rem 0; }
-a { color: var(--link); text-underline-offset: .15em; }
-a:focus-visible, summary:focus-visible, .scroll:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
-code { font: .875em/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, "Liberation Mono", monospace; }
-nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: .4rem; margin: 1rem 0; padding: 0; }
-nav li { margin: 0; }
-nav a { display: block; padding: .3rem .7rem; border: 1px solid var(--line); border-radius: 999px; \
-background: var(--card); text-decoration: none; }
-nav a:hover { border-color: var(--link); }
-main > section { border-top: 1px solid var(--line); margin-top: 2.25rem; padding-top: 1.75rem; }
-.scroll {
-  overflow-x: auto; max-width: 100%; margin: 1rem 0; border: 1px solid var(--line); border-radius: .5rem;
-  background: linear-gradient(90deg, var(--page) 35%, transparent) local 0 0 / 3rem 100% no-repeat,
-    linear-gradient(270deg, var(--page) 35%, transparent) local 100% 0 / 3rem 100% no-repeat,
-    linear-gradient(90deg, var(--shade), transparent) scroll 0 0 / .9rem 100% no-repeat,
-    linear-gradient(270deg, var(--shade), transparent) scroll 100% 0 / .9rem 100% no-repeat;
-}
-table { border-collapse: separate; border-spacing: 0; width: 100%; font-size: .875rem; line-height: 1.4; }
-caption { text-align: left; color: var(--soft); background: var(--card); border-bottom: 1px solid var(--line); }
-caption span { position: sticky; left: 0; display: inline-block; \
-max-width: min(75ch, 100vw - 2.2rem); padding: .5rem .6rem; }
-th, td { padding: .4rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; }
-tbody th { font-weight: 500; }
-thead th { background: var(--card); color: var(--soft); vertical-align: bottom; white-space: nowrap; }
-tbody tr:last-child > * { border-bottom: 0; }
-tbody tr:hover > * { background: var(--card); }
-.n { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-.g { border-left: 1px solid var(--line); }
-thead th[colspan] { text-align: center; }
-td.w { min-width: 13rem; }
-tbody th { min-width: 6.5rem; }
-th.w { min-width: 10rem; }
-table code { font-size: .95em; }
-.stays { position: sticky; left: 0; z-index: 1; box-shadow: 1px 0 0 var(--line); }
-tbody .stays { background: var(--page); }
-.tone { display: inline-block; padding: 0 .5em; border-radius: 999px; font-size: .92em; \
-font-weight: 600; white-space: nowrap; }
-.good { color: var(--good); background: var(--good-page); }
-.open { color: var(--open); background: var(--open-page); }
-.bad { color: var(--bad); background: var(--bad-page); }
-.none { color: var(--none); background: var(--none-page); }
-details { margin: .75rem 0; border: 1px solid var(--line); border-radius: .5rem; padding: 0 .9rem; }
-summary { cursor: pointer; padding: .55rem 0; font-weight: 600; }
-figure { margin: 1rem 0; }
-figure img { display: block; max-width: 100%; height: auto; padding: .5rem; \
-background: #ffffff; border: 1px solid var(--line); border-radius: .5rem; }
-figcaption { color: var(--soft); font-size: .9rem; margin-top: .35rem; }
-@media (min-width: 70rem) {
-  body { display: grid; grid-template: auto 1fr / 9rem minmax(0, 1fr); column-gap: 2rem; }
-  header { grid-column: 2; }
-  nav { grid-row: 1 / 3; grid-column: 1; }
-  nav ul { position: sticky; top: 1.25rem; flex-direction: column; gap: .1rem; margin-top: .75rem; }
-  nav a { border-color: transparent; background: none; border-radius: .4rem; }
-  nav a:hover { background: var(--card); border-color: transparent; }
-}
-@media print {
-  :root { color-scheme: light; }
-  body { display: block; max-width: none; padding: 0; font-size: 9pt; }
-  nav { display: none; }
-  .scroll { overflow: visible; border: 0; background: none; }
-  table { font-size: 7.5pt; }
-  th, td { padding: .15rem .3rem; white-space: normal !important; }
-  tr, figure { break-inside: avoid; }
-  h2, h3, caption { break-after: avoid; }
-  .tone { border: 1px solid currentcolor; }
-  details::details-content { content-visibility: visible; height: auto; }
-}
-"""
 
 
 def html_page(document: Document) -> str:
@@ -184,7 +88,7 @@ def _words(text: Text) -> str:
 
 
 def _span(span: Span) -> str:
-    words = html.escape(span.text)
+    words = html.escape(span.text).replace(" ± ", "&nbsp;±&nbsp;")
     if span.kind in ("code", "em", "strong"):
         words = f"<{span.kind}>{words}</{span.kind}>"
     elif span.kind in TONES:
@@ -201,31 +105,28 @@ def _figure(figure: Figure, embedded: bool) -> str:
 
 
 def _table(grid: Grid) -> str:
-    """A table in a container of its own that scrolls; the title that tells its lines apart best stays in sight."""
-    names = [[spans(cell) for cell in line] for line in grid.lines]
-    stays = max(range(grid.titles), key=lambda i: len({line[i] for line in names}))
-    deep = any(head.parts for head in grid.heads)
+    """A table as wide as the window; where that is too narrow, a block for each line, with a name at each cell."""
+    names = [f"{head.title}: {part}" if part else head.title for head in grid.heads for part in head.parts or ("",)]
+    texts = [["".join(span.text for span in spans(cell)) for cell in line] for line in grid.lines]
     classes = [
-        " ".join(filter(None, ("n" * head.number, "g" * (deep and i == 0))))
+        " ".join(filter(None, ("n" * head.number, "g" * bool(head.parts and i == 0))))
         for head in grid.heads
         for i in range(len(head.parts) or 1)
     ]
-    classes[stays] = f"{classes[stays]} stays".strip()
     for i in range(len(classes)):
-        if any(sum(len(span.text) for span in line[i]) > 30 for line in names):
+        if any(len(line[i]) > LONG for line in texts):
             classes[i] = f"{classes[i]} w".strip()
     lines = []
     for line in grid.lines:
         cells = []
         for i, (cell, name) in enumerate(zip(line, classes, strict=True)):
             tag, scope = ("th", ' scope="row"') if i < grid.titles else ("td", "")
-            cells.append(f"<{tag}{scope}{_class(name)}>{_words(cell)}</{tag}>")
+            cells.append(f'<{tag}{scope} data-name="{_plain(names[i])}"{_class(name)}>{_words(cell)}</{tag}>')
         lines.append(f"<tr>{''.join(cells)}</tr>")
     body = "\n".join(lines)
-    caption = _words(grid.caption)
-    return f"""<div class="scroll" role="region" aria-label="{caption}" tabindex="0">
-<table>
-<caption><span>{caption}</span></caption>
+    return f"""<div class="table">
+<table class="{width_class([names, *texts])}">
+<caption>{_words(grid.caption)}</caption>
 <thead>
 {_heads(grid, classes)}
 </thead>
@@ -234,6 +135,11 @@ def _table(grid: Grid) -> str:
 </tbody>
 </table>
 </div>"""
+
+
+def _plain(text: str) -> str:
+    """A text as an attribute's value."""
+    return html.escape("".join(span.text for span in spans(text)))
 
 
 def _heads(grid: Grid, classes: Sequence[str]) -> str:

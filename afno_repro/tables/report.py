@@ -7,7 +7,8 @@ from pathlib import Path
 
 from afno_repro.runs.record import Record
 from afno_repro.spec.spec import Row
-from afno_repro.tables.claims import Verdict, judged
+from afno_repro.tables.captions import captions
+from afno_repro.tables.claims import judged
 from afno_repro.tables.document import (
     Block,
     Document,
@@ -21,39 +22,11 @@ from afno_repro.tables.document import (
     Text,
     markdown,
 )
-from afno_repro.tables.learning import MARK, learning_notes
 from afno_repro.tables.page import html_page
 from afno_repro.tables.results import SCALE_NOTE, commit
-from afno_repro.tables.spread import SPREAD_NOTE
+from afno_repro.tables.summary import overview, summary
 from afno_repro.tables.table import Cell, Table
-from afno_repro.tables.table_section import anchor, label, reference_section, table_section, tone
-
-Verdicts = Mapping[str, Sequence[Verdict]]  # by spec
-
-MEANING = {
-    "cells": {
-        "measured": "a number from runs of this reproduction",
-        "quoted": "the paper took the row from elsewhere, and it is not run",
-        "out_of_memory": "the run did not fit its device",
-        "diverged": "the training diverged",
-        "missing": "no number yet: see what is missing",
-    },
-    "counted costs": {
-        "stated": "the count rounds to the printed value from the stated configuration",
-        "assumed": "it does after a choice that the paper leaves open, listed with the table",
-        "differs": "it does not, by the percentage given",
-    },
-    "claims": {
-        "holds": "a sentence of the paper is true of the numbers here, with the whole 95% interval of every difference",
-        "fails": "it is not, with the whole interval of a difference",
-        "undecided": "an interval lies across, there is one seed, a row did not learn, or numbers are missing",
-    },
-    "claims after Holm": {
-        "holds": "so it does after Holm's correction for all claims tested over seeds",
-        "fails": "so it does after Holm's correction",
-        "undecided": "no decision is left, or there was none",
-    },
-}
+from afno_repro.tables.table_section import anchor, label, reference_section, table_section
 
 
 def report_files(
@@ -64,20 +37,23 @@ def report_files(
     Tables of the reference stand in a part of their own, with its name.
     """
     tables, reference = _ordered(tables), _ordered(reference)
-    pictures = {name: [_figure(folder, path) for path in paths] for name, paths in figures.items()}
+    said = {stem: text for table in tables for stem, text in captions(table).items()}
+    pictures = {name: [_figure(folder, path, said) for path in paths] for name, paths in figures.items()}
     others = [name for name in pictures if name not in {table.spec.name for table in tables}]
-    scale = f": {table.scale} scale" if (table := next(iter([*tables, *reference]), None)) else ""
+    scale = next((table.scale for table in [*tables, *reference]), "")
     verdicts = judged(tables)
-    sections = [_summary(tables, verdicts)]
+    sections = [summary(tables, verdicts)]
     for table in tables:
         sections.append(table_section(table, verdicts[table.spec.name], pictures.get(table.spec.name, [])))
     sections += [Section(label(name), pictures[name], label(name), anchor(name)) for name in others]
+    caveat = [Paragraph(Span(SCALE_NOTE[scale], "strong"))] if scale else []
     lead = (
         "The tables and figures of Adaptive Fourier Neural Operators (Guibas et al. 2021) as their reproduction's "
         "records show them."
     )
     sections += [_missing(tables), _provenance(tables), *([reference_section(reference)] if reference else [])]
-    document = Document(f"AFNO reproduction{scale}", [Paragraph(lead)], sections)
+    title = f"AFNO reproduction{f': {scale} scale' if scale else ''}"
+    document = Document(title, [*caveat, Paragraph(lead)], sections)
     return {folder / "report.md": markdown(document), folder / "report.html": html_page(document)}
 
 
@@ -103,8 +79,8 @@ def readme(scales: Mapping[str, Sequence[Table]]) -> str:
         }
         links = [(f"{what}: ", Span(file, link=f"{scale}/{file}")) for what, file in files.items()]
         links_to = {table.spec.name: f"{scale}/{table.spec.name}.md" for table in tables}
-        overview = _overview(tables, judged(tables), links_to, titled=True)
-        blocks: list[Block] = [Paragraph(SCALE_NOTE.get(scale, "")), Listing(links), overview]
+        counts = overview(tables, judged(tables), links_to, titled=True)
+        blocks: list[Block] = [Paragraph(SCALE_NOTE.get(scale, "")), Listing(links), counts]
         sections.append(Section(f"{scale.capitalize()} scale", blocks))
     return markdown(Document("Results", [lead], sections))
 
@@ -114,94 +90,8 @@ def _ordered(tables: Sequence[Table]) -> list[Table]:
     return sorted(tables, key=lambda table: (not table.spec.name.startswith("table"), table.spec.name))
 
 
-def _figure(folder: Path, path: Path) -> Figure:
-    return Figure(label(path.stem), os.path.relpath(path, folder), path.read_bytes())
-
-
-def _summary(tables: Sequence[Table], verdicts: Verdicts) -> Section:
-    """Cells by state, counted costs by verdict, claims by outcome, each with what it means; then the same by table."""
-    counts = [_counts(table, verdicts) for table in tables]
-    blocks: list[Block] = []
-    for group, words in MEANING.items():
-        total = sum((count[group] for count in counts), Counter[str]())
-        shown = [word for word in [*words, *sorted(set(total) - set(words))] if total[word] or group != "cells"]
-        items: list[Text] = [
-            (Span(str(total[word]), "strong"), " ", tone(word), f": {words.get(word, 'see the records')}")
-            for word in shown
-        ]
-        blocks.append(
-            Section(
-                group[0].upper() + group[1:],
-                [Listing(items), *(_decided(tables, verdicts) if group == "claims" else [])],
-            )
-        )
-    lost: list[Text] = [(_link(table), f": {note}") for table in tables for note in learning_notes(table)]
-    blocks += [Section(f"Rows that {MARK}", [Listing(lost)])] if lost else []
-    notes = [SCALE_NOTE[table.scale] for table in tables[:1]]
-    notes += [
-        SPREAD_NOTE,
-        "Counted costs are those of the paper's own models at every scale.",
-        "Rows in italics are not in the paper.",
-    ]
-    blocks.append(Section("How to read the numbers", [Listing(notes)]))
-    blocks.append(
-        Section("By table", [_overview(tables, verdicts, {t.spec.name: f"#{anchor(t.spec.name)}" for t in tables})])
-    )
-    return Section("Summary", blocks, "Summary", "summary")
-
-
-def _link(table: Table) -> Span:
-    return Span(label(table.spec.name), link=f"#{anchor(table.spec.name)}")
-
-
-def _counts(table: Table, verdicts: Verdicts) -> dict[str, Counter[str]]:
-    """How many cells, counted costs and claims are in which state; cells that the table has no use for are none."""
-    cells = table.cells.values()
-    states = Counter(cell.state for cell in cells if cell.state != "not_applicable")
-    return {
-        "cells": states,
-        "counted costs": Counter(cell.verdict for cell in cells if cell.verdict),
-        "claims": Counter(verdict.outcome for verdict in verdicts[table.spec.name]),
-        "claims after Holm": Counter(verdict.corrected for verdict in verdicts[table.spec.name]),
-    }
-
-
-def _overview(tables: Sequence[Table], verdicts: Verdicts, links: Mapping[str, str], titled: bool = False) -> Grid:
-    """A line of counts for each table; what two tables share counts in both."""
-    counts = [_counts(table, verdicts) for table in tables]
-    groups = {
-        group: [word for word in words if group != "cells" or any(count[group][word] for count in counts)]
-        for group, words in MEANING.items()
-    }
-    heads = [
-        Head("Table"),
-        *(
-            Head(group, tuple(word.replace("_", " ") for word in words), number=True)
-            for group, words in groups.items()
-            if words
-        ),
-    ]
-    lines: list[list[Text]] = []
-    for table, count in zip(tables, counts, strict=True):
-        numbers = [str(count[group][word]) for group, words in groups.items() for word in words]
-        title = f": {table.spec.structure.title}" if titled else ""
-        lines.append([(Span(label(table.spec.name), link=links[table.spec.name]), title), *numbers])
-    return Grid("Cells, counted costs and claims by table; what two tables share counts in both", heads, lines)
-
-
-def _decided(tables: Sequence[Table], verdicts: Verdicts) -> list[Block]:
-    """The claims for which all numbers are there, and how many wait for some."""
-    found = [(table, verdict) for table in tables for verdict in verdicts[table.spec.name]]
-    items: list[Text] = []
-    for outcome in MEANING["claims"]:
-        for table, verdict in found:
-            if verdict.outcome == outcome and verdict.worst is not None:
-                why = f": {verdict.reason}" if verdict.reason else ""
-                items.append((tone(outcome), f": {verdict.claim.claim} (", _link(table), f"){why}"))
-    waiting = sum(verdict.worst is None for _, verdict in found)
-    items += [f"{waiting} more are undecided because numbers are missing."] if waiting else []
-    lead = "The claims of the paper for which all numbers are there:"
-    return [Paragraph(lead), Listing(items)] if items else []
+def _figure(folder: Path, path: Path, said: Mapping[str, str]) -> Figure:
+    return Figure(said.get(path.stem, label(path.stem)), os.path.relpath(path, folder), path.read_bytes())
 
 
 def _missing(tables: Sequence[Table]) -> Section:

@@ -79,14 +79,19 @@ def reference_section(tables: Sequence[Table]) -> Section:
 
 
 def _mirror(table: Table, columns: Sequence[Column], caption: str, source: str = "here") -> Grid:
-    """The table's rows: paper, here and difference where the scale lets them stand side by side, else here alone."""
+    """The table's rows: here, and beside it the paper where the scale lets them, and the difference where it is judged.
+
+    That order is the one of every table of results.
+    """
     compared = {
         column.key for column in columns if any(table.cell(row, column).paper is not None for row in table.spec.rows)
     }
+    judged = {column.key for column in columns if any(table.cell(row, column).verdict for row in table.spec.rows)}
     heads = [Head(title) for title in table.spec.structure.row_title]
     for column in columns:
         title = column.title + (f" ({column.unit})" if column.unit else "")
-        heads.append(Head(title, ("paper", source, "difference") if column.key in compared else (), number=True))
+        parts = (source, "paper", *(["difference"] if column.key in judged else []))
+        heads.append(Head(title, parts if column.key in compared else (), number=True))
     lost = unlearned(table)
     lines: list[list[Text]] = []
     for row in table.spec.rows:
@@ -95,7 +100,8 @@ def _mirror(table: Table, columns: Sequence[Column], caption: str, source: str =
             cell = table.cell(row, column)
             value = here(cell, column, (row.key, stage_of(column)) in lost)
             shown = value if cell.value is not None or cell.state == "not_applicable" else Span(value, cell.state)
-            line += [_paper(row, cell, column), shown, _difference(cell)] if column.key in compared else [shown]
+            line += [shown, *([_paper(row, cell, column)] if column.key in compared else [])]
+            line += [_difference(cell)] if column.key in judged else []
         lines.append(line)
     return Grid(caption, heads, lines, titles=len(table.spec.structure.row_title))
 
@@ -107,8 +113,8 @@ def _paper(row: Row, cell: Cell, column: Column) -> str:
 
 
 def _difference(cell: Cell) -> Text:
-    amount = percent(cell.difference) if cell.difference is not None else ""
-    return (f"{amount} ", tone(cell.verdict)) if cell.verdict else amount or "–"
+    """Of a counted cost, which has a verdict; nothing judges what was timed or trained by the paper's number."""
+    return (f"{percent(cell.difference or 0.0)} ", tone(cell.verdict)) if cell.verdict else "–"
 
 
 def _assumptions(table: Table) -> list[Block]:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from afno_repro.visualize.board import FONT, board, line_name, outline, picture
+from afno_repro.visualize.board import FONT, LINE, board, in_lines, line_name, note, outline, picture
 from afno_repro.visualize.curves import save
 from afno_repro.visualize.pictures import Array, centred_spectrum, full_spectrum, recoloured
 
@@ -25,12 +25,12 @@ MARGIN, GAP, BLOCK_GAP, TITLE = (
 DECADES = 4  # of magnitudes below the largest
 
 
-def clusters_figure(columns: Mapping[str, Mapping[str, Array]], paths: Sequence[Path]) -> None:
+def clusters_figure(columns: Mapping[str, Mapping[str, Array]], said: str, paths: Sequence[Path]) -> None:
     """Figure 5: a block for each image, which stands on top beside its regions.
 
     A block has a column for each mixer and a line for each layer.
     `columns` has the arrays of Clusters.compute by mixer. Within a block a region keeps its colour from layer to layer
-    and from mixer to mixer.
+    and from mixer to mixer. `said` stands below.
     """
     first = next(iter(columns.values()))
     images, layers = first["images"], [int(layer) for layer in first["layers"]]
@@ -40,7 +40,8 @@ def clusters_figure(columns: Mapping[str, Mapping[str, Array]], paths: Sequence[
     side, lines = (block - GAP) / 2, 1 + max(wrapped(title).count("\n") for title in columns)
     head = TITLE + side + TITLE * (lines - 0.2)
     width, height = MARGIN + len(images) * (block + BLOCK_GAP) - BLOCK_GAP + GAP, head + len(layers) * (panel + GAP)
-    figure, axes = board(width, height)
+    words = in_lines(said, width - 2 * GAP)
+    figure, axes = board(width, height + len(words) * LINE + GAP)
     for i, image in enumerate(images):
         left = MARGIN + i * (block + BLOCK_GAP)
         picture(axes, left, TITLE, side, "input", image)
@@ -52,6 +53,7 @@ def clusters_figure(columns: Mapping[str, Mapping[str, Array]], paths: Sequence[
                 picture(axes, *place, panel, "" if y else wrapped(title), _painted(maps[x][i, y]))
                 if x == i == 0:
                     line_name(axes, place[0], place[1] + panel / 2, f"layer {layer}")
+    note(axes, GAP, height, words)
     save(figure, paths)
 
 
@@ -68,10 +70,10 @@ def wrapped(title: str) -> str:
     return "\n".join(re.findall(r"[^\s-]+-?", title))
 
 
-def spectra_figure(arrays: Mapping[str, Array], paths: Sequence[Path]) -> None:
+def spectra_figure(arrays: Mapping[str, Array], said: str, paths: Sequence[Path]) -> None:
     """Figure 6: magnitudes after soft-thresholding and, below, the fraction of values set to zero, for each layer.
 
-    Frequency 0 is in the centre. `arrays` are those of Spectra.compute. Black: every value is zero.
+    Frequency 0 is in the centre. `arrays` are those of Spectra.compute, `said` stands below. Black is zero everywhere.
     """
     height, width = (int(extent) for extent in arrays["grid"])
     magnitude, zeroed = (
@@ -80,11 +82,13 @@ def spectra_figure(arrays: Mapping[str, Array], paths: Sequence[Path]) -> None:
     largest = magnitude.max() or 1.0
     smallest = max(magnitude[magnitude > 0].min(initial=largest), largest / 10**DECADES)
     count = len(magnitude)
-    figure = Figure(figsize=(min(WIDTH, 1.3 + 1.2 * count), 3.0), layout="constrained")
+    inches = min(WIDTH, 1.3 + 1.2 * count)
+    words = in_lines(said, inches)
+    figure = Figure(figsize=(inches, 3.1 + len(words) * LINE), layout="constrained")
     axes = figure.subplots(2, count, squeeze=False, sharex=True, sharey=True)
     rows = (
         ("magnitude", magnitude, LogNorm(min(smallest, largest / 10), largest), "min"),
-        ("fraction zeroed", zeroed, Normalize(0, 1), "neither"),
+        ("fraction set to zero", zeroed, Normalize(0, zeroed.max() or 1.0), "neither"),
     )
     left, top = -(width // 2) - 0.5, -(height // 2) - 0.5
     extent = (left, left + width, top + height, top)
@@ -99,7 +103,8 @@ def spectra_figure(arrays: Mapping[str, Array], paths: Sequence[Path]) -> None:
         bar = figure.colorbar(drawn, ax=axes[row, :], extend=extend, aspect=12, pad=0.01)
         bar.set_label(title, fontsize=FONT)
         bar.ax.tick_params(labelsize=FONT)
-    figure.supxlabel("cycles per image", fontsize=FONT)
+    figure.supylabel("vertical cycles per image", fontsize=FONT)
+    figure.supxlabel("\n".join(["horizontal cycles per image", *words]), fontsize=FONT)
     save(figure, paths)
 
 

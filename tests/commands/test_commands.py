@@ -67,6 +67,43 @@ def test_what_needs_no_torch_does_not_import_it(done, arguments):
     }  # nor does what tests nothing import statistics
 
 
+FIRST = """
+import sys
+from afno_repro.cli import main
+
+class Told:
+    def write(self, text):
+        if text:
+            print("torch" in sys.modules, flush=True)
+            sys.stderr = sys.__stderr__
+    def flush(self): pass
+    def isatty(self): return %s
+
+sys.stderr = Told()
+main()
+"""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("command", [["run", "small"], ["run", "small", "--dry-run"], ["check", "small"]], ids=" ".join)
+def test_the_first_word_comes_before_torch(command, terminal, tmp_path):
+    if command[0] == "check" and not terminal:
+        pytest.skip("into a file it says its answer alone")
+    write_spec(tmp_path)
+    process = subprocess.Popen(
+        [sys.executable, "-c", FIRST % terminal, *command, *(["--device", "cpu"] * (command[0] == "run"))],
+        cwd=tmp_path,
+        env={**os.environ, "TERM": "xterm"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process:
+        assert process.stdout.readline() == "False\n"
+        process.kill()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_and_option_has_help(command):
     from typer.main import get_command

@@ -157,7 +157,8 @@ def test_what_is_saved_and_its_exponents(tmp_path):
         str(tmp_path),
         root=ROOT,
     )
-    assert {p.name for p in tmp_path.iterdir()} == {"profile.csv", "profile.md", "profile.png"}
+    files = {"profile.csv", "profile.md", *(f"profile.{ending}" for ending in ("png", "svg", "pdf"))}
+    assert {p.name for p in tmp_path.iterdir()} == files
     rows = list(csv.DictReader((tmp_path / "profile.csv").open()))
     exponents = {}
     for mixer in ("self_attention", "afno"):

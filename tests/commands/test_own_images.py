@@ -41,9 +41,9 @@ def made(root):
     }
 
 
-def test_every_figure_is_drawn_as_png_and_svg(root):
+def test_every_figure_is_drawn_as_png_svg_and_pdf(root):
     assert set(made(root)) == {
-        f"small_{name}.{ending}" for name in ("triptychs", "training") for ending in ("png", "svg")
+        f"small_{name}.{ending}" for name in ("triptychs", "training") for ending in ("png", "svg", "pdf")
     }
 
 
@@ -75,7 +75,7 @@ def test_other_images_are_shown_and_the_unusable_ones_named_and_counted(root, tm
     assert "grey.png: is L, not RGB" in done.stderr
     assert "small.png: is 8 x 8 pixels, at least 16 are needed a side" in done.stderr
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"small_triptychs.{ending}" for ending in ("csv", "png", "svg")
+        f"small_triptychs.{ending}" for ending in ("csv", "png", "svg", "pdf")
     }
     assert (tmp_path / "out" / "small_triptychs.csv").read_text().splitlines()[0].split(",") == [
         "row",

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections import Counter
 from dataclasses import replace
 from fcntl import ioctl
@@ -150,17 +151,18 @@ def test_plain_lines_and_quiet(run, capsys, monkeypatch):
     plain = show_for(quiet=False)
     assert isinstance(plain, Plain)
     monkeypatch.setattr(terminal, "PLAIN_EVERY_S", 0.0)
-    plain.plan([])
+    plain.plan([Place(run.digest, "afno", "pretrain", "waiting"), Place("x", "gfn", "pretrain", "done")])
     plain.started(run)
     plain.progressed(run, replace(HALF, note="a warning"))
     plain.finished(run, "ok", "", 1.0, {"psnr": 20.0, "top1": 1.0})
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
+        "1 of 2 runs done, 1 waiting",
         "afno/pretrain seed 0: started",
         "afno/pretrain seed 0: a warning",
         "afno/pretrain seed 0: step 45/100  123 images/s  loss 0.01234",
-        "afno/pretrain seed 0: ok after 1.0 s  psnr 20  top1 1",
+        "afno/pretrain seed 0: ok after 1.0 s  psnr 20  top1 1; 0 to go",
     ]
 
 
@@ -197,6 +199,36 @@ def test_no_word_is_broken_and_columns_without_room_are_named(capsys, monkeypatc
     assert max((ranks[i] for i in kept), default=0) <= min((ranks[header.index(name)] for name in left_out), default=9)
     assert max(map(len, drawn.splitlines())) <= width
     assert (left_out == []) == (width >= 120)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("width", [16, 30, 40, 60, 80, 120, 200])
+def test_a_number_is_never_parted_from_its_spread(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = [["Self-Attention", *(f"{20 + i}.50 ± 0.{i}0{' (did not learn)' * (i % 2)}" for i in range(6))]] * 3
+    print_grid("Table", ["Mixer", *(f"Quality {i} (dB)" for i in range(6))], lines, whole=1)
+    drawn, _, named = capsys.readouterr().out.partition("no room here for ")
+    assert drawn.count("±") == len(re.findall(r"\d ± \d", drawn)) == 18 - 3 * named.count("Quality")
+
+
+@pytest.mark.fast
+def test_the_clock_goes_on_while_nothing_is_reported(run):
+    show, written = table()
+    with show:
+        show.plan([Place(run.digest, run.row, run.stage, "waiting")])
+        show.started(run)
+        drawn_anew = []
+        show._above = lambda: drawn_anew.append(1) or []
+        while "1 running, 0:02" not in written.getvalue():
+            time.sleep(0.1)
+    assert drawn_anew == []  # but the clock, beside which a latency may be timed
+
+
+def test_before_a_plan_there_is_a_clock_too_and_no_empty_table():
+    show, written = table()
+    with show:
+        assert "at work, 0:00" in written.getvalue()
+    assert "0 of 0 runs" not in written.getvalue()
 
 
 def on_terminal(*arguments, root, interrupt_at=None, **environment):

@@ -13,6 +13,7 @@ from afno_repro.models import build_model
 from afno_repro.runs import estimate
 from afno_repro.runs.estimate import PUBLISHED, Estimate, estimates, image_counts, network, total, windows
 from afno_repro.runs.record import Record
+from afno_repro.runs.show import Show
 from afno_repro.spec.places import Places
 from afno_repro.spec.plan import EVERYTHING, Run, plan_runs
 from afno_repro.spec.reader import load_spec
@@ -209,7 +210,7 @@ def test_the_plan_counts_equal_runs_once_and_ends_with_the_totals(tmp_path, caps
 def test_the_paper_scale_of_table_2_is_readable_in_80_columns(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     places, machine = Places(ROOT, tmp_path / "runs"), machine_at(tmp_path)
-    answer = planned(places, prepare(places, "table2", "paper", EVERYTHING, machine), "paper", machine)
+    answer = planned(places, prepare(places, "table2", "paper", EVERYTHING, machine, Show()), "paper", machine)
     lacking = [e for e in answer.value if e["state"] == "no data" and (e["row"], e["stage"]) == ("afno", "pretrain")]
     assert [(e["stage"], e["steps"]) for e in lacking] == [("pretrain", 500_400)]
     assert lacking[0]["device_hours"] > 0

@@ -1,13 +1,18 @@
 """Every cost cell that the paper prints, counted on its own models, with the verdict found by counting by hand."""
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from afno_repro.runs.execute import run_one
 from afno_repro.runs.store import publish, records_folder
 from afno_repro.spec.plan import Choice, plan_runs
+from afno_repro.tables.claims import judged
 from afno_repro.tables.costs import cost_cells, costs_markdown
+from afno_repro.tables.report import report_files
+from afno_repro.tables.summary import counted
 from afno_repro.tables.table import build_table
 from tests.machine import machine_at
 from tests.specs import all_specs
@@ -76,6 +81,18 @@ def test_costs_equal_their_closed_forms(tables, table, row, column):
     expected = CLOSED_FORMS[table, row, column]
     digits = len(str(expected).split(".")[1])
     assert value == pytest.approx(expected, abs=0.6 * 10**-digits)
+
+
+def test_every_count_of_costs_is_one(tables):
+    """That of the page of costs, of the report, and of its lines by table together."""
+    page = costs_markdown(tables)
+    totals = re.search(r"Of (\d+) distinct cost cells, (\d+) round .*, (\d+) do after .*, and (\d+) do not", page)
+    assert totals is not None
+    (report,) = (text for path, text in report_files(Path(), tables, {}).items() if path.suffix == ".md")
+    said = [re.search(rf"- \*\*(\d+)\*\* {word}:", report) for word in ("stated", "assumed", "differs")]
+    assert [found[1] for found in said if found] == list(totals.groups()[1:])
+    counts = counted(tables, judged(tables))
+    assert sum(sum(count["counted costs"].values()) for count in counts) == int(totals[1])
 
 
 def test_an_assumed_cell_names_its_choice_and_a_stated_one_has_none(tables):

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from afno_repro.tables.captions import captions
+from afno_repro.tables.claims import claim_verdicts
+from afno_repro.tables.costs import costs_markdown
 from afno_repro.tables.document import Document, Figure, Grid, Head, Listing, Paragraph, Section, Span, markdown
 from afno_repro.tables.page import EMBEDDED, STYLE, html_page
 from afno_repro.tables.report import readme, report_files
+from afno_repro.tables.results import table_csv, table_markdown
 from tests.specs import SMALL
 from tests.tables.test_table import Made
 
@@ -48,7 +52,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         if self.cell is not None:
-            self.cell += data
+            self.cell += data.replace("\xa0", " ")
 
 
 def plain(text):
@@ -129,15 +133,21 @@ def test_every_row_and_claim_stands_in_both(tmp_path):
         assert "pretrain.train.batch_size" in text
 
 
-def test_the_mirrored_table_has_paper_ours_and_difference_where_they_compare(tmp_path):
-    text, _ = both(tmp_path, made(tmp_path).table())
+def test_the_table_has_here_paper_and_difference_where_they_compare_as_every_file_has(tmp_path):
+    table = made(tmp_path).table()
+    text, _ = both(tmp_path, table)
     mirror = next(table for table in markdown_tables(text) if table[0][:2] == ["Backbone", "Mixer"])
-    assert mirror[0] == ["Backbone", "Mixer", "GFLOPs: paper", "here", "difference", "PSNR (dB)"]
+    assert mirror[0] == ["Backbone", "Mixer", "GFLOPs: here", "paper", "difference", "PSNR (dB)"]
     assert mirror[1:] == [
-        ["ViT", "GFN", "0.5000", "missing", "–", "missing"],
+        ["ViT", "GFN", "missing", "0.5000", "–", "missing"],
         ["ViT", "AFNO", "0.6000", "0.6000", "+0% stated", "20.50 ± 0.71"],
         ["none", "mean fill", "–", "–", "–", "15.00"],
     ]
+    page = table_markdown(table, claim_verdicts(table))
+    assert markdown_tables(page)[0][0] == ["Backbone", "Mixer", "GFLOPs", "paper", "PSNR (dB)"]
+    header = table_csv(table).splitlines()[0].split(",")
+    assert header[3:7] == ["gflops", "gflops_spread", "gflops_paper", "gflops_verdict"]
+    assert markdown_tables(costs_markdown([table]))[0][0][3:6] == ["here", "paper", "difference"]
 
 
 def test_the_summary_counts_cells_costs_and_claims(tmp_path):
@@ -214,6 +224,60 @@ def test_figures_are_embedded_in_the_page_and_linked_in_markdown(tmp_path):
     assert all(image["src"].startswith("data:image/png;base64,iVBOR") and image["alt"] for image in images)
 
 
+def test_a_figure_says_what_is_to_be_seen_and_of_which_networks(tmp_path):
+    figures = (
+        "figures: [{name: training, stage: pretrain, suffix: a}, {name: families, x: gflops, y: psnr, suffix: f}]\n"
+    )
+    table = made(tmp_path, SMALL.replace("claims:\n", f"{figures}claims:\n")).table()
+    training, families = captions(table).values()
+    assert training.endswith(
+        "networks of the tiny scale. PSNR (dB): AFNO 20.50 ± 0.71. ± is the standard deviation over 2 seeds."
+    )
+    assert "Highest of each family: ViT, AFNO 20.50 ± 0.71 at 0.6000." in families
+    assert "PSNR (dB) of networks of the tiny scale against GFLOPs" in families
+    picture = tmp_path / "results" / "small_f.png"
+    picture.parent.mkdir(exist_ok=True)
+    picture.write_bytes(PNG)
+    text, page = both(tmp_path, table, {"small": [picture]})
+    assert [attrs["alt"].replace("\xa0", " ") for tag, attrs in Page(page).tags if tag == "img"] == [families]
+    assert "20.50 ± 0.71 at 0.6000" in text
+
+
+def test_the_caveat_comes_first_and_then_what_holds_and_fails_with_n(tmp_path):
+    table = made(tmp_path, SMALL.replace("tiny: {seeds: [0]}", "tiny: {seeds: [0, 1, 2]}"))
+    for seed in range(3):
+        table.put("gfn", "pretrain", seed, psnr=18.0 + seed + 0.01 * seed**2).put(
+            "afno", "pretrain", seed, psnr=20.0 + seed
+        )
+    for text in both(tmp_path, table.table()):
+        words = " ".join(re.sub(r"<[^>]+>|\\", "", text[text.index("AFNO reproduction: tiny scale") :]).split())
+        places = [
+            words.index(part)
+            for part in ("Tiny scale: small models", "The tables and figures", "Holds (1)", "Counted costs")
+        ]
+        assert places == sorted(places)
+        assert re.search(
+            r"AFNO beats GFN .*: PSNR \+1\.98 dB \[\+1\.9\d, \+2\.0\d\], asked (>|&gt;) 0, 3 seeds\.", words
+        )
+
+
+def test_what_is_undecided_says_why(tmp_path):
+    table = made(tmp_path)
+    for seed, mean in enumerate((19.0, 23.0)):
+        table.put("gfn", "pretrain", seed, psnr=mean)
+    text, _ = both(tmp_path, table.table())
+    assert re.search(
+        r"asked &gt; 0, 2 seeds: the interval lies across what is asked; this distance would need \d+ seeds", text
+    )
+
+
+def test_only_what_was_judged_has_a_colour(tmp_path):
+    _, page = both(tmp_path, made(tmp_path).table())
+    tones = re.findall(r'class="tone (\w+)">(\w+)<', page)
+    assert {word for tone, word in tones if tone != "none"} == {"holds", "fails"}
+    assert {"stated", "differs", "measured", "missing", "undecided"} <= {word for tone, word in tones if tone == "none"}
+
+
 def test_the_page_stays_below_5_mb(tmp_path):
     pictures = [Figure(f"p{i}", f"p{i}.png", PNG + bytes(1_200_000) + bytes([i])) for i in range(4)]
     text = html_page(Document("t", [], [Section("s", pictures)]))
@@ -267,7 +331,7 @@ def luminance(colour):
 def test_text_has_the_contrast_that_wcag_asks_for():
     for part in STYLE.split("@media (prefers-color-scheme: dark)"):
         colours = dict(re.findall(r"--([\w-]+): (#\w{6})", part))
-        pairs = [(name, f"{name}-page") for name in ("good", "open", "bad", "none")]
+        pairs = [(name, f"{name}-page") for name in ("good", "bad", "none")]
         pairs += [(name, below) for name in ("text", "soft", "link") for below in ("page", "card")]
         for above, below in pairs:
             low, high = sorted((luminance(colours[above]), luminance(colours[below])))
