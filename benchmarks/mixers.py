@@ -1,6 +1,7 @@
 """Token mixers side by side: `python -m benchmarks.mixers [--rounds 9] [--device cpu] [--shapes 2] [--batch 1]`.
 
-Ratios are to AFNO as it is usually written (benchmarks/literal.py), above 1 faster. Every form is held to float64
+Ratios are to AFNO as it is usually written (benchmarks/literal.py), above 1 faster; `--compiled` adds the same through
+torch.compile, which takes its time before every shape. Every form is held to float64
 first, attention up to MOST_TOKENS: a Fourier mixer with an error above TOLERANCE, or any other above LOOSE, ends the
 benchmark with 1. The table is written after every shape. `saved` is what autograd keeps for the backward pass, in units
 of the input; `floor` the time that the form's multiplications and additions would take at the rate of a large matrix
@@ -171,10 +172,20 @@ def small(name: str, shape: Shape) -> bool:
     return all(shape.side**2 <= most for kind, most in MOST_TOKENS.items() if name.startswith(kind))
 
 
-def measured(shape: Shape, batch: int, rounds: int, device: torch.device) -> list[list[str]]:
+def compiled_literal(afno: AFNO) -> nn.Module:
+    """The usual AFNO as one graph of torch.compile, anew for every shape; a copy of it in float64 is not compiled."""
+    torch.compiler.reset()  # of one function a compiler keeps but some graphs
+    mixer = LiteralAFNO(afno)
+    mixer.compile(dynamic=False, fullgraph=True)
+    return mixer
+
+
+def measured(shape: Shape, batch: int, rounds: int, device: torch.device, compiled: bool) -> list[list[str]]:
     """A line for each mixer; ends the benchmark where an AFNO form is not exact."""
     x = torch.randn(batch, shape.side, shape.side, shape.dim, device=device)
     found = mixers(shape)
+    if compiled:
+        found["literal AFNO, compiled"] = compiled_literal(found["AFNO"])  # type: ignore[arg-type]
     if device.type == "cuda":
         from benchmarks.cuda import only_on_cuda  # Triton comes with torch's CUDA builds alone
 
@@ -222,6 +233,7 @@ def main() -> None:
     parser.add_argument("--shapes", type=int, default=len(SHAPES), help="only the first so many")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compiled", action="store_true", help="also the usual AFNO through torch.compile")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     set_precision("float32", torch.device(asked.device))
@@ -229,7 +241,7 @@ def main() -> None:
     console, lines = Console(stderr=True), list[list[str]]()
     for shape in SHAPES[: asked.shapes]:
         started = time.perf_counter()
-        lines += measured(shape, asked.batch, asked.rounds, torch.device(asked.device))
+        lines += measured(shape, asked.batch, asked.rounds, torch.device(asked.device), asked.compiled)
         path = write("mixers", device_name(asked.device), f"Token mixers, batch {asked.batch}", HEADER, lines)
         console.print(f"{shape}: {time.perf_counter() - started:.0f} s")
     ours = statistics.median(float(line[3]) for line in lines if line[1] == "AFNO")

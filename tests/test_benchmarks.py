@@ -1,5 +1,7 @@
 """What the benchmarks compare computes the same."""
 
+import copy
+
 import pytest
 import torch
 
@@ -62,6 +64,23 @@ def test_attention_is_held_to_float64_where_its_scores_are_few_on_any_device(sid
     found = {name for name in names if not side.small(name, Shape(side_of, 64, 1))}
     assert {name for name in found if "," not in name} == large
     assert ("self-attention, bf16" in found) == ("self-attention" in found)
+
+
+def test_the_usual_layer_is_compiled_whole_and_held_to_itself_as_it_is(monkeypatch):
+    compiled, compiler = [], torch.nn.Module.compile
+
+    def quickly(module, **options):
+        compiled.append((type(module), options["fullgraph"]))
+        compiler(module, **options, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", quickly)
+    afno = AFNO(8, (6, 5), num_blocks=2, sparsity_threshold=0.01, keep=1.0, bias="identity", init_std=0.02)
+    rival = side.compiled_literal(afno)
+    assert side.error(rival, torch.randn(1, 6, 5, 8)) <= side.TOLERANCE
+    assert compiled == [(LiteralAFNO, True)]
+    assert rival._compiled_call_impl is not None
+    assert copy.deepcopy(rival)._compiled_call_impl is None
+    assert side.EXACT.search("literal AFNO, compiled")
 
 
 def test_a_table_of_mixers_is_written_after_every_shape(tmp_path, monkeypatch):
