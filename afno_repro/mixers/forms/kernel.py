@@ -21,12 +21,14 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn.functional import pad
 
 from afno_repro.mixers.forms.tiles import WIDEST, cut_of, filled
 
 Some = Tensor | None
 Layer = tuple[Tensor, Some]  # a weight by its planes, and a bias
 
+VECTOR = 8  # modes: rows of other lengths are read number by number, and what that takes of registers spills
 PROGRAMS = 264  # that a weight's gradient is shared out among, at least: two for each multiprocessor of an H100
 NUMBERS = {"float32": torch.float32, "bf16": torch.bfloat16}  # that products take, float32 as tf32; h is kept in them
 
@@ -39,8 +41,10 @@ def fused_block_mlp(
     Products take tf32 (`float32`) or bf16 numbers and add up in float32.
     """
     training = torch.is_grad_enabled() and any(x.requires_grad for x in (z, w1, b1, w2, b2))
+    modes = z.shape[3]
     with torch.cuda.device_of(z):
-        return FusedBlockMLP.apply(z, w1, b1, w2, b2, threshold, NUMBERS[precision], training)
+        z = pad(z, (0, -modes % VECTOR)) if modes % VECTOR else z
+        return FusedBlockMLP.apply(z, w1, b1, w2, b2, threshold, NUMBERS[precision], training)[..., :modes]
 
 
 class FusedBlockMLP(torch.autograd.Function):
