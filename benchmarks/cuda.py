@@ -27,7 +27,7 @@ class FusedAFNO(nn.Module):
         spectrum = rfft2(channels_first(x), modes)  # B C R M
         z = spectrum.flatten(2).unflatten(1, (afno.num_blocks, -1)).contiguous()  # B K D N
         z = fused_block_mlp(z, afno.w1, afno.b1, afno.w2, afno.b2, afno.shrink.lambd, self.precision)
-        return add_bias(channels_last(irfft2(z.view_as(spectrum), modes, grid)), afno.bias, x)
+        return add_bias(channels_last(irfft2(z.reshape(spectrum.shape), modes, grid)), afno.bias, x)
 
 
 class HalfAttention(nn.Module):

@@ -231,6 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--shapes", type=int, default=len(SHAPES), help="only the first so many")
+    parser.add_argument("--side", type=int, help="tokens a side, in place of the shapes' own")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compiled", action="store_true", help="also the usual AFNO through torch.compile")
@@ -240,6 +241,7 @@ def main() -> None:
     torch.manual_seed(0)
     console, lines = Console(stderr=True), list[list[str]]()
     for shape in SHAPES[: asked.shapes]:
+        shape = shape._replace(side=asked.side or shape.side)
         started = time.perf_counter()
         lines += measured(shape, asked.batch, asked.rounds, torch.device(asked.device), asked.compiled)
         path = write("mixers", device_name(asked.device), f"Token mixers, batch {asked.batch}", HEADER, lines)

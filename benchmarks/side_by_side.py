@@ -1,6 +1,7 @@
 """Variants timed side by side: in one process, in an order that rotates every round; ratios within a round count."""
 
 import csv
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("AFNO_BENCHMARKS", Path(__file__).parent / "results"))
 FLUSH_MIB = 256  # more than any L2 cache
 
 

@@ -12,6 +12,8 @@ from benchmarks import mixers as side
 from benchmarks import side_by_side, train
 from benchmarks.literal import LiteralAFNO, LiteralGFN, LiteralLongShort
 from benchmarks.mixers import SHAPES, Shape, floor_flops, mixers, saved_units
+from benchmarks.rates import Rates
+from benchmarks.steps import Roofline
 
 
 @pytest.mark.parametrize("grid", [(6, 8), (5, 7), (7, 6)])
@@ -111,3 +113,22 @@ def test_a_training_step_is_measured_on_the_device_asked_for(tmp_path, monkeypat
     assert set(devices) == {torch.device("meta")}
     assert len(devices) == 2 + len(train.MIXERS)
     assert (tmp_path / "meta/train.md").is_file()
+
+
+def test_a_steps_prediction_is_what_its_operators_take_at_the_devices_rates():
+    at = Rates(1e9, {"float32": 1e9, "tf32": 2e9, "bf16": 4e9, "complex64": 1e9})
+    a = torch.randn(64, 64)
+    bytes_of = a.nbytes / 1e9
+    for call, seconds in (
+        (lambda: a + 1, 2 * bytes_of),
+        (lambda: a @ a, 2 * 64**3 / 1e9),
+        (lambda: a.bfloat16() @ a.bfloat16(), 2 * 1.5 * bytes_of + 2 * 64**3 / 4e9),
+        (lambda: a.cfloat() @ a.cfloat(), 2 * 3 * bytes_of + 8 * 64**3 / 1e9),
+        (lambda: a.view(32, 128).mT, 0.0),
+    ):
+        with Roofline(at, "float32") as roofline:
+            call()
+        assert roofline.seconds == pytest.approx(seconds)
+    with Roofline(at, "tf32") as roofline:
+        torch.nn.functional.linear(a[:2].requires_grad_(), a).sum().backward()
+    assert roofline.seconds > 2 * 2 * 2 * 64**2 / 2e9

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,16 @@ def test_a_step_of_slurm_without_a_meeting_place_names_the_variable():
         joined(2, **step, MASTER_ADDR="here")
     assert joined(1, **step) is False  # commands side by side, each on its own
     assert joined(2, **{**step, "SLURM_STEP_NUM_TASKS": "1"}) is False
+
+
+def test_doctor_says_where_the_package_runs_from_a_folder_alone(monkeypatch):
+    def requires(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "requires", requires)
+    (line,) = doctor._packages()
+    assert line["ok"]
+    assert "without being installed" in line["found"]
 
 
 def test_doctor_tries_a_flush_and_a_lock_with_two_processes(tmp_path, monkeypatch):

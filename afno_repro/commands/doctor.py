@@ -52,7 +52,10 @@ def _line(what: str, found: str, ok: bool = True) -> dict[str, Any]:
 
 
 def _packages() -> list[dict[str, Any]]:
-    needed = [text for text in requires("afno_repro") or [] if "extra ==" not in text]
+    try:
+        needed = [text for text in requires("afno_repro") or [] if "extra ==" not in text]
+    except PackageNotFoundError:
+        return [_line("packages", "afno_repro runs from a folder without being installed: what it needs is not known")]
     lines = []
     for text in needed:
         name = text.split(">=")[0].split(">")[0].strip()
