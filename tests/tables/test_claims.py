@@ -425,7 +425,7 @@ def test_claims_under_other_choices_are_of_no_family_and_stand_beside_the_claim(
 def test_the_report_counts_verdicts_before_and_after_holm(tmp_path):
     tables = made_twice(tmp_path, values=((20.83, 20.0), (21.77, 20.0), (21.3, 20.0)))  # p 0.041 and 0.022, twice
     text_ = report_files(tmp_path, tables, {})[tmp_path / "report.md"]
-    assert "### Claims\n\n- **4** holds: " in text_
+    assert "what is undecided\n\n- **4** holds: " in text_
     assert "### Claims after Holm\n\n- **0** holds: " in text_
     first, second = ((each.p, each.p_holm) for each in judged(tables)["one"])
     assert second[1] == first[1] == pytest.approx(4 * second[0])
