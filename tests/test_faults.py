@@ -26,7 +26,7 @@ def left(root: Path) -> dict[str, bytes]:
     files = [path for path in root.rglob("*") if path.is_file() and path.parent.name not in ("contents", "locks")]
     found = {str(path.relative_to(root)): path for path in files}
     return {
-        name: path.read_bytes() if path.suffix in (".safetensors", ".npz", ".png") else timeless(path)
+        name: path.read_bytes() if path.suffix in (".safetensors", ".npz", ".png", ".pdf") else timeless(path)
         for name, path in found.items()
     }
 

@@ -165,6 +165,7 @@ def share(model: nn.Module, device: torch.device) -> nn.Module:
     warnings.filterwarnings(
         "ignore", message="Grad strides do not match bucket view strides"
     )  # depthwise convolutions: slower, not wrong
+    warnings.filterwarnings("ignore", message=".broadcast_buffers. is deprecated")  # older versions know nothing else
     devices = [device.index] if device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 

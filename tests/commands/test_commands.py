@@ -279,7 +279,8 @@ def test_all_mistakes_of_a_spec_are_told_at_once(tmp_path, command):
         "epochs",
     ):
         assert word in err, word
-    assert all("broken.yaml:" in line for line in err.splitlines() if not line.startswith("  "))
+    mistakes = [line for line in err.splitlines() if " at tiny scale on the CPU" not in line]
+    assert all("broken.yaml:" in line for line in mistakes if not line.startswith("  "))
     assert not (tmp_path / "runs").exists()
 
 
@@ -352,7 +353,7 @@ def test_changed_settings_go_to_a_folder_of_their_own(done):
 def test_pretrain_does_the_trainings_and_the_fills_alone(tmp_path):
     write_spec(tmp_path)
     afno("pretrain", "small", "--scale", "smoke", "--device", "cpu", root=tmp_path)
-    assert {p.name.split("-")[0] for p in (tmp_path / "runs").iterdir()} == {"pretrain", "baseline", "smoke"}
+    assert {p.name.split("-")[0] for p in (tmp_path / "runs").iterdir()} == {"pretrain", "baseline", "smoke", "locks"}
 
 
 def test_a_closed_pipe_and_an_ascii_terminal_are_no_accident(done):

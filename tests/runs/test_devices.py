@@ -107,7 +107,7 @@ def test_a_run_on_the_cpu_asks_for_no_cuda_context(tmp_path, monkeypatch):
 def test_the_device_is_told_before_the_first_run(tmp_path):
     write_spec(tmp_path)
     first = afno("run", "small", "--scale", "smoke", "--row", "gfn", "--device", "cpu", root=tmp_path).stderr
-    assert first.startswith("on the CPU, ")
+    assert first.startswith("small at smoke scale on the CPU, ")
 
 
 V2, V1 = "0::/{path}\n", "9:name=systemd:/{path}\n4:cpu,cpuacct:/{path}\n0::/\n"
