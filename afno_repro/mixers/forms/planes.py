@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afno_repro.mixers.forms.transforms import Gradients, again, before_relu
+from afno_repro.mixers.forms.transforms import Gradients, again, before_relu, joined
 from afno_repro.mixers.spectral import Shrinkage
 
 
@@ -49,11 +49,6 @@ class PlanarMLP(torch.autograd.Function):
 def split(z: Tensor, blocks: int) -> Tensor:
     """Both parts of a spectrum, one after the other: B C R M, complex -> 2 B K D N."""
     return torch.view_as_real(z.flatten(2).unflatten(1, (blocks, -1))).permute(4, 0, 1, 2, 3).contiguous()
-
-
-def joined(parts: Tensor, like: Tensor) -> Tensor:
-    """The inverse of split, of parts B K D N 2, as a spectrum `like` another."""
-    return torch.view_as_complex(parts.contiguous()).view(like.shape)
 
 
 def per_channel(bias: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afno_repro.mixers.forms.transforms import Gradients, again, before_relu
+from afno_repro.mixers.forms.transforms import Gradients, again, before_relu, joined
 from afno_repro.mixers.spectral import Shrinkage
 
 
@@ -55,11 +55,6 @@ def columns(z: Tensor, blocks: int) -> Tensor:
 def parts(z: Tensor, batch: int) -> Tensor:
     """A view of columns as B K D N 2."""
     return z.unflatten(1, (2, -1)).unflatten(3, (batch, -1)).permute(3, 0, 2, 4, 1)
-
-
-def joined(s: Tensor, like: Tensor) -> Tensor:
-    """B K D N 2 as a spectrum `like` another: B C R M."""
-    return torch.view_as_complex(s.contiguous()).view(like.shape)
 
 
 def matrix(weight: Tensor) -> Tensor:

@@ -74,6 +74,11 @@ def before_relu(gradient: Tensor, output: Tensor) -> Tensor:
     return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
 
 
+def joined(parts: Tensor, like: Tensor) -> Tensor:
+    """Both parts of each value, side by side (B K D N 2), as a spectrum `like` another: B C R M."""
+    return torch.view_as_complex(parts.contiguous()).view(like.shape)
+
+
 def of_layer(z: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of a block layer's weight (K D D 2) and bias (K D 1 2).
 
