@@ -366,24 +366,24 @@ def test_a_closed_pipe_and_an_ascii_terminal_are_no_accident(done):
     afno(*SMOKE, root=done, env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
 
 
-@pytest.mark.parametrize("closed", ["2>&-", "2>&- >&- <&-"])
-def test_closed_standard_streams_are_no_accident_and_no_file_takes_their_place(tmp_path, closed):
+def test_closed_standard_streams_are_no_accident_and_no_file_takes_their_place(tmp_path):
     from tests.data.test_samples import make_imagenet
 
     write_spec(tmp_path, IMAGENET)
     make_imagenet(tmp_path / "data")
     broken = next((tmp_path / "data").rglob("val/*/*.JPEG"))
 
-    def run(*arguments):
+    def run(closed, *arguments):
         command = ["bash", "-c", f'exec "$@" {closed}', "bash", sys.executable, "-m", "afno_repro", *arguments]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
-    assert run("pretrain", "small", "--row", "gfn", "--device", "cpu", "--jobs", "2").returncode == 0
+    trained = run("2>&- >&- <&-", "pretrain", "small", "--row", "gfn", "--device", "cpu", "--jobs", "2")
+    assert trained.returncode == 0
     broken.write_bytes(broken.read_bytes()[:-200] + b"\xff\xd9")  # libjpeg says so on descriptor 2
-    found = run("data", "--check")
+    found = run("2>&-", "data", "--check")
     assert found.returncode == 3
-    assert " >&-" in closed or str(broken.relative_to(tmp_path)) in "".join(found.stdout.split())
-    mistaken = run("run", "nosuch")
+    assert str(broken.relative_to(tmp_path)) in "".join(found.stdout.split())
+    mistaken = run("2>&-", "run", "nosuch")
     assert (mistaken.returncode, mistaken.stdout, mistaken.stderr) == (2, "", "")
 
 

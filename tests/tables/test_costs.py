@@ -1,21 +1,21 @@
 """Every cost cell that the paper prints, counted on its own models, with the verdict found by counting by hand."""
 
+import csv
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from afno_repro.runs.execute import run_one
-from afno_repro.runs.store import publish, records_folder
-from afno_repro.spec.plan import Choice, plan_runs
+from afno_repro.runs.store import records_folder
 from afno_repro.tables.claims import judged
 from afno_repro.tables.costs import cost_cells, costs_markdown
 from afno_repro.tables.report import report_files
 from afno_repro.tables.summary import counted
 from afno_repro.tables.table import build_table
-from tests.machine import machine_at
-from tests.specs import all_specs
+from tests.command import afno
+from tests.specs import ROOT, all_specs
 
 # A: rounds to the printed value as stated; B: after a choice; C: does not. Letters by column, in the order of the rows.
 EXPECTED = {
@@ -54,16 +54,24 @@ CLOSED_FORMS = {
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory):
+def profiled(tmp_path_factory):
+    """A folder with the committed specs, whose costs were all counted."""
     root = tmp_path_factory.mktemp("costs")
-    machine = machine_at(root)
-    built = []
-    for spec in all_specs():
-        plan = plan_runs(spec, "paper", Choice(kinds=("profile",), latency=False))
-        for (row, stage, seed), run in plan.needs.items():
-            publish(records_folder(root, spec.name), row, stage, seed, run_one(run, machine, lambda step: None))
-        built.append(build_table(spec, "paper", records_folder(root, spec.name)))
-    return built
+    shutil.copytree(ROOT / "experiments", root / "experiments")
+    afno("profile", "tables", "--device", "cpu", root=root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def tables(profiled):
+    return [build_table(spec, "paper", records_folder(profiled / "results/tiny", spec.name)) for spec in all_specs()]
+
+
+def test_profiling_the_tables_fills_every_cost_cell_and_ends_with_0(profiled):
+    cells = list(csv.DictReader((profiled / "results/tiny/cells.csv").open()))
+    assert len([c for c in cells if c["verdict"] and c["table"] not in ("table1", "table3")]) == 35
+    assert re.search(r"Of 35 distinct cost cells", (profiled / "results/costs.md").read_text())
+    afno("run", "table1", "--device", "cpu", root=profiled)
 
 
 def test_every_cost_cell_has_the_verdict_found_by_hand(tables):
