@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from afno_repro.errors import require
+from afno_repro.mixers.forms.per_mode import mode_matmul
 from afno_repro.mixers.spectral import (
     Grid,
     Shrinkage,
@@ -22,7 +23,6 @@ from afno_repro.mixers.spectral import (
     complex_parameter,
     float32_region,
     irfft2,
-    mode_matmul,
     on_parts,
     rfft2,
     rows_of,

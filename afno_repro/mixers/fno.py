@@ -9,6 +9,7 @@ Shapes: B batch, H W token grid, R M kept modes along H and W, C channels.
 from torch import Tensor, nn
 
 from afno_repro.errors import require
+from afno_repro.mixers.forms.per_mode import mode_matmul
 from afno_repro.mixers.spectral import (
     Grid,
     box,
@@ -17,7 +18,6 @@ from afno_repro.mixers.spectral import (
     complex_parameter,
     float32_region,
     irfft2,
-    mode_matmul,
     rfft2,
     rows_of,
 )

@@ -153,12 +153,6 @@ def block_matmul(z: Tensor, weight: Tensor, out: Tensor | None = None) -> Tensor
     return torch.matmul(torch.view_as_complex(weight).transpose(-1, -2), z, out=out)
 
 
-def mode_matmul(z: Tensor, weight: Tensor) -> Tensor:
-    """One matrix per mode and block: z (B K D R M), weight (R M K D D', real view) -> B K D' R M."""
-    z = z.permute(3, 4, 1, 0, 2) @ torch.view_as_complex(weight)  # R M K B D'
-    return z.permute(3, 2, 4, 0, 1).contiguous()
-
-
 class Shrinkage(nn.Softshrink):
     """S_lambda(v) = sign(v) max(|v| - lambda, 0) of real values; in place where autograd need not follow."""
 

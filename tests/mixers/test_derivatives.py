@@ -11,6 +11,7 @@ from tests.mixers.forms.chosen import FORMS, as_on_a_gpu, use
 from tests.mixers.test_contract import OPTIONS
 
 MIXED = [*((name, "") for name in sorted(MIXERS) if name != "afno"), ("gfn", "gpu")]
+MIXED += [("fno", "gpu-tf32"), ("afno_static", "gpu-tf32")]
 
 
 @pytest.fixture(params=[*MIXED, *(("afno", form) for form in FORMS)], ids=lambda param: "-".join(filter(None, param)))

@@ -6,9 +6,16 @@ from afno_repro.mixers.afno import AFNO
 from afno_repro.mixers.afno_static import AFNOStatic
 from afno_repro.mixers.fno import FNO
 from afno_repro.mixers.gfn import GFN
+from tests.mixers.forms.chosen import use
 from tests.mixers.test_afno import inverse
 
 pytestmark = pytest.mark.fast
+
+
+@pytest.fixture(params=["transforms", "gpu-tf32"], autouse=True)
+def form(request, monkeypatch):
+    """Complex products and real ones keep every promise."""
+    use(request.param, monkeypatch)
 
 
 def spectrum(x):

@@ -1,4 +1,4 @@
-"""Which form of AFNO runs: this rule alone decides, and no option. All compute the same.
+"""Which form of AFNO and FNO runs: this rule alone decides, and no option. All compute the same.
 
 On a GPU it is FFTs, followed by native complex products in float32 and by real ones where those may round to TF32,
 until the kernel of kernel.py was measured on one.
@@ -26,8 +26,10 @@ def prefers_products(x: Tensor, modes: Modes) -> bool:
 
 
 def prefers_real(x: Tensor) -> bool:
-    """Whether FFTs are followed by the products of real.py: on a GPU that may multiply as TF32, its units for which
-    take real factors alone."""
+    """Whether FFTs are followed by the real products of real.py and per_mode.py: on a GPU that may multiply as TF32.
+
+    Its units for that take real factors alone.
+    """
     return on_gpu(x) and torch.backends.cuda.matmul.allow_tf32
 
 

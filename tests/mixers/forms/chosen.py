@@ -3,7 +3,7 @@
 import torch
 
 from afno_repro.mixers import afno, gfn, spectral
-from afno_repro.mixers.forms import pair
+from afno_repro.mixers.forms import pair, per_mode
 
 FORMS = ("products", "transforms", "planes", "gpu", "gpu-tf32")
 
@@ -12,7 +12,8 @@ def use(form, monkeypatch):
     """Have AFNO take one of its forms; those of a GPU run on a CPU, too."""
     monkeypatch.setattr(afno, "prefers_products", lambda x, modes: torch.compiler.is_compiling() or form == "products")
     monkeypatch.setattr(afno, "prefers_planes", lambda x, width: form == "planes")
-    monkeypatch.setattr(afno, "prefers_real", lambda x: form == "gpu-tf32")
+    for module in (afno, per_mode):
+        monkeypatch.setattr(module, "prefers_real", lambda x: form == "gpu-tf32")
     if form.startswith("gpu"):
         as_on_a_gpu(monkeypatch)
 

@@ -6,6 +6,8 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from afno_repro.mixers.afno import AFNO
+from afno_repro.mixers.afno_static import AFNOStatic
+from afno_repro.mixers.fno import FNO
 from afno_repro.mixers.forms.rule import prefers_planes, prefers_products, prefers_real
 from afno_repro.mixers.gfn import GFN
 from afno_repro.mixers.spectral import all_modes
@@ -41,12 +43,26 @@ def step(mixer, grid):
     return operators
 
 
+def of_complex(products):
+    return [args for args in products if any(each.is_complex() for each in args if isinstance(each, torch.Tensor))]
+
+
 @pytest.mark.parametrize("keep", [1.0, 0.5])
 def test_under_tf32_a_gpu_multiplies_real_matrices_one_product_a_layer(keep, monkeypatch):
     use("gpu-tf32", monkeypatch)
     products = step(AFNO(8, (8, 8), 2, 0.01, keep, "identity", 0.5), (8, 8)).of(PRODUCTS)
     assert len(products) == 2 + 4
-    assert not [args for args in products if any(each.is_complex() for each in args if isinstance(each, torch.Tensor))]
+    assert not of_complex(products)
+
+
+@pytest.mark.parametrize(
+    "mixer", [FNO(8, (8, 8), [2, 3], 0.5), AFNOStatic(8, (8, 8), 2, 0.01, [2, 3], "identity", 0.5)]
+)
+def test_under_tf32_a_matrix_for_every_mode_is_a_real_one_too(mixer, monkeypatch):
+    use("gpu-tf32", monkeypatch)
+    products = step(mixer, (8, 8)).of(PRODUCTS)
+    assert len(products) == 1 + 2
+    assert not of_complex(products)
 
 
 @pytest.mark.parametrize("form", ["gpu", "gpu-tf32"])
