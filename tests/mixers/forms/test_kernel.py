@@ -14,7 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from afno_repro.config import ModelConfig, Part
+from afno_repro.mixers import AFNO
+from afno_repro.mixers.own import own_mixer
 from afno_repro.mixers.spectral import block_matmul, on_parts
+from afno_repro.models import check_own_mixer
+from afno_repro.precision import set_precision
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[3]
@@ -154,6 +159,30 @@ def refuses_second_derivatives():
     return raised == len(tries)
 
 
+def of_a_mixer(device):
+    """Relative L2 errors of a mixer that takes the kernel, its weights' and tokens' gradients, against AFNO."""
+    from afno_repro.mixers import afno_fused
+
+    if device == "cpu":
+        afno_fused.prefers_real = lambda x: True
+    found = {}
+    for grid, keep in (((8, 8), 1.0), ((5, 7), 1.0), ((16, 18), 0.5)):
+        torch.manual_seed(0)
+        options = {"num_blocks": 2, "sparsity_threshold": 0.0, "keep": keep, "bias": "conv", "init_std": 0.5}
+        plain, fused = AFNO(8, grid, **options), afno_fused.FusedAFNO(8, grid, **options).to(device)
+        fused.load_state_dict(plain.state_dict())
+        x, weight = torch.randn(2, 2, *grid, 8)
+        made = []
+        for mixer, tokens in ((plain.double(), x.double()), (fused, x.to(device))):
+            tokens.requires_grad_()
+            y = mixer(tokens)
+            made.append([y, *torch.autograd.grad((y * weight.to(y)).sum(), [tokens, *mixer.parameters()])])
+        found[str((grid, keep))] = max(
+            ((b.detach().cpu() - a).norm() / a.norm()).item() for a, b in zip(*made, strict=True)
+        )
+    return found
+
+
 @pytest.fixture(scope="module")
 def interpreted():
     """What a process that interprets the kernels found."""
@@ -183,6 +212,38 @@ def test_it_says_that_it_has_no_second_derivatives(interpreted):
     assert interpreted["refuses"]
 
 
+def test_a_mixer_that_takes_it_computes_what_afno_does(interpreted):
+    assert {name: error for name, error in interpreted["mixer"].items() if not error < 1e-5} == {}
+
+
+@pytest.mark.fast
+def test_a_mixer_that_would_take_it_is_afno_itself_on_a_cpu():
+    options = {"num_blocks": 2, "sparsity_threshold": 0.01, "keep": 1.0, "bias": "conv", "init_std": 0.5}
+    name = "afno_repro.mixers.afno_fused:FusedAFNO"
+    config = ModelConfig(
+        Part("vit", {"patch_size": 4, "embed_dim": 8, "depth": 1, "mlp_ratio": 2, "skips": 2}),
+        Part(name, options),
+        Part("inpainting", {}),
+    )
+    check_own_mixer(config, 32)
+    torch.manual_seed(0)
+    fused = own_mixer(name)(8, (8, 8), **options)
+    plain, x = AFNO(8, (8, 8), **options), torch.randn(1, 8, 8, 8)
+    plain.load_state_dict(fused.state_dict())
+    assert torch.equal(fused(x), plain(x))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_mixer_that_takes_it_on_a_gpu_computes_what_afno_does():
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        set_precision("tf32", torch.device("cuda"))
+        assert max(of_a_mixer("cuda").values()) < 1e-2
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("case", GPU_CASES, ids=lambda case: "-".join(map(str, case)))
@@ -195,4 +256,4 @@ def test_a_gpu_computes_the_same_twice(case):
 if __name__ == "__main__":
     repair_the_interpreter()
     found = {"errors": [errors(case, "cpu") for case in CASES], "stays": what_is_not_a_number_stays_so()}
-    print(json.dumps({**found, "refuses": refuses_second_derivatives()}))
+    print(json.dumps({**found, "refuses": refuses_second_derivatives(), "mixer": of_a_mixer("cpu")}))

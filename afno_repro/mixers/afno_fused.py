@@ -1,0 +1,28 @@
+"""AFNO whose block MLP is one Triton kernel on a GPU under TF32 and bf16 (kernel.py); elsewhere it is AFNO itself.
+
+To be asked for by its path, `name: "afno_repro.mixers.afno_fused:FusedAFNO"`, until a device measured it to be faster.
+"""
+
+import torch
+from torch import Tensor
+
+from afno_repro.mixers.afno import AFNO
+from afno_repro.mixers.forms.kernel import fused_block_mlp
+from afno_repro.mixers.forms.pair import image, scaled, spectrum
+from afno_repro.mixers.forms.rule import prefers_real
+from afno_repro.mixers.spectral import Modes, channels_first, channels_last
+
+
+class FusedAFNO(AFNO):
+    """Token mixer (B, H, W, C) -> (B, H, W, C), with AFNO's options and weights; no second derivatives on a GPU."""
+
+    def by_transforms(self, x: Tensor, modes: Modes) -> Tensor:
+        """FFTs and the kernel between them: B H W C -> B H W C."""
+        if not prefers_real(x) or x.dtype != torch.float32:
+            return super().by_transforms(x, modes)
+        grid = (x.shape[1], x.shape[2])
+        z = spectrum(channels_first(x), modes)  # B C R M
+        w1, b1, w2, b2 = self.weights(x)
+        blocks = z.flatten(2).unflatten(1, (self.num_blocks, -1))  # B K D N
+        s = fused_block_mlp(blocks, scaled(w1, grid), b1, w2, b2, self.shrink.lambd, "float32")
+        return channels_last(image(s.reshape(z.shape), modes, grid))
