@@ -3,6 +3,7 @@
 import copy
 import shutil
 from dataclasses import replace
+from functools import partialmethod
 from itertools import product
 
 import pytest
@@ -49,6 +50,11 @@ def step(network: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     return [*maps, *(weight.grad for weight in network.parameters() if weight.grad is not None)]
 
 
+@pytest.fixture(autouse=True)
+def nothing_compiled_before():
+    torch.compiler.reset()
+
+
 @pytest.mark.parametrize("mixer", sorted(MIXERS))
 @pytest.mark.parametrize(
     ("backend", "name"),
@@ -67,6 +73,17 @@ def test_a_step_is_one_graph_and_equals_an_eager_one_within_1e4(backend, name, m
     images = torch.rand(2, 3, SIZE, SIZE)
     for ours, theirs in zip(step(compiled, images), step(eager, images), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_every_network_of_a_command_is_compiled(monkeypatch):
+    """Graphs of other networks do not count: PyTorch makes so many of a function, and then goes on without a word."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
+    for mixer in ("gfn", "afno", "fno", "afno_static"):
+        network = nn.ModuleDict({"backbone": trunk("vit", mixer)})
+        engine.compile_backbone(network)
+        network["backbone"](torch.rand(1, 3, SIZE, SIZE))
 
 
 TASK = {  # a backbone's task, its options, its head, its batch

@@ -188,7 +188,9 @@ def compile_backbone(model: nn.Module) -> None:
     """Run the backbone through torch.compile, each size of its images in a graph of its own.
 
     With sizes left open, PyTorch's compiler fails on a CPU at the queries of attention beside convolutions.
+    What was compiled for networks before is forgotten: after eight graphs of a function PyTorch compiles no more.
     """
+    torch.compiler.reset()
     model.get_submodule("backbone").compile(dynamic=False)
 
 
