@@ -65,7 +65,7 @@ class Shape(NamedTuple):
 
 
 # Of the specs at paper scale one for each of the kernel's tiles.
-SHAPES = [Shape(16, 24, 1624), Shape(8, 64, 544), Shape(8, 96, 1624), Shape(1, 750, 1624)]
+SHAPES = [Shape(8, 12, 1624), Shape(16, 24, 1624), Shape(8, 64, 544), Shape(8, 96, 1624), Shape(1, 750, 1624)]
 
 
 class Size(NamedTuple):

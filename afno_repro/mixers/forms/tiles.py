@@ -35,7 +35,7 @@ def cut_of(width: int) -> Cut:
     if width > WIDEST:
         return Cut(Tiles(32, 32, 32, 64, 4), Tiles(32, 32, 32, 64, 4))
     unit = max(16, 1 << (width - 1).bit_length())  # D up to a power of two
-    return Cut(Tiles(unit, 16, 16, 32 if unit <= 32 else 64, 4), Tiles(32, 32, 32, 64, 4))
+    return Cut(Tiles(unit, 16, 16, unit, 4), Tiles(32, 32, 32, 64, 4))
 
 
 def filled(width: int, tiles: Tiles) -> int:
