@@ -67,7 +67,8 @@ def rfft2(x: Tensor, modes: Modes, dim: int = -2, norm: Literal["ortho", "backwa
 
 def rows_of(z: Tensor, low: int, high: int, dim: int) -> Tensor:
     """The first `low` and the last `high` entries of an axis."""
-    return torch.cat([z.narrow(dim, 0, low), z.narrow(dim, z.shape[dim] - high, high)], dim=dim)
+    first, _, last = z.split([low, z.shape[dim] - low - high, high], dim)
+    return torch.cat([first, last], dim)
 
 
 def irfft2(z: Tensor, modes: Modes, grid: Grid, dim: int = -2) -> Tensor:
@@ -78,7 +79,7 @@ def irfft2(z: Tensor, modes: Modes, grid: Grid, dim: int = -2) -> Tensor:
     spectrum that was made Hermitian; on a CPU two are faster.
     """
     if z.shape[dim] < grid[0]:
-        first, last = z.narrow(dim, 0, modes.low), z.narrow(dim, modes.low, modes.high)
+        first, last = z.split([modes.low, modes.high], dim)
         gap = first.new_zeros(
             [grid[0] - z.shape[dim] if i == z.dim() + dim else size for i, size in enumerate(z.shape)]
         )
