@@ -2,6 +2,7 @@
 
 import html
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -304,6 +305,24 @@ def test_the_readme_links_reports_and_tables(tmp_path):
     ):
         assert f"]({target})" in text
     assert "A small table" in text
+
+
+def test_the_papers_tables_come_first_then_its_figures_and_every_name_begins_with_a_capital(tmp_path):
+    table = made(tmp_path).table()
+    names = ("own_images", "fig4_blocks", "residuals", "table2", "fig1")
+    tables = [replace(table, spec=replace(table.spec, name=name)) for name in names]
+    for text in report_files(tmp_path / "results", tables, {}).values():
+        found = re.findall(r"(?:<li><a href=\"|- \[(?=[^\n]*\]\())#?[^\n]*", text)
+        shown = [plain(re.sub(r"<[^>]*>", "", line)).removeprefix("- ") for line in found][:7]
+        assert shown == [
+            "Summary",
+            "Table 2",
+            "Figure 1",
+            "Figure 4, blocks",
+            "Own images",
+            "Residuals",
+            "What is missing",
+        ]
 
 
 def test_no_tables_still_make_a_report(tmp_path):
