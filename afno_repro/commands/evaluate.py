@@ -41,7 +41,7 @@ def evaluate(
     places = given.places(root, runs, update_reference, scale)
     choice = Choice(given.chosen(row), given.chosen(seed), given.first_seeds(seeds), ("pretrain", "finetune"))
     with show_for(quiet) as show:
-        machine = given.machine(Asked(device), root, data, runs)
+        machine = given.machine(Asked(device), root, data, runs, quiet)
         show.note(f"{spec} at {scale} scale {told(machine)}")
         answer = reevaluated(places, spec, scale, choice, machine, show)
     tell(answer, json)

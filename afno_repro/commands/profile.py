@@ -55,7 +55,7 @@ def profile(
 
     if (spec is None) == (mixer is None):
         raise ConfigError("profile takes a spec, tables or --mixer, one of them")
-    machine = given.machine(Asked(device), root, None, runs)
+    machine = given.machine(Asked(device), root, None, runs, quiet)
     if spec is not None:
         choice = Choice(
             rows=given.chosen(row), kinds=("profile",), latency=latency and spec != "tables", changes=tuple(set or ())

@@ -82,7 +82,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
             checkpoint_every,
             placed=placed(os.environ),
         )
-        machine = given.machine(asked, root, data, runs)
+        machine = given.machine(asked, root, data, runs, quiet)
         if not dry_run:
             _together(machine, nodes)
             if stop_after is not None:

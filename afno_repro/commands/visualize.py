@@ -41,7 +41,10 @@ def visualize(
     from afno_repro.runs.machine import Asked
     from afno_repro.spec.plan import Choice
 
-    machine, places = given.machine(Asked(device), root, data, runs), given.places(root, runs, update_reference, scale)
+    machine, places = (
+        given.machine(Asked(device), root, data, runs, quiet),
+        given.places(root, runs, update_reference, scale),
+    )
     if images is None and source is None:
         work(places, spec, scale, Choice(rows=given.chosen(row), kinds=("visualize",)), machine, False, json, quiet)
     asked = (scale, given.chosen(row), images, source, out or places.results(scale, changed=True))
