@@ -179,7 +179,8 @@ def shown(places: "Places", built: "list[Table]", scale: str, choice: "Choice") 
                 whole=titles if titles <= 2 else 0,
                 ranks=ranks(table, columns),
             )
-            say("paper: = stated, ~ assumed, ! differs")
+            if any(cell.verdict for cell in table.cells.values()):
+                say("paper: = stated, ~ assumed, ! differs")
             say(
                 f"{folder / table.spec.name}.md, .csv; all cells in {folder / 'cells.csv'}, claims in "
                 f"{folder / 'claims.csv'}"
