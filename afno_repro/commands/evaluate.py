@@ -32,7 +32,7 @@ def evaluate(
     json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
-    """Evaluate finished runs again from their weights: for a metric added later, or other validation images."""
+    """Evaluate finished runs again from their weights. For a metric added later, or other validation images."""
     from afno_repro.commands.terminal import show_for
     from afno_repro.runs.devices import told
     from afno_repro.runs.machine import Asked

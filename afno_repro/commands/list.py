@@ -32,7 +32,7 @@ def list_tables(
     runs: given.Runs = None,
     json: given.Json = False,
 ) -> None:
-    """Show what of every spec is reference, yours or missing, and what `afno run` would do; or the runs of one."""
+    """Show what of every spec is reference, yours or missing. Also what `afno run` would do; or the runs of one."""
     from afno_repro.runs.machine import Asked
     from afno_repro.spec.places import asked_scales
 

@@ -47,7 +47,7 @@ def profile(
     json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
-    """Count and time what mixers cost: ad hoc with --mixer, or the cost columns of a spec."""
+    """Count and time what mixers cost. Ad hoc with --mixer, or the cost columns of a spec."""
     from afno_repro.commands.run import work
     from afno_repro.commands.terminal import show_for
     from afno_repro.runs.devices import told

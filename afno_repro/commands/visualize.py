@@ -36,7 +36,7 @@ def visualize(
     json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
-    """Make the pictures of a spec, and the runs that they show; or show other images or another network."""
+    """Make the pictures of a spec, and the runs that they show. Or show other images or another network."""
     from afno_repro.commands.run import work
     from afno_repro.runs.machine import Asked
     from afno_repro.spec.plan import Choice
