@@ -13,13 +13,13 @@ class Build(build_py):
     """Puts what ships beside the modules; an editable install reads the checkout's own folders."""
 
     def run(self) -> None:
-        """Copy modules as always, then what ships, anew."""
-        super().run()
+        """Copy modules and what ships, anew: what an earlier build left in its folder may be there no more."""
+        package = Path(self.build_lib, "afno_repro")
         if not self.editable_mode:
-            shipped = Path(self.build_lib, "afno_repro", "shipped")
-            shutil.rmtree(shipped, ignore_errors=True)
+            shutil.rmtree(package, ignore_errors=True)
             for folder in SHIPPED:
-                shutil.copytree(folder, shipped / folder)
+                shutil.copytree(folder, package / "shipped" / folder, ignore=shutil.ignore_patterns(".*"))
+        super().run()
 
 
 setup(cmdclass={"build_py": Build})

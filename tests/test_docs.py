@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from afno_repro.cli import app
 from afno_repro.mixers import AFNO
@@ -125,6 +126,12 @@ def test_the_help_and_the_readme_have_commands_in_the_order_of_use():
     named = list(dict.fromkeys(name for row in rows for name in re.findall(r"`afno (\w+)", row.split(" | ")[0])))
     assert named == list(get_command(app).commands)
     assert named.index("list") < named.index("run") < named.index("report") < 3
+
+
+def test_the_help_says_of_every_command_a_whole_sentence_at_80_columns():
+    shown = CliRunner().invoke(app, ["--help"], terminal_width=80).output.partition("Commands:")[2]
+    assert [line.split()[0] for line in shown.splitlines() if line] == list(get_command(app).commands)
+    assert "..." not in shown
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""The wheel: it holds the specs and the reference results, and works in an empty folder."""
+"""The wheel holds the specs and the reference results and works in an empty folder; the sdist holds the checkout."""
 
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -15,23 +16,46 @@ pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").is_file(), reason="not a
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """A wheel built from a copy of what the build reads."""
+    """A wheel built where an earlier build, a command and an editor left files."""
     copy = tmp_path_factory.mktemp("wheel")
     for name in ("afno_repro", "experiments", "results/reference"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    code = "from setuptools import build_meta; build_meta.build_wheel('dist')"
-    subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, capture_output=True)
-    return next((copy / "dist").glob("*.whl"))
+    (copy / "build/lib/afno_repro").mkdir(parents=True)
+    for name in ("build/lib/afno_repro/gone.py", "results/reference/.lock", "experiments/.#table2.yaml"):
+        (copy / name).touch()
+    return built(copy, "wheel")
+
+
+def built(folder, kind):
+    """What the build makes in a folder."""
+    code = f"from setuptools import build_meta; build_meta.build_{kind}('dist')"
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, capture_output=True)
+    return next((folder / "dist").iterdir())
 
 
 def test_the_wheel_holds_the_checkouts_specs_and_reference_and_nothing_else_of_results(wheel):
     with zipfile.ZipFile(wheel) as archive:
         found = {name: archive.read(name) for name in archive.namelist() if "/shipped/" in name}
-    files = [path for top in ("experiments", "results/reference") for path in (ROOT / top).rglob("*") if path.is_file()]
+        modules = {name for name in archive.namelist() if name.endswith(".py")}
+    files = [path for top in ("experiments", "results/reference") for path in (ROOT / top).rglob("[!.]*.*")]
     assert found == {f"afno_repro/shipped/{path.relative_to(ROOT)}": path.read_bytes() for path in files}
     assert "afno_repro/shipped/experiments/table2.yaml" in found
+    assert modules == {str(path.relative_to(ROOT)) for path in (ROOT / "afno_repro").rglob("*.py")}
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git does not say here what belongs to the checkout")
+def test_the_sdist_holds_the_whole_checkout(tmp_path):
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    files = [name for name in listed.split("\0") if name and not name.startswith(".")]
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    with tarfile.open(built(tmp_path, "sdist")) as archive:
+        names = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    made = {"PKG-INFO", "setup.cfg"}
+    assert {name for name in names - made if "egg-info/" not in name} == set(files)
 
 
 @pytest.mark.slow

@@ -139,12 +139,12 @@ def places(
     return Places(root, runs or root / "runs", as_reference)
 
 
-def machine(asked: "Asked", root: Path, data: Path | None, runs: Path | None) -> "Machine":
+def machine(asked: "Asked", root: Path, data: Path | None, runs: Path | None, quiet: bool = False) -> "Machine":
     """The machine at hand. A command on the CPU shows itself no GPU, so that nothing opens a context there."""
     from afno_repro.runs.devices import gpu_files
     from afno_repro.runs.machine import find_machine
 
-    if asked.device != "cpu" and sys.stderr.isatty() and gpu_files():
+    if asked.device != "cpu" and not quiet and sys.stderr.isatty() and gpu_files():
         print("looking for GPUs", file=sys.stderr)  # torch, which is asked, takes its time to come
     asked = replace(asked, visible=os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     found = find_machine(asked, data or root / "data", runs or root / "runs")

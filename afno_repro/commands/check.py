@@ -21,7 +21,7 @@ def check(
     json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
-    """Check a spec at every scale, each row's model built without memory, and the data of one scale; does no work."""
+    """Check a spec at every scale, and the data of one. Each row's model is built without memory; no work is done."""
     from afno_repro.commands.terminal import show_for
     from afno_repro.runs.machine import Asked
 

@@ -26,7 +26,7 @@ def convert(
     ] = None,
     json: given.Json = False,
 ) -> None:
-    """Import published weights and report matched, missing, unexpected and resized tensors."""
+    """Import published weights. Report matched, missing, unexpected and resized tensors."""
     from afno_repro.commands.terminal import show_for
 
     with show_for(quiet=False):

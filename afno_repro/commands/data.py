@@ -24,7 +24,7 @@ def data_sets(
     check: Annotated[bool, typer.Option("--check", help="Open every file and name those that cannot be used.")] = False,
     json: given.Json = False,
 ) -> None:
-    """List every data set: found or not, where it was looked for, and how to get it."""
+    """List every data set: found or not, and how to get it. Also where it was looked for."""
     from afno_repro.commands.terminal import show_for
 
     with show_for(quiet=False):

@@ -32,7 +32,7 @@ def evaluate(
     json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
-    """Evaluate finished runs again from their weights: for a metric added later, or other validation images."""
+    """Evaluate finished runs again from their weights. For a metric added later, or other validation images."""
     from afno_repro.commands.terminal import show_for
     from afno_repro.runs.devices import told
     from afno_repro.runs.machine import Asked
@@ -41,7 +41,7 @@ def evaluate(
     places = given.places(root, runs, update_reference, scale)
     choice = Choice(given.chosen(row), given.chosen(seed), given.first_seeds(seeds), ("pretrain", "finetune"))
     with show_for(quiet) as show:
-        machine = given.machine(Asked(device), root, data, runs)
+        machine = given.machine(Asked(device), root, data, runs, quiet)
         show.note(f"{spec} at {scale} scale {told(machine)}")
         answer = reevaluated(places, spec, scale, choice, machine, show)
     tell(answer, json)

@@ -20,7 +20,7 @@ def export(
     runs: given.Runs = None,
     json: given.Json = False,
 ) -> None:
-    """Write a run's network as ONNX, once onnxruntime has computed the same with it."""
+    """Write a run's network as ONNX. Before that onnxruntime has to compute the same with it."""
     from afno_repro.commands.terminal import show_for
 
     with show_for(quiet=False):

@@ -14,7 +14,7 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where experiments/ is to lie.")] = HERE,
     json: given.Json = False,
 ) -> None:
-    """Copy the specs that ship with the package into DIR/experiments, to be edited; what lies there is kept."""
+    """Copy the specs that ship, to be edited. They go to DIR/experiments; what lies there is kept."""
     tell(copied(folder / "experiments"), json)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,7 @@ def list_tables(
     runs: given.Runs = None,
     json: given.Json = False,
 ) -> None:
-    """Show what of every spec is reference, yours or missing, and what `afno run` would do; or the runs of one."""
+    """Show what of every spec is reference, yours or missing. Also what `afno run` would do; or the runs of one."""
     from afno_repro.runs.machine import Asked
     from afno_repro.spec.places import asked_scales
 
@@ -54,10 +55,11 @@ def overview(places: "Places", scales: list[str], machine: "Machine") -> Answer:
     source = source_hash()
     for spec in sound_specs(places, "all"):
         for scale in [scale for scale in scales if scale in spec.structure.scales]:
-            plan = plan_runs(spec, scale)
+            asked = plan_runs(spec, scale)
+            plan = with_further_seeds(places, asked)
             yours, reference = recorded(places, plan), recorded(places.reference, plan)
             missing = {need: f"{need[0]}/{need[1]}" for need in plan.needs if need not in {*yours, *reference}}
-            left = to_do(plan, machine)
+            left = to_do(asked, machine)
             counts = {
                 "runs": len(plan.needs),
                 "reference": len(reference),
@@ -109,8 +111,9 @@ def runs_of(places: "Places", name: str, scale: str, machine: "Machine") -> Answ
 
     value: list[dict[str, Any]] = []
     for spec in at_scale(sound_specs(places, name), scale):
-        plan = plan_runs(spec, scale)
-        yours, reference, left = recorded(places, plan), recorded(places.reference, plan), to_do(plan, machine)
+        asked = plan_runs(spec, scale)
+        plan, left = with_further_seeds(places, asked), to_do(asked, machine)
+        yours, reference = recorded(places, plan), recorded(places.reference, plan)
         for (row, stage, seed), run in plan.needs.items():
             entry = {"table": spec.name, "scale": scale, "row": row, "stage": stage, "seed": seed, "run": run.id}
             need = (row, stage, seed)
@@ -127,6 +130,20 @@ def runs_of(places: "Places", name: str, scale: str, machine: "Machine") -> Answ
 def _line(entry: dict[str, Any]) -> list[str]:
     held = ["yes" if entry[key] else "" for key in ("reference", "yours")]
     return [entry["row"], entry["stage"], str(entry["seed"]), *held, "to do" if entry["to_do"] else "done"]
+
+
+def with_further_seeds(places: "Places", plan: "Plan") -> "Plan":
+    """A plan and your runs of more seeds than its scale has, which tables show too."""
+    from afno_repro.runs.store import published_seeds, records_folder
+    from afno_repro.spec.plan import Choice, plan_runs
+
+    own = plan.spec.structure.scales[plan.scale].seeds  # type: ignore[index]
+    further = published_seeds(records_folder(places.results(plan.scale), plan.spec.name)) - {*own}
+    if not further:
+        return plan
+    wider = plan_runs(plan.spec, plan.scale, Choice(all_seeds=(*own, *sorted(further))))
+    yours = recorded(places, wider)
+    return replace(plan, needs={n: run for n, run in wider.needs.items() if n in plan.needs or n in yours})
 
 
 def recorded(places: "Places", plan: "Plan") -> "dict[Need, Record]":

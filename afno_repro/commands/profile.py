@@ -47,15 +47,16 @@ def profile(
     json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
-    """Count and time what mixers cost: ad hoc with --mixer, or the cost columns of a spec."""
+    """Count and time what mixers cost. Ad hoc with --mixer, or the cost columns of a spec."""
     from afno_repro.commands.run import work
     from afno_repro.commands.terminal import show_for
+    from afno_repro.runs.devices import told
     from afno_repro.runs.machine import Asked
     from afno_repro.spec.plan import Choice
 
     if (spec is None) == (mixer is None):
         raise ConfigError("profile takes a spec, tables or --mixer, one of them")
-    machine = given.machine(Asked(device), root, None, runs)
+    machine = given.machine(Asked(device), root, None, runs, quiet)
     if spec is not None:
         choice = Choice(
             rows=given.chosen(row), kinds=("profile",), latency=latency and spec != "tables", changes=tuple(set or ())
@@ -68,7 +69,8 @@ def profile(
             raise ConfigError(f"--{option} {value}: must be {', '.join(allowed[:-1])} or {allowed[-1]}")
     changes = tuple(f"model.{change}" if not change.startswith("model.") else change for change in set or ())
     asked = (backbone, tuple(mixer or ()), tuple(res or ["1024"]), batch, precision, mode, latency, changes)
-    with show_for(quiet):
+    with show_for(quiet) as show:
+        show.note(f"{', '.join(mixer or ())} at {', '.join(asked[2])} pixels {told(machine)}")
         answer = profiled(given.places(root, runs), asked, machine.device, out)
     tell(answer, json)
 

@@ -19,7 +19,7 @@ def report(
     json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
-    """Compute nothing: rewrite every table from its records, with the reference's beside it."""
+    """Rewrite every table from its records; compute nothing. The reference's stands beside it."""
     from afno_repro.spec.places import asked_scales, scales_with_records
     from afno_repro.spec.plan import EVERYTHING
     from afno_repro.tables.rebuild import rebuild

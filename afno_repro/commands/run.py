@@ -82,7 +82,7 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
             checkpoint_every,
             placed=placed(os.environ),
         )
-        machine = given.machine(asked, root, data, runs)
+        machine = given.machine(asked, root, data, runs, quiet)
         if not dry_run:
             _together(machine, nodes)
             if stop_after is not None:
@@ -93,11 +93,11 @@ def _stages(kinds: tuple[str, ...] | None, help: str, default: Any = ...) -> Cal
     return command
 
 
-run = _stages(None, "Reproduce one table or figure: run what is missing, then write its results.")
+run = _stages(None, "Reproduce a table or figure: run what is missing, write it.")
 pretrain = _stages(
-    ("pretrain", "baseline"), "Do the pretraining of a spec's rows, with the fillings it is compared to."
+    ("pretrain", "baseline"), "Do the pretraining of a spec's rows. With it the fillings that it is compared to."
 )
-finetune = _stages(("finetune",), "Do the finetuning of a spec's rows, and the pretraining that it starts from.")
+finetune = _stages(("finetune",), "Do the finetuning of a spec's rows. Before it the pretraining that it starts from.")
 ablate = _stages(None, "Reproduce the ablations, Table 6 and Figure 4, or one of them.", default="ablation")
 
 
@@ -179,7 +179,8 @@ def shown(places: "Places", built: "list[Table]", scale: str, choice: "Choice") 
                 whole=titles if titles <= 2 else 0,
                 ranks=ranks(table, columns),
             )
-            say("paper: = stated, ~ assumed, ! differs")
+            if any(cell.verdict for cell in table.cells.values()):
+                say("paper: = stated, ~ assumed, ! differs")
             say(
                 f"{folder / table.spec.name}.md, .csv; all cells in {folder / 'cells.csv'}, claims in "
                 f"{folder / 'claims.csv'}"

@@ -38,7 +38,7 @@ def submit(
     local: Annotated[bool, typer.Option("--local", help="Start them on this machine's CPU, to try it.")] = False,
     json: given.Json = False,
 ) -> None:
-    """Start workers, afno run --worker, as tasks of SLURM: they do a table together; needs submitit."""
+    """Start workers, afno run --worker, as tasks of SLURM. They do a table together; needs submitit."""
     from afno_repro.errors import ConfigError
 
     if local and slurm:

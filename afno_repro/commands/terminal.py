@@ -68,9 +68,12 @@ def show_for(quiet: bool) -> Show:
 
 
 def say(*lines: object) -> None:
-    """Lines on standard output, whatever files their words came from."""
-    for line in lines:
-        print(visible(str(line)))
+    """Lines on standard output, whatever files their words came from; a terminal breaks none of their words."""
+    width = Console().width if sys.stdout.isatty() else sys.maxsize
+    for line in "\n".join(map(str, lines)).split("\n"):
+        words = visible(line)
+        parts = textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
+        print("\n".join(parts) if len(words) > width else words)
 
 
 def print_grid(

@@ -36,12 +36,15 @@ def visualize(
     json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
-    """Make the pictures of a spec, and the runs that they show; or show other images or another network."""
+    """Make the pictures of a spec, and the runs that they show. Or show other images or another network."""
     from afno_repro.commands.run import work
     from afno_repro.runs.machine import Asked
     from afno_repro.spec.plan import Choice
 
-    machine, places = given.machine(Asked(device), root, data, runs), given.places(root, runs, update_reference, scale)
+    machine, places = (
+        given.machine(Asked(device), root, data, runs, quiet),
+        given.places(root, runs, update_reference, scale),
+    )
     if images is None and source is None:
         work(places, spec, scale, Choice(rows=given.chosen(row), kinds=("visualize",)), machine, False, json, quiet)
     asked = (scale, given.chosen(row), images, source, out or places.results(scale, changed=True))

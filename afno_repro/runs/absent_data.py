@@ -16,8 +16,8 @@ def absent_data(runs: list[Run], machine: Machine) -> dict[str, str]:
     reasons: dict[str, str] = {}
     absent: dict[str, str] = {}
     for run in runs:
-        augment = run.config.train.augment if run.config.train else None
-        key = repr((run.config.data, run.config.task.options.get("num_classes"), augment))
+        recipe = run.config.train and (run.config.train.augment, run.config.train.batch_size)
+        key = repr((run.config.data, run.config.task.options.get("num_classes"), recipe))
         if key not in reasons:
             reasons[key] = _reason(run.config, machine)
         reason = reasons[key] or absent.get(run.config.init or "", "")
@@ -42,6 +42,8 @@ def _reason(config: RunConfig, machine: Machine) -> str:
             f"and its augmentation {asked!r} leaves them so\n"
             "  choose one that crops, like random_crop, or resize the images"
         )
+    if config.train is not None and len(train) < config.train.batch_size:
+        return f"{config.data.name}: has {len(train)} training images, less than a batch of {config.train.batch_size}"
     classes = config.task.options.get("num_classes")
     if classes is None or train.num_classes == classes:
         return ""

@@ -1,5 +1,7 @@
 """Which rows did not learn: those that are not shown to pass what their spec asks of a network that did."""
 
+from collections import Counter
+
 from afno_repro.spec.claims import Learned
 from afno_repro.spec.spec import Column, Row
 from afno_repro.tables.difference import difference
@@ -38,7 +40,8 @@ def unlearned(table: Table) -> dict[tuple[str, str], list[str]]:
 
 def learning_notes(table: Table) -> list[str]:
     """Which rows did not learn, and why that is said of them, a line for each network."""
-    titles = {row.key: row.title[-1] for row in table.spec.rows}
+    named = Counter(row.title[-1] for row in table.spec.rows)
+    titles = {row.key: row.title[-1] if named[row.title[-1]] == 1 else ", ".join(row.title) for row in table.spec.rows}
     said = {(row, "; ".join(texts)): None for (row, _), texts in unlearned(table).items()}
     return [f"{titles[row]} counts as one that {MARK}: {text}." for row, text in said]
 

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
@@ -10,6 +11,7 @@ from afno_repro.tables.style import STYLE, width_class
 
 LONG = 30  # characters of a cell that takes a line of its own where cells stand in blocks
 EMBEDDED = 4_000_000  # bytes of pictures in base64; with the text the file stays below 5 MB
+WITHIN = re.compile(r" (?=±)|(?<=±) | (?=\[[-+][\d.]+, )|(?<=,) (?=[-+][\d.]+\])|(?<=asked >) ")  # a number
 TONES = {  # a colour judges, and only what holds or fails has been judged
     "holds": "good",
     "fails": "bad",
@@ -88,7 +90,7 @@ def _words(text: Text) -> str:
 
 
 def _span(span: Span) -> str:
-    words = html.escape(span.text).replace(" ± ", "&nbsp;±&nbsp;")
+    words = html.escape(WITHIN.sub("\xa0", span.text)).replace("\xa0", "&nbsp;")
     if span.kind in ("code", "em", "strong"):
         words = f"<{span.kind}>{words}</{span.kind}>"
     elif span.kind in TONES:

@@ -26,7 +26,7 @@ from afno_repro.tables.page import html_page
 from afno_repro.tables.results import SCALE_NOTE, commit
 from afno_repro.tables.summary import overview, summary
 from afno_repro.tables.table import Cell, Table
-from afno_repro.tables.table_section import anchor, label, reference_section, table_section
+from afno_repro.tables.table_section import KINDS, anchor, label, reference_section, table_section
 
 
 def report_files(
@@ -86,8 +86,8 @@ def readme(scales: Mapping[str, Sequence[Table]]) -> str:
 
 
 def _ordered(tables: Sequence[Table]) -> list[Table]:
-    """The paper's tables, then its figures."""
-    return sorted(tables, key=lambda table: (not table.spec.name.startswith("table"), table.spec.name))
+    """The paper's tables, then its figures, then what it does not have."""
+    return sorted(tables, key=lambda table: ([not table.spec.name.startswith(kind) for kind in KINDS], table.spec.name))
 
 
 def _figure(folder: Path, path: Path, said: Mapping[str, str]) -> Figure:

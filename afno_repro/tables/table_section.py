@@ -14,14 +14,16 @@ from afno_repro.tables.results import REFERENCE_NOTE
 from afno_repro.tables.spread import spread_note
 from afno_repro.tables.table import Cell, Table
 
+KINDS = {"table": "Table", "fig": "Figure"}
+
 
 def label(name: str) -> str:
-    """Table 2 for table2, and Figure 4, sparsity for fig4_sparsity."""
+    """Table 2 for table2, Figure 4, sparsity for fig4_sparsity, and Own images for own_images, a spec of one's own."""
     parts = re.fullmatch(r"(table|fig)(\d+)(_.+)?", name)
-    kind, place, rest = parts.groups("") if parts else ("", name, "")
-    return (
-        f"{ {'table': 'Table ', 'fig': 'Figure '}.get(kind, '') }{place}{rest.replace('_', ', ', 1).replace('_', ' ')}"
-    )
+    if parts is None:
+        return f"{name[:1].upper()}{name[1:].replace('_', ' ')}"
+    kind, number, rest = parts.groups("")
+    return f"{KINDS[kind]} {number}{rest.replace('_', ', ', 1).replace('_', ' ')}"
 
 
 def anchor(name: str) -> str:

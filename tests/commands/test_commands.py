@@ -74,7 +74,7 @@ from afno_repro.cli import main
 class Told:
     def write(self, text):
         if text:
-            print("torch" in sys.modules, flush=True)
+            print("torch" in sys.modules, text, flush=True)
             sys.stderr = sys.__stderr__
     def flush(self): pass
     def isatty(self): return %s
@@ -100,7 +100,7 @@ def test_the_first_word_comes_before_torch(command, terminal, tmp_path):
     )
     assert process.stdout is not None
     with process:
-        assert process.stdout.readline() == "False\n"
+        assert process.stdout.readline().startswith("False small")
         process.kill()
 
 
@@ -133,11 +133,27 @@ def test_the_smoke_run_fills_every_cell(done):
     assert not (done / "results").exists()
 
 
+def test_the_files_of_a_run_are_those_that_the_docs_name(done):
+    page = (ROOT / "docs/how-a-table-is-made.md").read_text()
+    named = {
+        *re.findall(r"^\| `([^`]+)` \|", page.partition("## The run and its record")[2].partition("\n## ")[0], re.M)
+    }
+    made = {path.name for path in (done / "runs").glob("*-*/*")}
+    assert made == named - {"tensorboard/", "checkpoints/", "artifacts.npz", "error.txt"}
+
+
 def test_a_second_run_computes_nothing_and_changes_nothing(done):
     before = hashes(done / "runs")
     again = afno(*SMOKE, root=done)
     assert "started" not in again.stderr
     assert hashes(done / "runs") == before
+
+
+def test_signs_of_verdicts_are_explained_where_there_are_some(tmp_path):
+    write_spec(tmp_path)
+    write_spec(tmp_path, re.sub(r"    paper: .*\n", "", SMALL), "own")
+    shown = [afno("profile", name, "--scale", "smoke", root=tmp_path).stdout for name in ("small", "own")]
+    assert ["= stated" in text for text in shown] == [True, False]
 
 
 def test_seeds_says_how_many_in_all_and_keeps_what_is_finished(done, tmp_path):
@@ -157,6 +173,12 @@ def test_seeds_says_how_many_in_all_and_keeps_what_is_finished(done, tmp_path):
     assert {f"{row}.pretrain.{seed}.json" for row in ("afno", "gfn") for seed in range(3)} <= {*hashes(records)}
     lines = (tmp_path / "runs" / "smoke" / "cells.csv").read_text().splitlines()
     assert [line.split(",")[6] for line in lines if line.startswith("small,afno,psnr,")] == ["3"]
+    runs = answer("list", "small", "--scale", "smoke", root=tmp_path)
+    assert {e["seed"]: (e["yours"], e["to_do"]) for e in runs if e["stage"] == "pretrain"} == dict.fromkeys(
+        range(3), (True, False)
+    )
+    (counted,) = answer("list", "--scale", "smoke", root=tmp_path)
+    assert (counted["yours"], counted["missing_runs"], counted["to_do"]) == (counted["runs"], 0, 0) == (len(runs), 0, 0)
     rebuilt = hashes(tmp_path / "runs" / "smoke")
     afno("report", root=tmp_path)
     assert hashes(tmp_path / "runs" / "smoke") == rebuilt  # no option is needed to see them

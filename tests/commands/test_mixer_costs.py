@@ -56,6 +56,13 @@ def test_json_has_the_documented_keys_and_counts_without_latency():
     assert found["peak_memory_mib"] is None
 
 
+def test_what_is_profiled_and_where_is_said_first_also_where_there_is_no_terminal():
+    arguments = ("profile", "--mixer", "afno", "--res", "256", "--no-latency", "--device", "cpu")
+    said, quiet = (afno(*arguments, *more, root=ROOT).stderr for more in ((), ("--quiet",)))
+    assert said.startswith("afno at 256 pixels on the CPU")
+    assert quiet == ""
+
+
 def test_all_are_the_five_mixers_of_table_4():
     found = profiles(mixers=("all",), resolutions=("64", "128x64"))
     assert [p.mixer for p in found[::2]] == ["self_attention", "efficient_self_attention", "long_short", "gfn", "afno"]

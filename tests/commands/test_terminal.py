@@ -19,7 +19,7 @@ from rich.console import Console
 
 from afno_repro.commands import terminal
 from afno_repro.commands.live import LiveTable, duration
-from afno_repro.commands.terminal import Plain, column_widths, print_grid, show_for
+from afno_repro.commands.terminal import Plain, column_widths, print_grid, say, show_for
 from afno_repro.runs.show import Place, Show
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
@@ -199,6 +199,22 @@ def test_no_word_is_broken_and_columns_without_room_are_named(capsys, monkeypatc
     assert max((ranks[i] for i in kept), default=0) <= min((ranks[header.index(name)] for name in left_out), default=9)
     assert max(map(len, drawn.splitlines())) <= width
     assert (left_out == []) == (width >= 120)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_a_sentence_breaks_between_words_on_a_terminal_and_nowhere_in_a_file(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    path = f"/{'a-long-folder/' * 8}file"
+    lines = ["  " + " ".join(WORDS * 2), f"written in {path}", "", "short  one\n  its second"]
+    say(*lines)
+    assert capsys.readouterr().out.splitlines() == "\n".join(lines).split("\n")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    say(*lines)
+    shown = capsys.readouterr().out
+    assert shown.split() == " ".join(lines).split()
+    assert shown.endswith("short  one\n  its second\n")
+    assert all(len(line) <= width or line == path for line in shown.splitlines())
 
 
 @pytest.mark.fast

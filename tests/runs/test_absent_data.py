@@ -61,6 +61,15 @@ def test_an_augmentation_that_does_not_crop_images_of_another_size_is_told_befor
     assert told in afno("check", "small", "--scale", "smoke", root=tmp_path, expect=3).stderr
 
 
+def test_fewer_training_images_than_a_batch_are_told_before_any_work(tmp_path):
+    write_spec(tmp_path, STREETS.replace("batch_size: 4", "batch_size: 5"))
+    make_streets(tmp_path / "data", [(16, 16)])
+    told = "camvid: has 4 training images, less than a batch of 5"
+    assert told in afno("check", "small", "--scale", "smoke", root=tmp_path, expect=3).stderr
+    assert told in afno("run", "small", "--scale", "smoke", "--device", "cpu", root=tmp_path, expect=4).stderr
+    assert not list((tmp_path / "runs").glob("pretrain-*"))
+
+
 def test_whole_images_of_the_size_that_the_spec_asks_need_no_crop(tmp_path):
     write_spec(tmp_path, STREETS.replace("{name: random_crop, side: [0.5, 1.0]}", "{name: flip}"))
     make_streets(tmp_path / "data", [(16, 16)])

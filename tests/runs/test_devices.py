@@ -1,6 +1,7 @@
 """Which device a command takes, as in containers, under WSL 2 and ROCm, and under schedulers; simulated."""
 
 import os
+import sys
 
 import pytest
 import torch
@@ -49,6 +50,33 @@ def test_torch_is_not_asked_where_there_is_no_gpu(computer, monkeypatch):
     find = computer(gpus=1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("torch was asked"))
     assert find().device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("file", "asked", "quiet", "terminal", "said"),
+    [
+        ("nvidia0", "auto", False, True, "looking for GPUs\n"),
+        ("nvidia0", "cuda:0", False, True, "looking for GPUs\n"),
+        ("nvidia0", "auto", True, True, ""),
+        ("nvidia0", "auto", False, False, ""),
+        ("nvidia0", "cpu", False, True, ""),
+        ("zero", "auto", False, True, ""),
+    ],
+)
+def test_a_terminal_is_told_that_gpus_are_looked_for_before_torch_is_asked(
+    computer, tmp_path, monkeypatch, capsys, file, asked, quiet, terminal, said
+):
+    computer(file)
+    heard = []
+
+    def find(*arguments):
+        heard.append(capsys.readouterr().err)
+        return machine_at(tmp_path)
+
+    monkeypatch.setattr(machine, "find_machine", find)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    given.machine(Asked(asked), tmp_path, None, None, quiet)
+    assert heard == [said]
 
 
 def test_a_gpu_that_torch_cannot_use_is_told(computer):

@@ -33,7 +33,13 @@ def compiled(body, folder):
     engine = shutil.which("pdflatex")
     if engine is None:
         pytest.skip("needs pdflatex")
-    lines = [r"\documentclass{article}", r"\usepackage{booktabs}", r"\begin{document}", *body, r"\end{document}"]
+    lines = [
+        r"\documentclass{article}",
+        r"\usepackage{booktabs,graphicx}",
+        r"\begin{document}",
+        *body,
+        r"\end{document}",
+    ]
     (folder / "document.tex").write_text("\n".join(lines))
     command = [engine, "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
@@ -43,6 +49,16 @@ def test_all_tables_are_compiled(tmp_path):
     body = [rf"\footnotesize\input{{{table}}}\clearpage" for table in TABLES]
     done = compiled(body, tmp_path)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_the_line_of_the_docs_fits_the_widest_table_to_the_page(tmp_path):
+    page = (ROOT / "docs/how-a-table-is-made.md").read_text()
+    line = re.search(r"`(\\resizebox[^`]*)`", page)
+    assert line is not None
+    body = [rf"\noindent{line[1].replace('table5.tex', str(table))}\clearpage" for table in TABLES]
+    done = compiled(body, tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
 
 
 def test_no_word_is_a_command(tmp_path):

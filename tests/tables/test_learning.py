@@ -11,7 +11,7 @@ from afno_repro.spec.reader import load_spec
 from afno_repro.tables import figures
 from afno_repro.tables.claims import claim_verdicts
 from afno_repro.tables.figures import draw_figures
-from afno_repro.tables.learning import unlearned
+from afno_repro.tables.learning import learning_notes, unlearned
 from afno_repro.tables.report import report_files
 from afno_repro.tables.results import table_csv, table_markdown
 from tests.specs import SMALL, write_spec
@@ -135,6 +135,13 @@ def test_it_is_named_in_table_and_report(tmp_path):
         assert "19.00 ± 0.10 (did not learn)" in text_.replace("&nbsp;", " ")
         assert "Rows that did not learn" in text_
     assert "did not learn" not in table_csv(table)  # numbers alone
+
+
+def test_of_rows_with_the_same_mixer_the_one_that_did_not_learn_is_told_apart(tmp_path):
+    asked = text(FILL).replace("[ViT, GFN]", "[one residual, AFNO]").replace("[ViT, AFNO]", "[two residuals, AFNO]")
+    table = Made(tmp_path, asked).put("fill_mean", "pretrain", psnr=20.0).put("afno", "pretrain", psnr=19.0).table()
+    (note,) = learning_notes(table)
+    assert note.startswith("two residuals, AFNO counts as one that did not learn")
 
 
 def test_it_is_named_in_figures_of_its_network(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import html
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -304,6 +305,24 @@ def test_the_readme_links_reports_and_tables(tmp_path):
     ):
         assert f"]({target})" in text
     assert "A small table" in text
+
+
+def test_the_papers_tables_come_first_then_its_figures_and_every_name_begins_with_a_capital(tmp_path):
+    table = made(tmp_path).table()
+    names = ("own_images", "fig4_blocks", "residuals", "table2", "fig1")
+    tables = [replace(table, spec=replace(table.spec, name=name)) for name in names]
+    texts = report_files(tmp_path / "results", tables, {}).values()
+    for text, entry in zip(texts, (r"^- \[(.+)\]\(#.+\)$", r"^<li><a href=\"#.+\">(.+)</a></li>$"), strict=True):
+        found = re.findall(entry, text, re.MULTILINE)
+        assert found[:4] == ["Summary", "Table 2", "Figure 1", "Figure 4, blocks"]
+        assert found[4:7] == ["Own images", "Residuals", "What is missing"]
+
+
+def test_no_number_is_parted_from_its_interval_or_from_what_is_asked():
+    words = "PSNR -0.40 dB [-0.97, +1.99], asked > -0.1, 3 seeds: 20.0 ± 1.0, 5"
+    page = html_page(Document("A title", [Paragraph(words)], []))
+    kept = "dB&nbsp;[-0.97,&nbsp;+1.99], asked &gt;&nbsp;-0.1, 3 seeds: 20.0&nbsp;±&nbsp;1.0, 5"
+    assert f"<p>PSNR -0.40 {kept}</p>" in page
 
 
 def test_no_tables_still_make_a_report(tmp_path):
