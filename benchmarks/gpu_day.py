@@ -79,7 +79,7 @@ def stages(device: str, small: bool, out: Path, data: Path) -> list[Stage]:
         return Stage(name, shows, command, limit_s, needs, brings_data=name != "small")
 
     tested = ("tests/training/test_on_gpu.py", "tests/test_gpu.py", "tests/mixers")
-    quick, deep = ("-q", "-m", "gpu", "-p", "no:cacheprovider"), (*RUNS, *DRAWN)
+    quick, deep = ("-q", "-o", "addopts=", "-m", "gpu", "-p", "no:cacheprovider"), (*RUNS, *DRAWN)
     root = ("--root", str(out / "trained"))
     epoch = ("--scale", "small", "--set", "pretrain.train.epochs=1", "--data", str(data))
     three = ("--precision", "float32", "tf32", "bf16")

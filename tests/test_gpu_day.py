@@ -125,6 +125,16 @@ def test_all_stages_together_fit_the_day():
     )
 
 
+def test_tests_run_one_by_one_where_nothing_runs_them_side_by_side(monkeypatch):
+    monkeypatch.setattr(gpu_day, "found", lambda package: None)
+    made = {stage.name: stage.command for stage in gpu_day.stages("cuda", False, Path("out"), Path("data"))}
+    done = subprocess.run(
+        [*made["tests"], "--collect-only", "-p", "no:xdist"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tests/training/test_on_gpu.py" in done.stdout
+
+
 def test_missing_packages_are_named_by_a_python_that_has_none(tmp_path):
     done = subprocess.run(
         [sys.executable, "-S", "-m", "benchmarks.gpu_day", "--out", tmp_path],
