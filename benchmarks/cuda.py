@@ -7,8 +7,18 @@ from torch import Tensor, nn
 
 from afno_repro.mixers.afno import AFNO
 from afno_repro.mixers.forms.kernel import fused_block_mlp
+from afno_repro.mixers.forms.tiles import cut_of
 from afno_repro.mixers.self_attention import SelfAttention
-from afno_repro.mixers.spectral import add_bias, channels_first, channels_last, irfft2, kept_modes, rfft2
+from afno_repro.mixers.spectral import (
+    add_bias,
+    channels_first,
+    channels_last,
+    float32_region,
+    irfft2,
+    kept_modes,
+    rfft2,
+)
+from benchmarks.kernel_sizes import named
 
 
 class FusedAFNO(nn.Module):
@@ -18,6 +28,7 @@ class FusedAFNO(nn.Module):
         super().__init__()
         self.afno, self.precision = afno, precision
 
+    @float32_region
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         """Mix tokens: B H W C -> B H W C."""
         afno, grid = self.afno, (x.shape[1], x.shape[2])
@@ -44,9 +55,10 @@ class HalfAttention(nn.Module):
 
 
 def only_on_cuda(afno: AFNO, attention: SelfAttention) -> dict[str, nn.Module]:
-    """The forms by name."""
+    """The forms by name; the kernel's with its tiles, which decide on the last bits."""
+    tiles = named(cut_of(afno.w1.shape[1]).layers)
     return {
-        "AFNO, one kernel": FusedAFNO(afno, "float32"),
-        "AFNO, one kernel, bf16": FusedAFNO(afno, "bf16"),
+        f"AFNO, one kernel ({tiles})": FusedAFNO(afno, "float32"),
+        f"AFNO, one kernel, bf16 ({tiles})": FusedAFNO(afno, "bf16"),
         "self-attention, bf16": HalfAttention(attention),
     }

@@ -1,21 +1,25 @@
 """Ten minutes on a GPU: `python -m benchmarks.gpu_day --out FOLDER [--commit HASH] [--small] [--only STAGE ...]`.
 
-Each stage is a process with a time limit of its own, and all of them end within LIMIT_S. After every stage
-FOLDER/day.json and day.md are written anew: how it ended, what it said last, and its tables, which lie as files below
-FOLDER/tables/. A stage that fails, is cut off or lacks a package is told as such and stops no other one. `--small`
-takes sizes for a CPU. Columns named `predicted` or `estimated` were not measured; a GPU's stay empty without one. Ends
-with 1 unless every stage passed. This file needs Python's own library alone, so that it can say what is missing.
+Each stage is a process with a time limit of its own, to which comes what stages before it left of theirs; all end
+within LIMIT_S. After every stage FOLDER/day.json and day.md are written anew: how it ended, what it said last, and its
+tables, which lie as files below FOLDER/tables/. A stage that fails, is cut off or lacks a package is told as such and
+stops no other one. What `nvidia-smi -q` says before and after lies beside them, the trainings' records in
+records.tar.gz, and the checksums of all files in SHA256SUMS. `--small` takes sizes for a CPU. Columns named `predicted`
+or `estimated` were not measured; a GPU's stay empty without one. Ends with 1 unless every stage passed or lacked data
+alone. This file needs Python's own library alone, so that it can say what is missing.
 """
 
 import argparse
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import platform
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +27,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
-LIMIT_S, GRACE_S, LAST_LINES = 585.0, 3.0, 15
+LIMIT_S, GRACE_S, CLOSING_S, LAST_LINES = 585.0, 3.0, 7.0, 15  # the day; after a stage is told to end; for sums
+PASSED, NO_DATA = "passed", "left out: its data are not here"
+LACKS_DATA = 3  # the command's exit code
 PATIENCE = 10  # how many times as long a CPU may take for its small sizes
 RUNS = ("torch", "numpy", "pydantic", "pyyaml", "typer", "rich")  # what commands and benchmarks import
 DRAWN = ("torchvision", "scikit-image", "scikit-learn", "scipy", "pandas", "matplotlib", "safetensors")  # what runs do
@@ -45,36 +51,50 @@ class Stage(NamedTuple):
     command: Sequence[str]
     limit_s: float
     needs: Sequence[str] = ()
+    brings_data: bool = True  # or is left out where nobody brought them
 
 
-def stages(device: str, small: bool, out: Path) -> list[Stage]:
+def stages(device: str, small: bool, out: Path, data: Path) -> list[Stage]:
     """What the day is made of, in order."""
+    smoke = ("--scale", "smoke")
+    sizes: dict[str, Sequence[str]] = {  # of a GPU; Table 2's steps with 16 images, Table 4's with one
+        "mixers": ("--shapes", "5", "--rounds", "5", "--batch", "32", "--compiled", "1"),
+        "tests": ("-n", "8", "--dist", "worksteal") if found("pytest-xdist") else (),
+        "small": ("--seed", "0"),
+    }
+    if small:
+        sizes = {
+            "mixers": ("--shapes", "1", "--side", "4", "--rounds", "1"),
+            "steps": (*smoke, "--tables", "table2", "--images", "2", "--rounds", "1"),
+            "loading": (*smoke, "--images", "32", "--batch", "8", "--workers", "0", "1"),
+            "deterministic": ("--tables", "table2"),
+            "trained": (*smoke, "--row", "afno"),
+            "small": ("--row", "afno", "--seed", "0"),
+            "compiled": (*smoke, "--images", "2", "--rounds", "1", "--backend", "eager"),
+        }
 
-    def module(name: str, *options: str) -> list[str]:
-        return [sys.executable, "-m", name, *options]
+    def stage(name: str, shows: str, limit_s: float, needs: Sequence[str], module: str, *options: str) -> Stage:
+        on = ("--device", device) if module.startswith("benchmarks") else ()
+        command = [sys.executable, "-m", module, *on, *options, *sizes.get(name, ())]
+        return Stage(name, shows, command, limit_s, needs, brings_data=name != "small")
 
-    on, trained = ("--device", device), str(out / "trained")
-    mixers = (
-        ["--shapes", "1", "--side", "8", "--rounds", "1"]
-        if small
-        else ["--shapes", "5", "--rounds", "5", "--batch", "32"]
-    )
-    steps = ["--scale", "smoke", "--tables", "table2", "--images", "2", "--rounds", "1"] if small else []
-    loading = ["--scale", "smoke", "--images", "32", "--batch", "8", "--workers", "0", "1"] if small else []
-    rows = ["--scale", "smoke", "--row", "afno"] if small else []
-    tests = ["-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/mixers", "tests/test_gpu.py"]
-    side_by_side = ["-n", "8"] if found("pytest-xdist") and not small else []
-    compared, tried = module("benchmarks.mixers", "--device", device, *mixers), module("pytest", *tests, *side_by_side)
-    trainings = module("benchmarks.trained", *on, "--root", trained, *rows)
+    tested = ("tests/training/test_on_gpu.py", "tests/test_gpu.py", "tests/mixers")
+    quick, deep = ("-q", "-o", "addopts=", "-m", "gpu", "-p", "no:cacheprovider"), (*RUNS, *DRAWN)
+    root = ("--root", str(out / "trained"))
+    epoch = ("--scale", "small", "--set", "pretrain.train.epochs=1", "--data", str(data))
+    three = ("--precision", "float32", "tf32", "bf16")
     return [
-        Stage("doctor", "what afno finds here", module("afno_repro", "doctor"), 10, RUNS),
-        Stage("rates", "what the device copies and multiplies", module("benchmarks.rates", *on), 20, RUNS),
-        Stage("kernel", "the Triton kernel", module("benchmarks.kernel_here", *on), 60, (*RUNS, "triton")),
-        Stage("tests", "whether CPU and GPU agree", tried, 120, (*RUNS, *DRAWN, "pytest")),
-        Stage("mixers", "mixers side by side", compared, 105, RUNS),
-        Stage("steps", "training steps", module("benchmarks.steps", *on, *steps), 120, (*RUNS, *DRAWN)),
-        Stage("loading", "files to device", module("benchmarks.loading", *on, *loading), 30, (*RUNS, *DRAWN)),
-        Stage("trained", "Table 2 beside the reference", trainings, 120, (*RUNS, *DRAWN)),
+        stage("doctor", "what afno finds here", 10, RUNS, "afno_repro", "doctor"),
+        stage("rates", "what the device copies and multiplies", 15, RUNS, "benchmarks.rates"),
+        stage("kernel", "the Triton kernel", 40, (*RUNS, "triton"), "benchmarks.kernel_here"),
+        stage("tests", "whether CPU and GPU agree", 110, (*deep, "pytest"), "pytest", *quick, *tested),
+        stage("deterministic", "what has no deterministic form", 20, deep, "benchmarks.deterministic"),
+        stage("mixers", "mixers side by side", 115, RUNS, "benchmarks.mixers", *three),
+        stage("steps", "training steps", 110, deep, "benchmarks.steps"),
+        stage("loading", "files to device", 25, deep, "benchmarks.loading"),
+        stage("trained", "Table 2 beside the reference", 80, deep, "benchmarks.trained", *root),
+        stage("small", "an epoch of Table 2 at small scale", 20, deep, "benchmarks.trained", *root, *epoch),
+        stage("compiled", "steps through torch.compile", 40, deep, "benchmarks.compiled"),
     ]
 
 
@@ -86,13 +106,35 @@ def found(package: str) -> str | None:
         return None
 
 
-def gpus() -> list[str]:
-    """The GPUs that nvidia-smi names, with driver and memory; none where it does not run."""
-    ask = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+def nvidia_smi(*options: str) -> str | None:
+    """What nvidia-smi says; None where it does not run."""
     try:
-        return subprocess.run(ask, capture_output=True, text=True, check=True, timeout=10).stdout.splitlines()
+        return subprocess.run(["nvidia-smi", *options], capture_output=True, text=True, check=True, timeout=5).stdout
     except (OSError, subprocess.SubprocessError):
-        return []
+        return None
+
+
+def gpus() -> list[str]:
+    """The GPUs by name, with driver and memory; none where nvidia-smi does not run."""
+    return (nvidia_smi("--query-gpu=name,driver_version,memory.total", "--format=csv,noheader") or "").splitlines()
+
+
+def look(out: Path, when: str) -> None:
+    """Keep all that nvidia-smi says of the GPUs, or say that it does not run."""
+    said = nvidia_smi("-q")
+    (out / f"nvidia-smi-{when}.txt").write_text("nvidia-smi does not run here\n" if said is None else said)
+
+
+def close(out: Path) -> None:
+    """Put the records of the day's trainings into records.tar.gz and the checksums of all files into SHA256SUMS."""
+    with tarfile.open(out / "records.tar.gz", "w:gz") as packed:
+        for path in sorted((out / "trained").glob("*/**/records/*/*.json")):
+            packed.add(path, path.relative_to(out / "trained"))
+    sums, files = out / "SHA256SUMS", sorted(path for path in out.rglob("*") if path.is_file())
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(out)}" for path in files if path != sums
+    ]
+    sums.write_text("\n".join(lines) + "\n")
 
 
 def done(stage: Stage, out: Path, limit_s: float) -> dict[str, Any]:
@@ -105,6 +147,8 @@ def done(stage: Stage, out: Path, limit_s: float) -> dict[str, Any]:
         return told | {"outcome": "left out: no time"}
     started, began, log = time.monotonic(), time.time(), out / f"{stage.name}.log"
     outcome = ended(stage.command, log, limit_s, out / "tables")
+    if outcome == f"failed with {LACKS_DATA}" and not stage.brings_data:
+        outcome = NO_DATA
     tables = {
         path.stem: list(csv.reader(path.read_text().splitlines()))
         for path in sorted((out / "tables").glob("*/*.csv"))
@@ -116,7 +160,7 @@ def done(stage: Stage, out: Path, limit_s: float) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 1),
         "limit_s": round(limit_s, 1),
         "tables": tables,
-        "last_words": [] if outcome == "passed" else last,
+        "last_words": [] if outcome == PASSED else last,
     }
 
 
@@ -129,7 +173,7 @@ def ended(command: Sequence[str], log: Path, limit_s: float, tables: Path) -> st
         )
         try:
             code = process.wait(limit_s)
-            return "passed" if code == 0 else f"failed with {code}"
+            return PASSED if code == 0 else f"failed with {code}"
         except subprocess.TimeoutExpired:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -164,11 +208,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--commit", default="unknown", help="of this code, where there is no history")
     parser.add_argument("--device", help="default: cuda where nvidia-smi names a GPU, else cpu")
+    parser.add_argument("--data", type=Path, default=os.environ.get("AFNO_DATA", ROOT / "data"), help="of small scale")
     parser.add_argument("--small", action="store_true", help="sizes for a CPU")
     parser.add_argument("--only", nargs="+", help="stages by name")
     asked = parser.parse_args()
-    patience, out, seen = PATIENCE if asked.small else 1, asked.out.resolve(), gpus()
-    deadline = time.monotonic() + patience * LIMIT_S
+    started, patience, given_s = time.monotonic(), PATIENCE if asked.small else 1, 0.0
+    out, seen = asked.out.resolve(), gpus()
     (out / "tables").mkdir(parents=True, exist_ok=True)
     missing = {package: use for package, use in USES.items() if found(package) is None}
     packages = {package: found(package) for package in USES}
@@ -176,14 +221,18 @@ def main() -> None:
     day |= {"missing": missing, "stages": []}
     for package, use in missing.items():
         print(f"not installed: {package} ({use})")
+    look(out, "before")
     write(day, out)
-    for stage in stages(asked.device or ("cuda" if seen else "cpu"), asked.small, out):
+    for stage in stages(asked.device or ("cuda" if seen else "cpu"), asked.small, out, asked.data.resolve()):
         if asked.only is None or stage.name in asked.only:
-            limit_s = min(patience * stage.limit_s, deadline - time.monotonic() - GRACE_S)
-            day["stages"].append(done(stage, out, limit_s))
+            given_s += stage.limit_s
+            ends = started + patience * min(given_s, LIMIT_S - GRACE_S - CLOSING_S)
+            day["stages"].append(done(stage, out, ends - time.monotonic()))
             write(day, out)
             print(f"{stage.name}: {day['stages'][-1]['outcome']}", flush=True)
-    sys.exit(any(each["outcome"] != "passed" for each in day["stages"]))
+    look(out, "after")
+    close(out)
+    sys.exit(any(each["outcome"] not in (PASSED, NO_DATA) for each in day["stages"]))
 
 
 if __name__ == "__main__":

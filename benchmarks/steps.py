@@ -1,9 +1,10 @@
 """Training steps of a table's rows, predicted and measured: `python -m benchmarks.steps [--tables table2 table4]`.
 
-Every row at `--scale`, in every precision, with `--images` of each table at a time, random ones. `predicted` is a
-roofline: each operator of the very step takes as long as its bytes at the rate of a copy here, or as its
-multiplications at the rate of a matrix product here, whichever is longer; it is no measurement. `estimated` memory is
-that of `--dry-run`. The table is written after every row. `kernels` lists what four of the steps spend their time in.
+Every row at `--scale`, in every precision, with `--images` of each table at a time, random ones; AFNO in each of FORMS,
+the first of which is how it trains. `predicted` is a roofline: each operator of the very step takes as long as its
+bytes at the rate of a copy here, or as its multiplications at the rate of a matrix product here, whichever is longer;
+it is no measurement, and there is none of the Triton kernel, which no operator shows. `estimated` memory is that of
+`--dry-run`. The table is written after every row. `kernels` lists what four of the steps spend their time in.
 """
 
 import argparse
@@ -15,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from afno_repro.backbones.layers import Block
 from afno_repro.config import RunConfig
 from afno_repro.memory import out_of_memory, peak_mib, start_peak
+from afno_repro.mixers import AFNO
 from afno_repro.models import build_model
 from afno_repro.precision import set_precision
 from afno_repro.runs.devices import find_device
@@ -37,11 +40,13 @@ from benchmarks.rates import SIZES, Rates, rates
 from benchmarks.side_by_side import once, write
 
 ROOT = Path(__file__).parents[1]
-STAGES = {"table2": "pretrain", "table4": "finetune"}
+STAGES = {"table2": "pretrain", "table4": "finetune", "table6": "pretrain"}
 PRECISIONS = ("float32", "tf32", "bf16")
+FORMS = ("as trained", "products", "kernel")  # FFTs on a GPU; matrix products alone; the Triton kernel between FFTs
 PROFILED, TOP = ("self_attention", "afno", "efficient_self_attention", "afno_100"), 15
 UNMOVED = {"empty", "empty_like", "empty_strided", "new_empty", "detach", "_unsafe_view", "resize_"}
-HEADER = ["table", "row", "precision", "images", "images/s, predicted", "images/s, measured", "measured / predicted"]
+HEADER = ["table", "row", "precision", "form", "images"]
+HEADER += ["images/s, predicted", "images/s, measured", "measured / predicted"]
 HEADER += ["GPU, estimated MiB", "GPU, measured MiB"]
 
 
@@ -90,27 +95,55 @@ def configs(table: str, scale: str) -> dict[str, RunConfig]:
     return {row: run.config for (row, stage, _), run in needs.items() if stage == STAGES[table] and run.config.model}
 
 
-def step_of(config: RunConfig, precision: str, images: int, device: torch.device) -> Callable[[], Any]:
-    """A step of a row's training, the optimiser's moments made."""
+def forms(config: RunConfig, precision: str, device: torch.device) -> tuple[str, ...]:
+    """Those that a row can take: the kernel multiplies in tf32 or bf16."""
+    assert config.model is not None
+    if config.model.mixer is None or config.model.mixer.name != "afno":
+        return FORMS[:1]
+    return FORMS if device.type == "cuda" and precision != "float32" else FORMS[:2]
+
+
+def take(form: str, model: nn.Module, precision: str) -> None:
+    """Have every AFNO of a network mix in one form."""
+    for block in [module for module in model.modules() if isinstance(module, Block) and isinstance(module.mixer, AFNO)]:
+        if form == "products":
+            block.mixer.by_transforms = block.mixer.by_products  # type: ignore[assignment]
+        elif form == "kernel":
+            from benchmarks.cuda import FusedAFNO  # Triton comes with torch's CUDA builds alone
+
+            block.mixer = FusedAFNO(block.mixer, "bf16" if precision == "bf16" else "float32")  # type: ignore[arg-type]
+
+
+def step_of(
+    config: RunConfig,
+    precision: str,
+    images: int,
+    device: torch.device,
+    change: Callable[[nn.Module], Any] = lambda model: None,
+) -> Callable[[], Any]:
+    """A step of a row's training, its network changed and the optimiser's moments made."""
     assert config.model is not None
     assert config.train is not None
     set_precision(precision, device)
     torch.manual_seed(0)
     recipe, side = replace(config.train, precision=precision), config.data.image_size
     model = build_model(config.model, side).to(device)
+    change(model)
     task = TASKS[config.task.name](side, **config.task.options)
     step = partial(optimise, model, make_optimizer(model, recipe), task, [batch_of(config, images, device)], recipe)
     step()
     return step
 
 
-def measured(config: RunConfig, precision: str, images: int, rounds: int, device: torch.device, at: Rates) -> list[str]:
-    """The cells of one row and precision; where memory does not suffice that is said in place of a time."""
+def measured(
+    config: RunConfig, precision: str, form: str, images: int, rounds: int, device: torch.device, at: Rates
+) -> list[str]:
+    """The cells of one row, precision and form; where memory does not suffice that is said in place of a time."""
     assert config.model is not None
     net, on_gpu = network(config.model, config.data.image_size), device.type == "cuda"
     estimated = f"{(16 * net.params + images * net.kept_bytes) / 2**20:.0f}" if on_gpu else ""
     try:
-        step = step_of(config, precision, images, device)
+        step = step_of(config, precision, images, device, partial(take, form, precision=precision))
         with Roofline(at, precision) as roofline:
             step()
         start_peak(device)
@@ -120,7 +153,8 @@ def measured(config: RunConfig, precision: str, images: int, rounds: int, device
             raise
         return ["", "out of memory", "", estimated, ""]
     predicted, peak = images / roofline.seconds, f"{peak_mib(device):.0f}" if on_gpu else ""
-    return [f"{predicted:.1f}", f"{images / took:.1f}", f"{images / took / predicted:.2f}", estimated, peak]
+    told = ["", ""] if form == "kernel" else [f"{predicted:.1f}", f"{images / took / predicted:.2f}"]
+    return [told[0], f"{images / took:.1f}", told[1], estimated, peak]
 
 
 def kernels(config: RunConfig, images: int, device: torch.device) -> list[list[str]]:
@@ -140,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--scale", default="paper")
-    parser.add_argument("--tables", nargs="+", default=list(STAGES), choices=list(STAGES))
+    parser.add_argument("--tables", nargs="+", default=["table2", "table4"], choices=list(STAGES))
     parser.add_argument("--images", nargs="+", type=int, default=[16, 1], help="at a time, for each table")
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args()
@@ -153,9 +187,9 @@ def main() -> None:
     ]
     lines, spent, title = list[list[str]](), list[list[str]](), f"Training steps at {asked.scale} scale"
     for table, row, config, images in trained:
-        for precision in PRECISIONS:
-            cells = measured(config, precision, images, asked.rounds, device, at)
-            lines.append([table, row, precision, str(images), *cells])
+        for precision, form in [(each, form) for each in PRECISIONS for form in forms(config, each, device)]:
+            cells = measured(config, precision, form, images, asked.rounds, device, at)
+            lines.append([table, row, precision, form, str(images), *cells])
         print(write("steps", name, title, HEADER, lines), row, flush=True)
     for table, row, config, images in trained:
         if row in PROFILED:

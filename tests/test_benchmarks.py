@@ -1,15 +1,21 @@
 """What the benchmarks compare computes the same."""
 
 import copy
+import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from afno_repro.backbones.layers import Block
+from afno_repro.mixers import afno as afno_module
 from afno_repro.mixers.afno import AFNO
 from afno_repro.mixers.gfn import GFN
 from afno_repro.mixers.long_short import LongShort
+from afno_repro.models import build_model
 from benchmarks import mixers as side
-from benchmarks import side_by_side, train
+from benchmarks import side_by_side, steps, train, trained
+from benchmarks.deterministic import refused
 from benchmarks.literal import LiteralAFNO, LiteralGFN, LiteralLongShort
 from benchmarks.mixers import SHAPES, Shape, floor_flops, mixers, saved_units
 from benchmarks.rates import Rates
@@ -100,6 +106,32 @@ def test_a_table_of_mixers_is_written_after_every_shape(tmp_path, monkeypatch):
     assert written == [0, 1, 2]
 
 
+def test_every_precision_has_a_table_of_mixers_and_the_first_shapes_a_compiled_rival(tmp_path, monkeypatch):
+    asked = []
+
+    def measured(shape, batch, rounds, device, compiled, precision):
+        asked.append((shape.side, precision, compiled))
+        return [[precision, "AFNO", "1.0", "1.0", *[""] * (len(side.HEADER) - 4)]]
+
+    monkeypatch.setattr(side_by_side, "RESULTS", tmp_path)
+    monkeypatch.setattr(side, "device_name", lambda device: "")
+    monkeypatch.setattr(side, "measured", measured)
+    monkeypatch.setattr("sys.argv", ["mixers", "--shapes", "2", "--compiled", "1", "--precision", "float32", "bf16"])
+    side.main()
+    assert asked == [(s.side, p, s is SHAPES[0]) for s in SHAPES[:2] for p in ("float32", "bf16")]
+    for name, precision in (("mixers", "float32"), ("mixers_bf16", "bf16")):
+        rows = (tmp_path / f"{name}.csv").read_text().splitlines()[1:]
+        assert [row.split(",")[0] for row in rows] == [precision] * 2
+
+
+def test_a_mixers_error_is_that_of_its_precision_on_the_first_image():
+    torch.manual_seed(0)
+    mixer, x = torch.nn.Linear(64, 64), torch.randn(2, 4, 4, 64)
+    assert side.error(mixer, x) < 1e-6 < 1e-4 < side.error(mixer, x, "bf16") < side.LOOSE
+    x[1] = float("nan")
+    assert side.error(mixer, x) < 1e-6
+
+
 def test_a_training_step_is_measured_on_the_device_asked_for(tmp_path, monkeypatch):
     """On the meta device, where nothing is computed."""
     devices = []
@@ -132,3 +164,71 @@ def test_a_steps_prediction_is_what_its_operators_take_at_the_devices_rates():
     with Roofline(at, "tf32") as roofline:
         torch.nn.functional.linear(a[:2].requires_grad_(), a).sum().backward()
     assert roofline.seconds > 2 * 2 * 2 * 64**2 / 2e9
+
+
+def network(row="afno"):
+    """A row of Table 2 at smoke size, with a head that is not zero."""
+    config = steps.configs("table2", "smoke")[row]
+    torch.manual_seed(0)
+    model = build_model(config.model, config.data.image_size).double()
+    for parameter in model.get_submodule("head").parameters():
+        torch.nn.init.normal_(parameter)
+    return config, model
+
+
+@pytest.mark.parametrize("form", steps.FORMS)
+def test_a_network_in_another_form_is_the_same_network(monkeypatch, form):
+    if form == "kernel":
+        pytest.importorskip("triton")
+    monkeypatch.setattr(afno_module, "prefers_products", lambda x, modes: False)  # as on a GPU
+    config, model = network()
+    side, taken = config.data.image_size, copy.deepcopy(model)
+    steps.take(form, taken, "bf16")
+    images = torch.randn(2, 3, side, side, dtype=torch.float64)
+    torch.testing.assert_close(taken(images), model(images))
+    assert [p.shape for p in taken.parameters()] == [p.shape for p in model.parameters()]
+    (mixer,) = (block.mixer for block in taken.modules() if isinstance(block, Block))
+    assert isinstance(mixer, AFNO) == (form != "kernel")
+    assert ("by_transforms" in vars(mixer)) == (form == "products")
+
+
+def test_forms_are_those_that_a_row_a_precision_and_a_device_have():
+    (afno, _), (gfn, _) = network("afno"), network("gfn")
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert steps.forms(gfn, "bf16", gpu) == ("as trained",)
+    assert steps.forms(afno, "bf16", cpu) == steps.forms(afno, "float32", gpu) == ("as trained", "products")
+    assert steps.forms(afno, "tf32", gpu) == ("as trained", "products", "kernel")
+
+
+def test_operations_without_a_deterministic_form_are_named_and_allowed_afterwards():
+    x = torch.zeros(3)
+
+    def put():
+        x.put_(torch.tensor([0, 1]), torch.ones(2))
+
+    assert refused(put) == ["put_"]
+    assert refused(put) == ["put_"]  # not the first time alone
+    assert refused(lambda: x + 1) == []
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("changes", [(), ("--set", "pretrain.train.epochs=1")])
+def test_trainings_are_read_where_the_command_puts_them(tmp_path, monkeypatch, changes):
+    def run(command, check):
+        folder = tmp_path / f"results/{'custom' if changes else 'tiny'}/records/table2"
+        folder.mkdir(parents=True)
+        record = {"outcome": "ok", "metrics": {"psnr": 1.5}}
+        (folder / "afno.pretrain.0.json").write_text(json.dumps(record))
+        assert command[-2:] == ["--root", str(tmp_path)]
+        return SimpleNamespace(returncode=4)
+
+    monkeypatch.setattr(trained.subprocess, "run", run)
+    monkeypatch.setattr(side_by_side, "RESULTS", tmp_path / "tables")
+    monkeypatch.setattr("sys.argv", ["trained", "--device", "cpu", "--root", str(tmp_path), *changes])
+    with pytest.raises(SystemExit) as left:
+        trained.main()
+    assert left.value.code == 4
+    (table,) = (tmp_path / "tables").glob("*/trained_tiny.csv")
+    row, seeds, reference, measured, inside = table.read_text().splitlines()[1].split(",")
+    assert (row, seeds, measured) == ("afno", "1", "1.50")
+    assert (reference == "", inside) == ((True, "") if changes else (False, "no"))
