@@ -78,12 +78,11 @@ def test_a_step_is_one_graph_and_equals_an_eager_one_within_1e4(backend, name, m
 def test_every_network_of_a_command_is_compiled(monkeypatch):
     """Graphs of other networks do not count: PyTorch makes so many of a function, and then goes on without a word."""
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
-    monkeypatch.setattr(torch._dynamo.config, "fail_on_recompile_limit_hit", True)
-    for mixer in ("gfn", "afno", "fno", "afno_static"):
-        network = nn.ModuleDict({"backbone": trunk("vit", mixer)})
-        engine.compile_backbone(network)
-        network["backbone"](torch.rand(1, 3, SIZE, SIZE))
+    with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
+        for mixer in ("gfn", "afno", "fno", "afno_static"):
+            network = nn.ModuleDict({"backbone": trunk("vit", mixer)})
+            engine.compile_backbone(network)
+            network["backbone"](torch.rand(1, 3, SIZE, SIZE))
 
 
 TASK = {  # a backbone's task, its options, its head, its batch

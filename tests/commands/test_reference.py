@@ -37,7 +37,7 @@ def test_what_a_user_computes_stands_beside_the_reference_and_never_in_its_place
         assert re.search(r"\| ViT \| GFN .*\| 0\.0\d+ \|", reference)
         assert "Nothing of this part was computed here." in reference
         assert "Nothing of this part" not in (counted / "results/reference/tiny" / name).read_text()
-    assert "Reference: small" in (counted / "results/tiny/report.html").read_text()
+    assert "Reference: Small" in (counted / "results/tiny/report.html").read_text()
 
 
 def test_report_rebuilds_the_reference_only_where_it_is_asked_to(counted):

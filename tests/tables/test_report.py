@@ -165,7 +165,7 @@ def test_missing_cells_name_the_command_that_fills_them_or_the_reason(tmp_path):
     half = Made(tmp_path / "half", SMALL.replace("tiny: {seeds: [0]}", "tiny: {seeds: [0, 1]}")).put(
         "afno", "pretrain", 1, psnr=20.0
     )
-    line = ["small", "afno", "PSNR", "1 of 2 seeds", "afno run small --scale tiny --row afno"]
+    line = ["Small", "afno", "PSNR", "1 of 2 seeds", "afno run small --scale tiny --row afno"]
     assert line in markdown_tables(both(tmp_path, half.table())[0])[-3]
     none = Made(
         tmp_path / "none",
@@ -251,7 +251,9 @@ def test_the_caveat_comes_first_and_then_what_holds_and_fails_with_n(tmp_path):
             "afno", "pretrain", seed, psnr=20.0 + seed
         )
     for text in both(tmp_path, table.table()):
-        words = " ".join(re.sub(r"<[^>]+>|\\", "", text[text.index("AFNO reproduction: tiny scale") :]).split())
+        words = " ".join(
+            html.unescape(re.sub(r"<[^>]+>|\\", "", text[text.index("AFNO reproduction: tiny scale") :])).split()
+        )
         places = [
             words.index(part)
             for part in ("Tiny scale: small models", "The tables and figures", "Holds (1)", "Counted costs")
