@@ -6,18 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from afno_repro.mixers.afno import AFNO
-from afno_repro.mixers.forms.kernel import fused_block_mlp
+from afno_repro.mixers.afno_fused import by_kernel
 from afno_repro.mixers.forms.tiles import cut_of
 from afno_repro.mixers.self_attention import SelfAttention
-from afno_repro.mixers.spectral import (
-    add_bias,
-    channels_first,
-    channels_last,
-    float32_region,
-    irfft2,
-    kept_modes,
-    rfft2,
-)
+from afno_repro.mixers.spectral import add_bias, float32_region, kept_modes
 from benchmarks.kernel_sizes import named
 
 
@@ -31,14 +23,10 @@ class FusedAFNO(nn.Module):
     @float32_region
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         """Mix tokens: B H W C -> B H W C."""
-        afno, grid = self.afno, (x.shape[1], x.shape[2])
         if x.dtype == torch.float64:
-            return afno(x)
-        modes = kept_modes(grid, afno.keep)
-        spectrum = rfft2(channels_first(x), modes)  # B C R M
-        z = spectrum.flatten(2).unflatten(1, (afno.num_blocks, -1)).contiguous()  # B K D N
-        z = fused_block_mlp(z, afno.w1, afno.b1, afno.w2, afno.b2, afno.shrink.lambd, self.precision)
-        return add_bias(channels_last(irfft2(z.reshape(spectrum.shape), modes, grid)), afno.bias, x)
+            return self.afno(x)
+        modes = kept_modes((x.shape[1], x.shape[2]), self.afno.keep)
+        return add_bias(by_kernel(self.afno, x, modes, self.precision), self.afno.bias, x)
 
 
 class HalfAttention(nn.Module):

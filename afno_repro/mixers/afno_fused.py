@@ -3,6 +3,8 @@
 To be asked for by its path, `name: "afno_repro.mixers.afno_fused:FusedAFNO"`, until a device measured it to be faster.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -20,9 +22,14 @@ class FusedAFNO(AFNO):
         """FFTs and the kernel between them: B H W C -> B H W C."""
         if not prefers_real(x) or x.dtype != torch.float32:
             return super().by_transforms(x, modes)
-        grid = (x.shape[1], x.shape[2])
-        z = spectrum(channels_first(x), modes)  # B C R M
-        w1, b1, w2, b2 = self.weights(x)
-        blocks = z.flatten(2).unflatten(1, (self.num_blocks, -1))  # B K D N
-        s = fused_block_mlp(blocks, scaled(w1, grid), b1, w2, b2, self.shrink.lambd, "float32")
-        return channels_last(image(s.reshape(z.shape), modes, grid))
+        return by_kernel(self, x, modes, "float32")
+
+
+def by_kernel(afno: AFNO, x: Tensor, modes: Modes, precision: Literal["float32", "bf16"]) -> Tensor:
+    """An AFNO's mixing, its block MLP in tf32 (`float32`) or bf16 products: B H W C -> B H W C."""
+    grid = (x.shape[1], x.shape[2])
+    z = spectrum(channels_first(x), modes)  # B C R M
+    w1, b1, w2, b2 = afno.weights(x)
+    blocks = z.flatten(2).unflatten(1, (afno.num_blocks, -1))  # B K D N
+    s = fused_block_mlp(blocks, scaled(w1, grid), b1, w2, b2, afno.shrink.lambd, precision)
+    return channels_last(image(s.reshape(z.shape), modes, grid))
