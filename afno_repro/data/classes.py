@@ -26,6 +26,7 @@ SPLITS = ("train", "val")
 PLACE = "name its parent folder with --data or AFNO_DATA"
 SHOWN = 5  # names in a message
 SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
+FEW, LIGHT_BYTES = 2000, 2**20  # of a set of no more images, those that are no larger are decoded once and kept
 LOOKED_INTO = 1000  # headers that are read to know the sizes of training images
 Kind = TypeVar("Kind")
 Image = TypeVar("Image")
@@ -129,7 +130,7 @@ class Folder:
         megapixels: int,
     ):
         self.name, self.split, self.square, self.side, self.megapixels = name, split, square, side, megapixels
-        self.files = list(chain.from_iterable(files.values()))
+        self.files, self._kept = list(chain.from_iterable(files.values())), dict[int, Tensor]()
         self.folders = [folder for folder, inside in files.items() for _ in inside]
         self.labels = None if classes is None else {of: label for label, of in enumerate(classes)}
         self.num_classes = None if self.labels is None else len(self.labels)
@@ -149,14 +150,23 @@ class Folder:
 
     def example(self, index: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         """The image of this index, uint8 (3, height, width), and its class."""
+        label = None if self.labels is None else torch.tensor(self.labels[self.folders[index]])
+        if index in self._kept:
+            return self._kept[index], label
+        image = self._read(index)
+        if self.square is not None:
+            image = self.square(image)
+        if len(self) <= FEW and image.nbytes <= LIGHT_BYTES:
+            self._kept[index] = image
+        return image, label
+
+    def _read(self, index: int) -> Tensor:
         try:
-            image = read_image(self.files[index], self.megapixels)
+            return read_image(self.files[index], self.megapixels)
         except DataError as error:
             may_go = self.split == "train"
             hint = f"\n  to train without it, add {self._name(index)} to the data's skip in the spec" if may_go else ""
             raise DataError(f"{self.name}: image {index}: {error}{hint}") from error
-        label = None if self.labels is None else torch.tensor(self.labels[self.folders[index]])
-        return image if self.square is None else self.square(image), label
 
     def _name(self, index: int) -> str:
         return _name(self.split, self.folders[index], self.files[index])

@@ -7,8 +7,10 @@ from PIL import Image
 
 from afno_repro.config import DataConfig
 from afno_repro.contents import Contents
-from afno_repro.data import load_data
+from afno_repro.data import classes, load_data
 from afno_repro.data.folder import splits
+from afno_repro.data.reading import read_image
+from afno_repro.data.transforms import random_crop
 from afno_repro.errors import ConfigError, DataError
 from tests.data.test_imagenet import make_folder
 
@@ -50,6 +52,20 @@ def test_flat_images_are_sorted_whole_for_training_square_for_validation_and_hav
         assert label is None
         np.testing.assert_array_equal(image.permute(1, 2, 0), Image.open(train.files[i]))
     assert {val.example(i, RNG)[0].shape for i in range(3)} == {torch.Size([3, 16, 16])}
+
+
+@pytest.mark.parametrize(("limit", "reads"), [("FEW", 18), ("LIGHT_BYTES", 18), (None, 6)])
+def test_images_of_a_small_set_are_read_once_and_stay_as_they_were_read(tmp_path, monkeypatch, limit, reads):
+    make_flat(tmp_path)
+    if limit is not None:
+        monkeypatch.setattr(classes, limit, 5)
+    read, train = [], load(tmp_path)[0]
+    monkeypatch.setattr(classes, "read_image", lambda path, megapixels: read.append(path) or read_image(path))
+    first = [train.example(i, RNG)[0].clone() for i in range(6)]
+    for i, pixels in enumerate(first):
+        random_crop((train.example(i, RNG)[0], None), 16, RNG, [0.5, 1.0])
+        assert torch.equal(train.example(i, RNG)[0], pixels)
+    assert len(read) == reads
 
 
 @pytest.mark.parametrize(("fraction", "count"), [(1.0, 6), (0.5, 3), (0.01, 1)])
