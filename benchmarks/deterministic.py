@@ -17,7 +17,7 @@ import torch
 from afno_repro.runs.devices import find_device
 from afno_repro.runs.provenance import device_name
 from benchmarks.side_by_side import write
-from benchmarks.steps import PRECISIONS, STAGES, configs, step_of
+from benchmarks.steps import PRECISIONS, STAGES, built, configs, step_of
 
 WORDS = re.compile("(.+?) (?:does not have a deterministic implementation|defaults to a non-deterministic)|(CuBLAS)")
 STEPS = 5
@@ -58,7 +58,7 @@ def main() -> None:
     device, lines = torch.device(find_device(asked.device)), list[list[str]]()
     for table in asked.tables:
         for row, config in configs(table, "smoke").items():
-            given = config, asked.precision, asked.images, device
+            given = built(config, device), config, asked.precision, asked.images, device
             same = all(map(torch.equal, after(step_of(*given)), after(step_of(*given))))
             told = ", ".join(refused(step_of(*given))) or "nothing"
             lines.append([table, row, asked.precision, told, "yes" if same else "no"])

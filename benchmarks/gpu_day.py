@@ -1,12 +1,13 @@
 """Ten minutes on a GPU: `python -m benchmarks.gpu_day --out FOLDER [--commit HASH] [--small] [--only STAGE ...]`.
 
-Each stage is a process with a time limit of its own, to which comes what stages before it left of theirs; all end
-within LIMIT_S. After every stage FOLDER/day.json and day.md are written anew: how it ended, what it said last, and its
-tables, which lie as files below FOLDER/tables/. A stage that fails, is cut off or lacks a package is told as such and
-stops no other one. What `nvidia-smi -q` says before and after lies beside them, the trainings' records in
-records.tar.gz, and the checksums of all files in SHA256SUMS. `--small` takes sizes for a CPU. Columns named `predicted`
-or `estimated` were not measured; a GPU's stay empty without one. Ends with 1 unless every stage passed or lacked data
-alone. This file needs Python's own library alone, so that it can say what is missing.
+Each stage is a process with a time limit of its own. Those that measure no time run first, side by side, the others
+alone, one after another, each with what those before it left of their time; all end within LIMIT_S. After every stage
+FOLDER/day.json and day.md are written anew: how it ended, what it said last, and its tables, which lie as files below
+FOLDER/tables/STAGE/. A stage that fails, is cut off or lacks a package is told as such and stops no other one;
+`--only` goes through some, beside what FOLDER has of the others. What `nvidia-smi -q` says before and after lies beside
+them, the trainings' records in records.tar.gz, and the checksums of all files in SHA256SUMS. `--small` takes sizes for
+a CPU. Columns named `predicted` or `estimated` were not measured; a GPU's stay empty without one. Ends with 1 unless
+every stage passed or lacked data alone. This file needs Python's own library alone, so that it can say what is missing.
 """
 
 import argparse
@@ -16,12 +17,14 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +44,7 @@ USES = {  # of the packages, by the names that pip knows
     "pytest-xdist": "tests side by side; they run one by one without it",
     "fvcore": "one test, which no stage runs",
 }
+UNTIMED = ("doctor", "tests", "deterministic", "trained", "small", "compiling")
 
 
 class Stage(NamedTuple):
@@ -52,17 +56,21 @@ class Stage(NamedTuple):
     limit_s: float
     needs: Sequence[str] = ()
     brings_data: bool = True  # or is left out where nobody brought them
+    timed: bool = True  # alone on the machine
 
 
 def stages(device: str, small: bool, out: Path, data: Path) -> list[Stage]:
-    """What the day is made of, in order."""
+    """What the day is made of, in order: what measures no time, then what does."""
     smoke = ("--scale", "smoke")
-    sizes: dict[str, Sequence[str]] = {  # of a GPU; Table 2's steps with 16 images, Table 4's with one
+    rows: Sequence[str] = ("--seconds", "55")  # Table 2's steps with 4 images, Table 4's with one
+    sizes: dict[str, Sequence[str]] = {  # of a GPU; other steps of Table 2 have 16 images
         "mixers": ("--shapes", "5", "--rounds", "5", "--batch", "32", "--compiled", "1"),
+        "steps": ("--rounds", "3"),
         "tests": ("-n", "8", "--dist", "worksteal") if found("pytest-xdist") else (),
         "small": ("--seed", "0"),
     }
     if small:
+        rows = (*smoke, "--images", "2", "1", "--rounds", "1", "--backend", "eager")
         sizes = {
             "mixers": ("--shapes", "1", "--side", "4", "--rounds", "1"),
             "steps": (*smoke, "--tables", "table2", "--images", "2", "--rounds", "1"),
@@ -70,31 +78,34 @@ def stages(device: str, small: bool, out: Path, data: Path) -> list[Stage]:
             "deterministic": ("--tables", "table2"),
             "trained": (*smoke, "--row", "afno"),
             "small": ("--row", "afno", "--seed", "0"),
-            "compiled": (*smoke, "--images", "2", "--rounds", "1", "--backend", "eager"),
         }
 
     def stage(name: str, shows: str, limit_s: float, needs: Sequence[str], module: str, *options: str) -> Stage:
         on = ("--device", device) if module.startswith("benchmarks") else ()
         command = [sys.executable, "-m", module, *on, *options, *sizes.get(name, ())]
-        return Stage(name, shows, command, limit_s, needs, brings_data=name != "small")
+        return Stage(name, shows, command, limit_s, needs, name != "small", name not in UNTIMED)
 
     tested = ("tests/training/test_on_gpu.py", "tests/test_gpu.py", "tests/mixers")
     quick, deep = ("-q", "-o", "addopts=", "-m", "gpu", "-p", "no:cacheprovider"), (*RUNS, *DRAWN)
-    root = ("--root", str(out / "trained"))
     epoch = ("--scale", "small", "--set", "pretrain.train.epochs=1", "--data", str(data))
     three = ("--precision", "float32", "tf32", "bf16")
+
+    def root(name: str) -> tuple[str, ...]:
+        return "--root", str(out / "trained" / name)
+
     return [
-        stage("doctor", "what afno finds here", 10, RUNS, "afno_repro", "doctor"),
-        stage("rates", "what the device copies and multiplies", 15, RUNS, "benchmarks.rates"),
-        stage("kernel", "the Triton kernel", 40, (*RUNS, "triton"), "benchmarks.kernel_here"),
-        stage("tests", "whether CPU and GPU agree", 110, (*deep, "pytest"), "pytest", *quick, *tested),
-        stage("deterministic", "what has no deterministic form", 20, deep, "benchmarks.deterministic"),
+        stage("doctor", "what afno finds here", 20, RUNS, "afno_repro", "doctor"),
+        stage("tests", "whether CPU and GPU agree", 150, (*deep, "pytest"), "pytest", *quick, *tested),
+        stage("deterministic", "what has no deterministic form", 90, deep, "benchmarks.deterministic"),
+        stage("trained", "Table 2 beside the reference", 150, deep, "benchmarks.trained", *root("tiny")),
+        stage("small", "an epoch of Table 2 at small scale", 90, deep, "benchmarks.trained", *root("small"), *epoch),
+        stage("compiling", "torch.compile, all rows", 150, deep, "benchmarks.compiled", "--side-by-side", *rows),
+        stage("rates", "what the device copies and multiplies", 20, RUNS, "benchmarks.rates"),
+        stage("kernel", "the Triton kernel", 45, (*RUNS, "triton"), "benchmarks.kernel_here"),
         stage("mixers", "mixers side by side", 115, RUNS, "benchmarks.mixers", *three),
-        stage("steps", "training steps", 110, deep, "benchmarks.steps"),
-        stage("loading", "files to device", 25, deep, "benchmarks.loading"),
-        stage("trained", "Table 2 beside the reference", 80, deep, "benchmarks.trained", *root),
-        stage("small", "an epoch of Table 2 at small scale", 20, deep, "benchmarks.trained", *root, *epoch),
-        stage("compiled", "steps through torch.compile", 40, deep, "benchmarks.compiled"),
+        stage("steps", "training steps", 130, deep, "benchmarks.steps"),
+        stage("loading", "files to device", 30, deep, "benchmarks.loading"),
+        stage("compiled", "steps through torch.compile", 80, deep, "benchmarks.compiled", *rows),
     ]
 
 
@@ -145,15 +156,12 @@ def done(stage: Stage, out: Path, limit_s: float) -> dict[str, Any]:
         return told | {"outcome": f"left out: {', '.join(lacking)} not installed"}
     if limit_s < 1:
         return told | {"outcome": "left out: no time"}
-    started, began, log = time.monotonic(), time.time(), out / f"{stage.name}.log"
-    outcome = ended(stage.command, log, limit_s, out / "tables")
+    started, log, written = time.monotonic(), out / f"{stage.name}.log", out / "tables" / stage.name
+    shutil.rmtree(written, ignore_errors=True)
+    outcome = ended(stage.command, log, limit_s, written)
     if outcome == f"failed with {LACKS_DATA}" and not stage.brings_data:
         outcome = NO_DATA
-    tables = {
-        path.stem: list(csv.reader(path.read_text().splitlines()))
-        for path in sorted((out / "tables").glob("*/*.csv"))
-        if path.stat().st_mtime >= began
-    }
+    tables = {path.stem: list(csv.reader(path.read_text().splitlines())) for path in sorted(written.glob("*/*.csv"))}
     last = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
     return told | {
         "outcome": outcome,
@@ -185,6 +193,36 @@ def ended(command: Sequence[str], log: Path, limit_s: float, tables: Path) -> st
             process.wait()
 
 
+def earlier(out: Path, again: set[str]) -> list[dict[str, Any]]:
+    """The stages that an earlier command went through in this folder, less those to be gone through again."""
+    path = out / "day.json"
+    return (
+        [each for each in json.loads(path.read_text())["stages"] if each["stage"] not in again] if path.exists() else []
+    )
+
+
+def limits(stages: Sequence[Stage]) -> list[float]:
+    """By when each stage ends, in seconds from the first one's start."""
+    together, ends = max((stage.limit_s for stage in stages if not stage.timed), default=0.0), []
+    for stage in stages:
+        together += stage.limit_s if stage.timed else 0.0
+        ends.append(together if stage.timed else stage.limit_s)
+    return ends
+
+
+def gone_through(stages: Sequence[Stage], out: Path, patience: float) -> Iterator[dict[str, Any]]:
+    """How each stage ended, as it does."""
+    started = time.monotonic()
+
+    def go(stage: Stage, ends: float) -> dict[str, Any]:
+        return done(stage, out, started + patience * min(ends, LIMIT_S - GRACE_S - CLOSING_S) - time.monotonic())
+
+    together = [pair for pair in zip(stages, limits(stages), strict=True) if not pair[0].timed]
+    with ThreadPoolExecutor(len(together) or 1) as pool:
+        yield from (each.result() for each in as_completed([pool.submit(go, *pair) for pair in together]))
+    yield from (go(*pair) for pair in zip(stages, limits(stages), strict=True) if pair[0].timed)
+
+
 def write(day: dict[str, Any], out: Path) -> None:
     """What there is so far: day.json whole, day.md to read."""
     (out / "day.json").write_text(json.dumps(day, indent=1) + "\n")
@@ -210,26 +248,24 @@ def main() -> None:
     parser.add_argument("--device", help="default: cuda where nvidia-smi names a GPU, else cpu")
     parser.add_argument("--data", type=Path, default=os.environ.get("AFNO_DATA", ROOT / "data"), help="of small scale")
     parser.add_argument("--small", action="store_true", help="sizes for a CPU")
-    parser.add_argument("--only", nargs="+", help="stages by name")
+    parser.add_argument("--only", nargs="+", help="stages by name, beside what FOLDER has of others")
     asked = parser.parse_args()
-    started, patience, given_s = time.monotonic(), PATIENCE if asked.small else 1, 0.0
-    out, seen = asked.out.resolve(), gpus()
-    (out / "tables").mkdir(parents=True, exist_ok=True)
+    out, seen, patience = asked.out.resolve(), gpus(), PATIENCE if asked.small else 1
+    out.mkdir(parents=True, exist_ok=True)
     missing = {package: use for package, use in USES.items() if found(package) is None}
     packages = {package: found(package) for package in USES}
     day = {"commit": asked.commit, "gpus": seen, "python": platform.python_version(), "packages": packages}
-    day |= {"missing": missing, "stages": []}
+    planned = stages(asked.device or ("cuda" if seen else "cpu"), asked.small, out, asked.data.resolve())
+    planned = [each for each in planned if asked.only is None or each.name in asked.only]
+    day |= {"missing": missing, "stages": earlier(out, {each.name for each in planned})}
     for package, use in missing.items():
         print(f"not installed: {package} ({use})")
     look(out, "before")
     write(day, out)
-    for stage in stages(asked.device or ("cuda" if seen else "cpu"), asked.small, out, asked.data.resolve()):
-        if asked.only is None or stage.name in asked.only:
-            given_s += stage.limit_s
-            ends = started + patience * min(given_s, LIMIT_S - GRACE_S - CLOSING_S)
-            day["stages"].append(done(stage, out, ends - time.monotonic()))
-            write(day, out)
-            print(f"{stage.name}: {day['stages'][-1]['outcome']}", flush=True)
+    for told in gone_through(planned, out, patience):
+        day["stages"].append(told)
+        write(day, out)
+        print(f"{told['stage']}: {told['outcome']}", flush=True)
     look(out, "after")
     close(out)
     sys.exit(any(each["outcome"] not in (PASSED, NO_DATA) for each in day["stages"]))

@@ -8,6 +8,7 @@ it is no measurement, and there is none of the Triton kernel, which no operator 
 """
 
 import argparse
+import copy
 import statistics
 from collections.abc import Callable
 from dataclasses import replace
@@ -114,20 +115,27 @@ def take(form: str, model: nn.Module, precision: str) -> None:
             block.mixer = FusedAFNO(block.mixer, "bf16" if precision == "bf16" else "float32")  # type: ignore[arg-type]
 
 
+def built(config: RunConfig, device: torch.device) -> nn.Module:
+    """The network of a row, with the weights of seed 0."""
+    assert config.model is not None
+    torch.manual_seed(0)
+    return build_model(config.model, config.data.image_size).to(device)
+
+
 def step_of(
+    model: nn.Module,
     config: RunConfig,
     precision: str,
     images: int,
     device: torch.device,
     change: Callable[[nn.Module], Any] = lambda model: None,
 ) -> Callable[[], Any]:
-    """A step of a row's training, its network changed and the optimiser's moments made."""
-    assert config.model is not None
+    """A step of a row's training with a copy of its network, changed, and the optimiser's moments made."""
     assert config.train is not None
     set_precision(precision, device)
     torch.manual_seed(0)
     recipe, side = replace(config.train, precision=precision), config.data.image_size
-    model = build_model(config.model, side).to(device)
+    model = copy.deepcopy(model)
     change(model)
     task = TASKS[config.task.name](side, **config.task.options)
     step = partial(optimise, model, make_optimizer(model, recipe), task, [batch_of(config, images, device)], recipe)
@@ -136,14 +144,13 @@ def step_of(
 
 
 def measured(
-    config: RunConfig, precision: str, form: str, images: int, rounds: int, device: torch.device, at: Rates
+    model: nn.Module, config: RunConfig, precision: str, form: str, images: int, rounds: int, at: Rates, estimated: str
 ) -> list[str]:
     """The cells of one row, precision and form; where memory does not suffice that is said in place of a time."""
-    assert config.model is not None
-    net, on_gpu = network(config.model, config.data.image_size), device.type == "cuda"
-    estimated = f"{(16 * net.params + images * net.kept_bytes) / 2**20:.0f}" if on_gpu else ""
+    device = next(model.parameters()).device
+    on_gpu = device.type == "cuda"
     try:
-        step = step_of(config, precision, images, device, partial(take, form, precision=precision))
+        step = step_of(model, config, precision, images, device, partial(take, form, precision=precision))
         with Roofline(at, precision) as roofline:
             step()
         start_peak(device)
@@ -157,9 +164,18 @@ def measured(
     return [told[0], f"{images / took:.1f}", told[1], estimated, peak]
 
 
+def estimate(config: RunConfig, images: int, device: torch.device) -> str:
+    """A GPU's MiB for a step, as `--dry-run` has it."""
+    if device.type != "cuda":
+        return ""
+    assert config.model is not None
+    net = network(config.model, config.data.image_size)
+    return f"{(16 * net.params + images * net.kept_bytes) / 2**20:.0f}"
+
+
 def kernels(config: RunConfig, images: int, device: torch.device) -> list[list[str]]:
     """What a step in bf16 spends most time in: name, calls, milliseconds."""
-    step, on_gpu = step_of(config, "bf16", images, device), device.type == "cuda"
+    step, on_gpu = step_of(built(config, device), config, "bf16", images, device), device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiled:
         step()
         if on_gpu:
@@ -187,8 +203,9 @@ def main() -> None:
     ]
     lines, spent, title = list[list[str]](), list[list[str]](), f"Training steps at {asked.scale} scale"
     for table, row, config, images in trained:
+        model, estimated = built(config, device), estimate(config, images, device)
         for precision, form in [(each, form) for each in PRECISIONS for form in forms(config, each, device)]:
-            cells = measured(config, precision, form, images, asked.rounds, device, at)
+            cells = measured(model, config, precision, form, images, asked.rounds, at, estimated)
             lines.append([table, row, precision, form, str(images), *cells])
         print(write("steps", name, title, HEADER, lines), row, flush=True)
     for table, row, config, images in trained:
