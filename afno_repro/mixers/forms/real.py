@@ -8,6 +8,8 @@ Shapes: B batch, R M kept modes along H and W, N = R M, C channels, K blocks, D 
 columns K 2D BN, real parts first.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -15,6 +17,17 @@ from torch import Tensor
 
 from afno_repro.mixers.forms.transforms import Gradients, again, before_relu, joined
 from afno_repro.mixers.spectral import Shrinkage
+
+
+def in_own_precision(backward: Callable[[Any, Tensor], Gradients]) -> Callable[[Any, Tensor], Gradients]:
+    """A backward pass as the forward one is: outside autocast, even where it is called inside."""
+
+    @wraps(backward)
+    def alone(ctx: Any, gradient: Tensor) -> Gradients:
+        with torch.autocast(gradient.device.type, enabled=False):
+            return backward(ctx, gradient)
+
+    return alone
 
 
 class RealMLP(torch.autograd.Function):
@@ -33,6 +46,7 @@ class RealMLP(torch.autograd.Function):
         return joined(s, z)
 
     @staticmethod
+    @in_own_precision
     def backward(ctx: Any, gradient: Tensor) -> Gradients:
         z, hidden, dead, *weights = ctx.saved_tensors
         if torch.is_grad_enabled():

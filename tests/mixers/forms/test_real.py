@@ -11,7 +11,7 @@ from afno_repro.mixers.fno import FNO
 from afno_repro.mixers.forms.rule import prefers_planes, prefers_products, prefers_real
 from afno_repro.mixers.gfn import GFN
 from afno_repro.mixers.spectral import all_modes
-from afno_repro.precision import set_precision
+from afno_repro.precision import autocast, set_precision
 from tests.mixers.forms.chosen import use
 
 pytestmark = pytest.mark.fast
@@ -53,6 +53,18 @@ def test_under_tf32_a_gpu_multiplies_real_matrices_one_product_a_layer(keep, mon
     products = step(AFNO(8, (8, 8), 2, 0.01, keep, "identity", 0.5), (8, 8)).of(PRODUCTS)
     assert len(products) == 2 + 4
     assert not of_complex(products)
+
+
+@pytest.mark.parametrize("form", ["gpu-tf32", "gpu"])
+def test_gradients_asked_for_under_autocast_are_those_of_the_precision_of_the_layer(form, monkeypatch):
+    use(form, monkeypatch)
+    torch.manual_seed(0)
+    mixer, x = AFNO(8, (8, 8), 2, 0.01, 1.0, "identity", 0.5), torch.randn(2, 8, 8, 8, requires_grad=True)
+    y = mixer(x).square().sum()
+    expected = torch.autograd.grad(y, [x, *mixer.parameters()], retain_graph=True)
+    with autocast(x.device, "bf16"):
+        found = torch.autograd.grad(y, [x, *mixer.parameters()])
+    assert all(map(torch.equal, found, expected))
 
 
 @pytest.mark.parametrize(
