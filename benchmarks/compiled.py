@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from math import inf
 
 import torch
@@ -86,8 +86,9 @@ def main() -> None:
     if asked.side_by_side:
         threads = max(1, (os.cpu_count() or 1) // len(cases))
         with ThreadPoolExecutor(len(cases)) as pool:
-            told = pool.map(lambda case: compile_alone(case[0], case[1], case[3], asked, threads), cases)
-            print("\n".join(told))
+            made = [pool.submit(compile_alone, table, row, n, asked, threads) for table, row, _, n in cases]
+            for each in as_completed(made):
+                print(each.result(), flush=True)
         return
     for table, row, config, images in cases:
         late = time.monotonic() - began > asked.seconds

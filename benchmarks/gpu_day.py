@@ -196,9 +196,10 @@ def ended(command: Sequence[str], log: Path, limit_s: float, tables: Path) -> st
 def earlier(out: Path, again: set[str]) -> list[dict[str, Any]]:
     """The stages that an earlier command went through in this folder, less those to be gone through again."""
     path = out / "day.json"
-    return (
-        [each for each in json.loads(path.read_text())["stages"] if each["stage"] not in again] if path.exists() else []
-    )
+    if not path.exists():
+        return []
+    before = json.loads(path.read_text())
+    return [{"commit": before["commit"]} | each for each in before["stages"] if each["stage"] not in again]
 
 
 def limits(stages: Sequence[Stage]) -> list[float]:
@@ -263,7 +264,7 @@ def main() -> None:
     look(out, "before")
     write(day, out)
     for told in gone_through(planned, out, patience):
-        day["stages"].append(told)
+        day["stages"].append({"commit": asked.commit} | told)
         write(day, out)
         print(f"{told['stage']}: {told['outcome']}", flush=True)
     look(out, "after")

@@ -76,6 +76,16 @@ def test_a_stage_that_does_not_pass_is_told_with_its_last_words_and_stops_no_oth
     assert not is_alive(child)
 
 
+def test_a_stage_that_is_not_gone_through_again_stays_with_its_commit(tmp_path, gone_through):
+    gone_through(python("one", ""), python("two", "raise SystemExit(1)"))
+    code, found = gone_through(python("two", ""))
+    assert code == 0
+    assert {name: (each["outcome"], each["commit"]) for name, each in found.items()} == {
+        "one": ("passed", "unknown"),
+        "two": ("passed", "unknown"),
+    }
+
+
 def test_a_stage_has_what_those_before_it_left_and_absent_data_fail_no_day(gone_through):
     code, found = gone_through(python("first", ""), python("second", "raise SystemExit(3)", brings_data=False))
     assert code == 0
