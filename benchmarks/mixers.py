@@ -3,14 +3,16 @@
 Ratios are to AFNO as it is usually written (benchmarks/literal.py), above 1 faster; `--compiled` adds the same through
 torch.compile, to all shapes or the first N, which takes its time before each. Every form's first image is held to
 float64 first, attention up to MOST_TOKENS: a Fourier mixer in float32 with an error above TOLERANCE, or any other
-above LOOSE, ends the benchmark with 1. Each `--precision` has its table, written after every shape. `saved` is what
-autograd keeps for the backward pass, in units of the input; `floor` the time that the form's multiplications and
-additions would take at the rate of a large matrix product, over the measured one; `GB/s` is input and output over the
-time of the forward pass, `peak` the memory of a CUDA device beyond mixer and input, forward and backward.
+above LOOSE, ends the benchmark with 1; one that a GPU has no memory for is told as such. Each `--precision` has its
+table, written after every shape. `saved` is what autograd keeps for the backward pass, in units of the input; `floor`
+the time that the form's multiplications and additions would take at the rate of a large matrix product, over the
+measured one; `GB/s` is input and output over the time of the forward pass, `peak` the memory of a CUDA device beyond
+mixer and input, forward and backward.
 """
 
 import argparse
 import copy
+import gc
 import math
 import re
 import statistics
@@ -24,6 +26,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from afno_repro.memory import out_of_memory
 from afno_repro.mixers.afno import AFNO
 from afno_repro.mixers.efficient_self_attention import EfficientSelfAttention
 from afno_repro.mixers.gfn import GFN
@@ -162,6 +165,22 @@ def both(mixer: nn.Module, x: Tensor, precision: str) -> None:
     y.sum().backward()
 
 
+def fits(mixer: nn.Module, x: Tensor, precision: str) -> bool:
+    """Whether both passes find the memory that they need; what others left is given back first."""
+    gc.collect()
+    if x.device.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        both(mixer, x, precision)
+    except (MemoryError, RuntimeError) as problem:
+        if not out_of_memory(problem):
+            raise
+        return False
+    finally:
+        mixer.zero_grad()
+    return True
+
+
 def peak_mib(mixer: nn.Module, x: Tensor, precision: str) -> str:
     """The most memory that a CUDA device holds during both passes, less what it held before; nothing on a CPU."""
     if x.device.type != "cuda":
@@ -199,6 +218,8 @@ def measured(
 
         found |= only_on_cuda(found["AFNO"], found["self-attention"])  # type: ignore[arg-type]
     found = {name: mixer.to(device) for name, mixer in found.items() if device.type == "cuda" or small(name, shape)}
+    lacking = [name for name, mixer in found.items() if not fits(mixer, x, precision)]
+    found = {name: mixer for name, mixer in found.items() if name not in lacking}
     errors = {name: error(mixer, x, precision) for name, mixer in found.items() if small(name, shape)}
     tight = {name for name in errors if precision == "float32" and EXACT.search(name)}
     if wrong := {name: each for name, each in errors.items() if each > (TOLERANCE if name in tight else LOOSE)}:
@@ -209,7 +230,7 @@ def measured(
 
     one, two = timed(calls(forward), rounds, device), timed(calls(both), rounds, device)
     floor_s = floor_flops(shape, batch) / product_rate(device)
-    lines = []
+    lines = [[str(shape), name, "out of memory", *[""] * (len(HEADER) - 3)] for name in lacking]
     for name, mixer in found.items():
         floor = f"{100 * floor_s / one[name].median_s:.0f}%" if name in ("literal AFNO", "AFNO") else ""
         moved = f"{2 * x.nbytes / one[name].median_s / 1e9:.1f}"

@@ -170,7 +170,7 @@ def estimate(config: RunConfig, images: int, device: torch.device) -> str:
         return ""
     assert config.model is not None
     net = network(config.model, config.data.image_size)
-    return f"{(16 * net.params + images * net.kept_bytes) / 2**20:.0f}"
+    return f"{(16 * net.params + images * (net.kept_bytes + net.largest_bytes)) / 2**20:.0f}"
 
 
 def kernels(config: RunConfig, images: int, device: torch.device) -> list[list[str]]:

@@ -124,6 +124,21 @@ def test_every_precision_has_a_table_of_mixers_and_the_first_shapes_a_compiled_r
         assert [row.split(",")[0] for row in rows] == [precision] * 2
 
 
+def test_a_mixer_without_memory_is_told_and_the_others_are_measured(monkeypatch):
+    both, shape = side.both, SHAPES[2]._replace(side=4)
+
+    def lacking(mixer, x, precision):
+        if isinstance(mixer, LongShort):
+            raise MemoryError
+        both(mixer, x, precision)
+
+    monkeypatch.setattr(side, "both", lacking)
+    lines = {line[1]: line for line in side.measured(shape, 1, 1, torch.device("cpu"), False, "float32")}
+    assert set(lines) == set(mixers(shape))
+    assert [name for name, line in lines.items() if line[2] == "out of memory"] == ["literal long-short", "long-short"]
+    assert {len(line) for line in lines.values()} == {len(side.HEADER)}
+
+
 def test_a_mixers_error_is_that_of_its_precision_on_the_first_image():
     torch.manual_seed(0)
     mixer, x = torch.nn.Linear(64, 64), torch.randn(2, 4, 4, 64)

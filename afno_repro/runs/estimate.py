@@ -1,7 +1,8 @@
 """What runs will take, before any of them: steps, time, memory of a device and disk, also where the data are absent.
 
     time    what a record of the very same run says, else counted operations over the speed of a matrix product here
-    memory  weights, gradients and Adam's two moments (16 bytes a parameter), and what a forward pass keeps
+    memory  weights, gradients and Adam's two moments (16 bytes a parameter), what a forward pass keeps, and the
+            gradients of the layer with most values
     disk    two checkpoints of weights and moments (12 bytes a parameter each), and the final weights
 
 Nothing is trained or loaded for it: operations and kept tensors are counted on the `meta` device, in float32, with
@@ -195,10 +196,10 @@ def windows(config: RunConfig) -> int:
 
 
 def memory_bytes(net: Network, batch_size: int, machine: Machine) -> int:
-    """Of one device in training: four numbers a parameter, and what its largest micro-batch keeps."""
+    """Of one device in training: four numbers a parameter, and what its largest micro-batch keeps and passes back."""
     share = -(-batch_size // machine.devices)
     kept = net.kept_less_bytes if machine.activation_checkpointing else net.kept_bytes
-    return 4 * 4 * net.params + min(share, machine.micro_batch or share) * kept
+    return 4 * 4 * net.params + min(share, machine.micro_batch or share) * (kept + net.largest_bytes)
 
 
 def disk_bytes(params: int) -> int:
