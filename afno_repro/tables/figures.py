@@ -272,7 +272,7 @@ def _shown(config: RunConfig) -> str:
     if config.task.name == "spectra":
         threshold = config.model.mixer.options["sparsity_threshold"] if config.model and config.model.mixer else ""
         return f"AFNO with threshold {threshold}, means over {asked['images']} images and all channels"
-    return f"The first {asked['images']} images of the validation set"
+    return f"The first {asked['images']} validation images of {config.data.name}"
 
 
 FIGURES: dict[str, Draw] = {

@@ -1,8 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
 
+from afno_repro.config import Part
 from afno_repro.errors import ConfigError
+from afno_repro.runs import check
 from afno_repro.runs.check import check_runs
 from afno_repro.spec.plan import Choice, plan_runs, resolve_runs
 from afno_repro.spec.reader import load_spec, read_spec
@@ -28,6 +31,20 @@ def test_every_committed_spec_is_sound_at_every_scale(spec):
         plan, problems = resolve_runs(spec, scale)
         assert problems == []
         assert check_runs(plan, plan.runs) == []
+
+
+def test_a_model_that_was_sound_once_is_not_built_again_unless_its_mixer_is_ones_own(tmp_path, monkeypatch):
+    built, plan = [], plan_runs(load_spec(write_spec(tmp_path)), "tiny")
+    monkeypatch.setattr(check, "_sound", set())
+    monkeypatch.setattr(check, "check_model", lambda model, size: built.append(repr((model, size))))
+    for _ in range(2):
+        assert check_runs(plan, plan.runs) == []
+    assert len(built) == len(set(built)) > 1
+    own = replace(plan.runs[0].config.model, mixer=Part("mine:Mixer", {}))
+    monkeypatch.setattr(check, "check_own_mixer", lambda model, size: None)
+    for _ in range(2):
+        assert check._model_problems(own, 16) == []
+    assert len(built) == len(set(built)) + 1
 
 
 def test_the_small_spec_is_sound(tmp_path):
