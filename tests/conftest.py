@@ -7,7 +7,16 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-LONGEST = ("test_doors", "test_docs", "test_errors", "test_together", "test_crash", "test_commands", "test_resume")
+LONGEST = (
+    "test_doors",
+    "test_docs",
+    "test_errors",
+    "test_together",
+    "test_crash",
+    "test_commands",
+    "test_resume",
+    "test_types",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -99,13 +99,8 @@ TASK = {  # a backbone's task, its options, its head, its batch
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "mixer"),
-    [
-        pytest.param(*each, marks=() if each == ("vit", "afno") else pytest.mark.slow)
-        for each in product(TRUNKS, sorted(MIXERS))
-    ],
-)
+@pytest.mark.slow  # the compiler's minute each; a training that is compiled has a test in training/test_loop.py
+@pytest.mark.parametrize(("name", "mixer"), product(TRUNKS, sorted(MIXERS)))
 @pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler")
 def test_a_training_step_by_inductor_equals_an_eager_one_within_1e4(name, mixer):
     """The command's own: its loss, its clipping, micro-batches; gradients and weights of plain gradient descent.
