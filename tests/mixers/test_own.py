@@ -2,6 +2,7 @@ import json
 import os
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,6 +64,25 @@ def test_a_broken_promise_is_named(name, promise):
     (problem,) = error.value.problems
     assert problem.key == ("mixer", "name")
     assert any(line.strip().startswith(promise) for line in problem.message.splitlines()[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "at"),
+    [("Misspelt", "AttributeError", "self.projekt(x)"), ("WrongWidth", "RuntimeError", "self.project(x + x.mean")],
+)
+def test_what_its_code_raises_is_told_once_with_file_and_line(name, kind, at):
+    (number,) = [i for i, line in enumerate(Path(mine.__file__).read_text().splitlines(), 1) if at in line]
+    for grid in ((4, 4), (5, 7)):
+        (told,) = broken_promises(partial(getattr(mine, name), bias=True), 8, grid)
+        assert f"{kind} at {mine.__file__}:{number}: " in told
+
+
+def test_what_its_code_does_not_raise_itself_is_told_once_too():
+    with pytest.raises(ConfigError) as error:
+        check_own_mixer(model("NoForward"), 32)
+    (problem,) = error.value.problems
+    assert problem.message.count("NotImplementedError") == 1
+    assert ".py:" not in problem.message
 
 
 def test_every_promise_has_a_mixer_that_breaks_it():
