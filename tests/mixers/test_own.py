@@ -218,6 +218,11 @@ def test_a_mixer_of_pythonpath_is_checked_run_and_known_by_its_source(tmp_path):
     (package / "parts.py").write_text("FACTOR = 3.0\n")
     assert others() == 2  # cost and pretraining of the one row
     assert not (package / "imported").exists()  # a list imports no mixer
+    (elsewhere,) = json.loads(afno("list", "--scale", "smoke", "--json", root=root).stdout)
+    assert (elsewhere["yours"], elsewhere["other_source"], elsewhere["no_source"]) == (4, 0, 2)
+    said = afno("list", "--scale", "smoke", root=root).stdout
+    assert "other source" not in said
+    assert "the module of a mixer of one's own is not found" in said
     told = afno("run", "small", *asked, root=root, env=env).stderr
     assert "made by other source than today's" in told
     assert "gfn" not in told.partition("other source")[2].partition("\n")[0]
