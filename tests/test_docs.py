@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from skimage.data import chelsea
+from skimage.io import imsave
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -246,6 +248,22 @@ def test_the_worked_examples_work(workshop):
     assert "gfn/pretrain seed 0: ok" in said["data"][0].stderr
     assert "Certainty" in said["metric"][0].stdout
     assert "missing" not in said["metric"][0].stdout
+
+
+def test_the_worked_example_is_trained_on_a_flat_folder_of_images(tmp_path):
+    (tmp_path / "experiments").mkdir()
+    follow(tmp_path, "yaml", ADDING[0][2])
+    for _, language, text in BLOCK.findall(PAGES["data.md"]):
+        if language == "diff":
+            follow(tmp_path, language, text)
+    for name, count in (("train", 24), ("val", 6)):
+        folder = tmp_path / "data/holidays" / name
+        folder.mkdir(parents=True)
+        for i in range(count):
+            imsave(folder / f"{i}.jpg", chelsea()[5 * i : 5 * i + 100, 5 * i : 5 * i + 150])
+    said = afno("run", "axial", "--scale", "smoke", root=tmp_path).stdout
+    assert "PSNR" in said
+    assert "missing" not in said
 
 
 @pytest.mark.fast

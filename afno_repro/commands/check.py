@@ -40,6 +40,7 @@ def checked(places: "Places", name: str, scale: str, machine: "Machine") -> Answ
     from afno_repro.spec.places import load_specs
     from afno_repro.spec.plan import Choice, resolve_runs
     from afno_repro.spec.spec import SCALES
+    from afno_repro.tables.numbers import counted
 
     loaded = load_specs(places, name)
     problems = [problem for _, found in loaded for problem in found]
@@ -62,6 +63,6 @@ def checked(places: "Places", name: str, scale: str, machine: "Machine") -> Answ
 
     def show() -> None:
         for entry in value:
-            say(f"{entry['table']} at {entry['scale']} scale: sound, {entry['runs']} runs")
+            say(f"{entry['table']} at {entry['scale']} scale: sound, {counted(entry['runs'], 'run')}")
 
     return Answer(value, show)

@@ -80,7 +80,7 @@ def _device(places: "Places") -> list[dict[str, Any]]:
         _line("processor", device_name("cpu")),
         _line("cores", str(cores())),
         _line("memory", f"{int(memory) / 2**20:.0f} GiB" if memory else "unknown"),
-        _line("runs", _used(places)),
+        _line("device", _used(places)),
         _line("shared memory", _shared()),
         _line("code", code),
     ]
@@ -123,5 +123,12 @@ def _folders(places: "Places", data: Path | None) -> list[dict[str, Any]]:
             lines.append(_line(name, f"{folder}, {free}; locks and flushed files hold between two processes"))
         except StorageError as error:
             lines.append(_line(name, str(error), ok=False))
-    lines.append(_line("data", str(data) if data else "no --data or AFNO_DATA: the smoke and tiny scales need none"))
-    return lines
+    return [*lines, _data(places, data)]
+
+
+def _data(places: "Places", asked: Path | None) -> dict[str, Any]:
+    """The folder of data sets, which has to be there if somebody names it."""
+    folder = asked or places.root / "data"
+    if folder.is_dir():
+        return _line("data", f"{folder}; afno data looks into it")
+    return _line("data", f"{folder} is not there: the smoke and tiny scales need none", ok=asked is None)

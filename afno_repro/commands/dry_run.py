@@ -10,6 +10,7 @@ from afno_repro.runs.bound import unread
 from afno_repro.runs.estimate import Estimate, estimates, total
 from afno_repro.runs.store import Store, readable, records_folder
 from afno_repro.spec.places import Places
+from afno_repro.tables.numbers import counted
 
 
 def planned(places: Places, prepared: Prepared, scale: str, machine: Machine) -> Answer:
@@ -95,7 +96,7 @@ def _expectations(value: list[dict[str, Any]], machine: Machine, left: int, abse
         return ["everything is done"]
     beside = f"{machine.jobs} side by side" if machine.devices == 1 else f"on {machine.devices} devices"
     return [
-        f"{left} runs to do, about {_hours(value[-1]['estimate_s'] / 3600)} {beside}"
+        f"{counted(left, 'run')} to do, about {_hours(value[-1]['estimate_s'] / 3600)} {beside}"
         + (f"; {absent} of them lack their data" if absent else ""),
         *(f"time {basis}" for basis in dict.fromkeys(e["basis"] for e in value) if basis),
         *(

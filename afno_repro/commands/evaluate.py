@@ -78,8 +78,11 @@ def reevaluated(places: "Places", name: str, scale: str, choice: "Choice", machi
 
     def text() -> None:
         for entry in value:
-            numbers = "  ".join(f"{key} {number:.4g}" for key, number in entry["metrics"].items())
-            say(f"{entry['table']} {entry['row']}/{entry['stage']} seed {entry['seed']}: {entry['state']}  {numbers}")
+            numbers = "".join(f"  {key} {number:.4g}" for key, number in entry["metrics"].items())
+            say(f"{entry['table']} {entry['row']}/{entry['stage']} seed {entry['seed']}: {entry['state']}{numbers}")
+        say(f"tables written anew in {folder}")
+        if any(entry["state"] != "evaluated" for entry in value):
+            say(f"afno run {name} --scale {scale} does what is not finished")
 
     return Answer(value, text)
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from afno_repro.spec.plan import Need, Plan
 
 DEFAULT = "tiny"  # the scale of the commands where none is named
+NOTED = {  # what is said of some of your runs, with how many of which table
+    "other_source": "made by other source than today's, or before records knew it",
+    "no_source": "source not compared, for the module of a mixer of one's own is not found (is it in PYTHONPATH?)",
+    "left_out": "files of the data that were not used (their records name the first)",
+}
 
 
 def list_tables(
@@ -69,10 +74,11 @@ def overview(places: "Places", scales: list[str], machine: "Machine") -> Answer:
             }
             entry = {"table": spec.name, "title": spec.structure.title, "scale": scale, **counts}
             unused = max((record.provenance.get("left_out", 0) for record in yours.values()), default=0)
-            other = sum(
-                record.provenance.get("source") != source_of(record.config, source) for record in yours.values()
-            )
-            value.append({**entry, "missing": sorted({*missing.values()}), "other_source": other, "left_out": unused})
+            today = [source_of(record.config, source) for record in yours.values()]
+            made = [record.provenance.get("source") for record in yours.values()]
+            other = sum(now is not None and now != then for now, then in zip(today, made, strict=True))
+            entry |= {"missing": sorted({*missing.values()}), "other_source": other, "no_source": today.count(None)}
+            value.append({**entry, "left_out": unused})
 
     def show() -> None:
         shown = [e for e in value if len(scales) == 1 or e["scale"] == DEFAULT or e["reference"] or e["yours"]]
@@ -90,17 +96,28 @@ def overview(places: "Places", scales: list[str], machine: "Machine") -> Answer:
             if rest:
                 counts = f"{sum(e['runs'] for e in rest)} runs of {len(rest)} more tables, none with records"
                 say(f"{scale}: {counts}; afno list --scale {scale} shows them")
-        say(f"reference: in {places.reference.tables}; yours: in {places.tables}; afno list table2 shows runs")
+        say(*_where(places, scales))
         say(f"run does: what afno run would do, for it looks for finished work in {places.runs} alone")
-        if others := [f"{e['table']} {e['scale']} {e['other_source']}" for e in value if e["other_source"]]:
-            say(f"made by other source than today's, or before records knew it: {', '.join(others)}")
-        if unused := [f"{e['table']} {e['scale']} {e['left_out']}" for e in value if e["left_out"]]:
-            say(f"files of the data that were not used (their records name the first): {', '.join(unused)}")
+        for key, meaning in NOTED.items():
+            if named := [f"{e['table']} {e['scale']} {e[key]}" for e in value if e[key]]:
+                say(f"{meaning}: {', '.join(named)}")
         if further := [name for name in places.known_names() if name not in places.spec_names()]:
             say(f"specs that ship and can be named too: {some(further)}; afno init copies them")
         say("disk: " + ", ".join(f"{folder} {_disk(folder)}" for folder in (places.runs, places.tables)))
 
     return Answer(value, show)
+
+
+def _where(places: "Places", scales: list[str]) -> list[str]:
+    """Where the records of these scales lie, and which command shows their runs."""
+    if len(scales) == 1:
+        mine, option = str(places.results(scales[0])), f" --scale {scales[0]}"
+    else:
+        mine, option = f"{places.tables}, those of smoke scale in {places.results('smoke')}", ""
+    return [
+        f"reference: in {places.reference.tables}; yours: in {mine}",
+        f"afno list table2{option} shows the runs of one table",
+    ]
 
 
 def runs_of(places: "Places", name: str, scale: str, machine: "Machine") -> Answer:

@@ -149,6 +149,7 @@ def work(
 def shown(places: "Places", built: "list[Table]", scale: str, choice: "Choice") -> Answer:
     """The tables of a run, and where their files are."""
     from afno_repro.commands.terminal import print_grid, say
+    from afno_repro.tables.figures import drawn
     from afno_repro.tables.grid import grid, ranks
 
     folder = places.results(scale, bool(choice.changes))
@@ -166,8 +167,9 @@ def shown(places: "Places", built: "list[Table]", scale: str, choice: "Choice") 
             }
             for (row, column), cell in table.cells.items()
         ]
-        files = [str(folder / f"{table.spec.name}.{end}") for end in ("md", "csv")]
-        value.append({"table": table.spec.name, "scale": table.scale, "cells": cells, "files": files})
+        files = [str(folder / f"{table.spec.name}.{end}") for end in ("md", "csv", "tex")]
+        figures = [str(path) for path in drawn(folder, table)]
+        value.append({"table": table.spec.name, "scale": table.scale, "cells": cells, "files": [*files, *figures]})
 
     def show() -> None:
         for table in built:
@@ -182,8 +184,9 @@ def shown(places: "Places", built: "list[Table]", scale: str, choice: "Choice") 
             if any(cell.verdict for cell in table.cells.values()):
                 say("paper: = stated, ~ assumed, ! differs")
             say(
-                f"{folder / table.spec.name}.md, .csv; all cells in {folder / 'cells.csv'}, claims in "
-                f"{folder / 'claims.csv'}"
+                f"{folder / table.spec.name}.md, .csv, .tex; all cells in {folder / 'cells.csv'}, claims in "
+                f"{folder / 'claims.csv'}",
+                *(f"{path.with_suffix('')}.png, .svg, .pdf" for path in drawn(folder, table)),
             )
 
     return Answer(value, show)

@@ -81,7 +81,8 @@ def print_grid(
 ) -> None:
     """A table of text on standard output, whose cells wrap between words; those of the first `whole` columns wrap last.
 
-    Columns that do not fit are left out and named: those of the highest rank first, of equal ones the last.
+    Columns that do not fit are left out and named: those of the highest rank first, of equal ones the last. Empty
+    ones are not named.
     """
     console = Console(highlight=False)
     text = [[plain(part).replace(" ± ", BOUND) for part in line] for line in (header, *lines)]
@@ -102,7 +103,8 @@ def print_grid(
     for line in wrapped[1:]:
         drawn.add_row(*(escape(part) for part in line))
     console.print(drawn)
-    if missing := [_name(text[0], i) for i in range(len(header)) if i not in kept]:
+    filled = {i for line in text[1:] for i, part in enumerate(line) if part}
+    if missing := [_name(text[0], i) for i in range(len(header)) if i in filled and i not in kept]:
         say(f"no room here for {', '.join(missing)}")
 
 

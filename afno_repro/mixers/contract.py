@@ -4,6 +4,7 @@ Shapes: B batch, H W token grid, C channels.
 """
 
 import copy
+import traceback
 from collections.abc import Callable
 
 import torch
@@ -19,10 +20,13 @@ CLOSE = 1e-4
 
 
 def broken_promises(build: Build, dim: int, grid: Grid) -> list[str]:
-    """Every promise that a mixer of this width and grid breaks, and how; the order of random numbers stays."""
+    """Every promise that a mixer of this width and grid breaks, and how; the order of random numbers stays.
+
+    What is raised at one line of its code is told once, with file and line.
+    """
     cut = grid[0] * grid[1] > MOST_TOKENS
     grid = (min(grid[0], CUT_SIDE), min(grid[1], CUT_SIDE)) if cut else grid
-    broken = []
+    broken, raised = list[str](), set[tuple[str, str]]()
     for promise, look in PROMISES.items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -32,10 +36,23 @@ def broken_promises(build: Build, dim: int, grid: Grid) -> list[str]:
             except ConfigError as error:
                 how = "" if cut else str(error)  # a limit of its own, which the whole grid may keep
             except Exception as error:  # whatever an own mixer does
-                how = f"{type(error).__name__}: {error}"
+                kind, where = type(error).__name__, _where(error)
+                broken += [] if (kind, where) in raised else [f"{promise}: {kind}{where}: {error}"]
+                raised.add((kind, where))
+                continue
         if how:
             broken.append(f"{promise}: {how} (tokens {tuple(tokens.shape)})")
     return broken
+
+
+def _where(error: Exception) -> str:
+    """The last line of the mixer's own package that was reached, or nothing where none was."""
+    lines = [
+        (str(frame.f_globals.get("__name__")).partition(".")[0], f" at {frame.f_code.co_filename}:{line}")
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    own = next((package for package, _ in lines if package not in ("afno_repro", "torch")), None)
+    return next((line for package, line in reversed(lines) if package == own), "")
 
 
 def _shape(build: Callable[[], nn.Module], x: Tensor) -> str:

@@ -64,22 +64,25 @@ def source_hash() -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
-def source_of(config: RunConfig, package: str) -> str:
-    """The hash of the source that a run's numbers come from: the package's, with that of a mixer of one's own."""
+def source_of(config: RunConfig, package: str) -> str | None:
+    """The hash of the source that a run's numbers come from: the package's, with that of a mixer of one's own.
+
+    None where the module of that mixer is not found.
+    """
     mixer = config.model.mixer if config.model else None
     if mixer is None or ":" not in mixer.name:
         return package
     own = _own_hash(re.split("[.:]", mixer.name)[0])
-    return hashlib.sha256(f"{package} {own}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{package} {own}".encode()).hexdigest()[:16] if own else None
 
 
 @cache
-def _own_hash(package: str) -> str:
+def _own_hash(package: str) -> str | None:
     """The names and tokens of the files of a module that is not imported for it: its own, or all of its package."""
     specs = (finder.find_spec(package, None) for finder in sys.meta_path if hasattr(finder, "find_spec"))
     spec = next((spec for spec in specs if spec is not None), None)
     if spec is None:
-        return "not found"
+        return None
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     files = sorted(file for folder in folders for file in folder.rglob("*.py")) or [Path(spec.origin or "")]
     files = [file for file in files if file.is_file()]

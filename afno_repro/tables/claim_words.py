@@ -75,7 +75,7 @@ def claim_line(verdict: Verdict) -> list[Text]:
     line += ["–" if verdict.p_holm is None else p_value(verdict.p_holm) + changed]
     if not verdict.power:
         return [*line, "–", "–"]
-    return [*line, signed(verdict.power[0], column).replace("+", "±"), f"{_many(verdict.power[1])} {found.over}"]
+    return [*line, f"±{signed(verdict.power[0], column).removeprefix('+')}", f"{_many(verdict.power[1])} {found.over}"]
 
 
 def _p(own: str, largest: str) -> str:

@@ -130,7 +130,8 @@ def _verdict(table: Table, claim: Claim, lost: dict[tuple[str, str], list[str]])
     names = {row.key: row.title[-1] for row in table.spec.rows}
     flat = {names[row]: None for case in cases for row in case.rows if (row, stage_of(case.column)) in lost}
     if flat:
-        return Verdict(claim, "undecided", worst, p, reason=f"{', '.join(flat)} {MARK}")
+        named = " and ".join(flat if len(flat) == 1 else [f'"{name}"' for name in flat])
+        return Verdict(claim, "undecided", worst, p, reason=f"{named} {MARK}")
     alone = worst.outcome == "undecided" and (worst.over == "images" or worst.difference.n == 1)
     return Verdict(claim, worst.outcome, worst, p, reason="one seed" if alone else "")
 

@@ -58,6 +58,12 @@ def stem_of(table: Table, figure: Figure) -> str:
     return "_".join(part for part in (table.spec.name, figure.suffix) if part)
 
 
+def drawn(folder: Path, table: Table) -> list[Path]:
+    """The PNG files of the figures of the table's spec that are drawn."""
+    paths = [folder / f"{stem_of(table, figure)}.png" for figure in table.spec.structure.figures]
+    return [path for path in paths if path.is_file()]
+
+
 def families(table: Table, records: Path, options: Mapping[str, Any], paths: list[Path]) -> bool:
     """Quality against parameters, a line for each family of rows (Figure 1)."""
     from afno_repro.visualize.curves import family_curves

@@ -1,4 +1,4 @@
-"""Tables as LaTeX for a paper of one's own: `\\input{table2.tex}` with the package booktabs."""
+"""Tables as LaTeX for a paper of one's own: `\\input{table2.tex}` with the packages booktabs and graphicx."""
 
 import re
 
@@ -8,6 +8,7 @@ from afno_repro.tables.table import Table
 
 MARKS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}
 MARKS |= {mark: f"\\{mark}" for mark in "&%$#_{}"} | {mark: f"{{{mark}}}" for mark in "[]"}
+FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"  # a narrow one keeps its size
 
 
 def tex(text: str) -> str:
@@ -16,7 +17,10 @@ def tex(text: str) -> str:
 
 
 def table_tex(table: Table) -> str:
-    """The table's printed columns as a tabular; rows that the paper does not have stand in italics."""
+    """The table's printed columns as a tabular; rows that the paper does not have stand in italics.
+
+    One that is wider than the text shrinks to its width.
+    """
     header, lines = grid(table, [column for column in table.columns if column.printed])
     titles = len(table.spec.structure.row_title)
     rows = [
@@ -27,13 +31,14 @@ def table_tex(table: Table) -> str:
     return "\n".join(
         [
             f"% {plain(table.spec.structure.title)} ({table.scale} scale); the notes stand in {table.spec.name}.md",
+            FITTED,
             rf"\begin{{tabular}}{{{'l' * titles}{'r' * (len(header) - titles)}}}",
             r"\toprule",
             body[0],
             r"\midrule",
             *body[1:],
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
             "",
         ]
     )

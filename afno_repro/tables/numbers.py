@@ -1,4 +1,4 @@
-"""Numbers as text: as the paper rounds them, with signs, with intervals."""
+"""Numbers as text: as the paper rounds them, with signs, with intervals, with what they count."""
 
 import math
 
@@ -23,20 +23,26 @@ def six(value: float | None) -> str:
 
 def signed(value: float, column: Column) -> str:
     """A difference with its sign and unit."""
-    return f"{value:+.{_digits(column)}f}{f' {column.unit}' if column.unit else ''}"
+    return f"{_plus(value, column)}{f' {column.unit}' if column.unit else ''}"
 
 
 def interval(found: Estimate, column: Column) -> str:
     """The 95% interval of a difference, or nothing where there is none."""
     if found.error == 0 or not math.isfinite(found.reach):
         return ""
-    low, high = (f"{end:+.{_digits(column)}f}" for end in found.interval)
+    low, high = (_plus(end, column) for end in found.interval)
     return f"[{low}, {high}]"
 
 
-def _digits(column: Column) -> int:
-    """Of differences, which are smaller than what the paper prints to one digit."""
-    return max(2, column.digits)
+def _plus(value: float, column: Column) -> str:
+    """A difference with its sign, which zero has not: to two digits at least, for it may be small."""
+    text = f"{value:+.{max(2, column.digits)}f}"
+    return text if float(text) else text[1:]
+
+
+def counted(n: int, what: str) -> str:
+    """So many of something, as in 1 run and 2 runs."""
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def p_value(p: float) -> str:

@@ -11,7 +11,7 @@ from afno_repro.tables.style import STYLE, width_class
 
 LONG = 30  # characters of a cell that takes a line of its own where cells stand in blocks
 EMBEDDED = 4_000_000  # bytes of pictures in base64; with the text the file stays below 5 MB
-WITHIN = re.compile(r" (?=±)|(?<=±) | (?=\[[-+][\d.]+, )|(?<=,) (?=[-+][\d.]+\])|(?<=asked >) ")  # a number
+WITHIN = re.compile(r" (?=±)|(?<=±) | (?=\[[-+]?[\d.]+, )|(?<=,) (?=[-+]?[\d.]+\])|(?<=asked >) ")  # a number
 TONES = {  # a colour judges, and only what holds or fails has been judged
     "holds": "good",
     "fails": "bad",

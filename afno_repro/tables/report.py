@@ -22,6 +22,7 @@ from afno_repro.tables.document import (
     Text,
     markdown,
 )
+from afno_repro.tables.numbers import counted
 from afno_repro.tables.page import html_page
 from afno_repro.tables.results import SCALE_NOTE, commit
 from afno_repro.tables.summary import overview, summary
@@ -144,9 +145,8 @@ def _provenance(tables: Sequence[Table]) -> Section:
         lines += [[title, text, str(count)] for text, count in sorted(found.items())]
     unused = Counter(_unused(record) for record in records if record.provenance.get("left_out"))
     lines += [["Files not used", text, str(count)] for text, count in sorted(unused.items())]
-    total = (
-        f"{len(records)} runs, {_hours(records):.3g} device-hours in all; a run that several tables share counts once."
-    )
+    total = f"{counted(len(records), 'run')}, {_hours(records):.3g} device-hours in all; "
+    total += "a run that several tables share counts once."
     mixture = (" ", Span(f"The records mix {' and '.join(mixed)}.", "strong")) if mixed else ()
     blocks: list[Block] = [Paragraph((total, *mixture))]
     blocks.append(

@@ -13,7 +13,7 @@ from afno_repro.tables.document import Grid, grid_markdown
 from afno_repro.tables.grid import grid
 from afno_repro.tables.latex import table_tex
 from afno_repro.tables.learning import learning_notes
-from afno_repro.tables.numbers import number, six
+from afno_repro.tables.numbers import counted, number, six
 from afno_repro.tables.spread import spread_note
 from afno_repro.tables.table import Table
 
@@ -190,7 +190,7 @@ def _provenance(table: Table) -> str:
     elif len(sources) > 1:
         lines.append(f"- Source: {md('; '.join(sorted(sources)))} **The records mix them.**")
     seconds = sum(record.provenance["seconds"] for record in table.records)
-    lines.append(f"- {len(table.records)} runs, {seconds:.0f} s of computing in all.")
+    lines.append(f"- {counted(len(table.records), 'run')}, {seconds:.0f} s of computing in all.")
     return "\n".join(lines)
 
 

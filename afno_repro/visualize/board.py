@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.textpath import TextPath
 
 from afno_repro.visualize.pictures import Array
 
@@ -35,6 +36,12 @@ def picture(axes: Axes, left: float, top: float, side: float, title: str, pixels
 def line_name(axes: Axes, right: float, middle: float, name: str) -> None:
     """What stands to the left of a line of pictures."""
     axes.text(right - 4 / INCH, middle, name, fontsize=FONT, ha="right", va="center")
+
+
+def room_for(names: Sequence[str]) -> float:
+    """The width of the widest line of some names, which may be all capitals."""
+    lines = [line for name in names for line in name.splitlines()]
+    return max(max(LETTER * len(line), TextPath((0, 0), line, size=FONT).get_extents().width / INCH) for line in lines)
 
 
 def in_lines(text: str, width: float) -> list[str]:

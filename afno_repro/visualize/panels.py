@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from afno_repro.visualize.board import LETTER, LINE, board, in_lines, legend, legend_rows, line_name, note, picture
+from afno_repro.visualize.board import LINE, board, in_lines, legend, legend_rows, line_name, note, picture, room_for
 from afno_repro.visualize.curves import save
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
@@ -69,7 +69,7 @@ def grid(
 ) -> None:
     """Images in lines with a name each; titles stand above the first line, a legend of colours and a note below."""
     names = {name: name.replace(" (", "\n(") for name in lines}
-    margin = LETTER * max(len(part) for name in names.values() for part in name.splitlines()) + 2 * GAP
+    margin = room_for(list(names.values())) + 2 * GAP
     width, high = margin + len(titles) * (SIDE + GAP), TITLE + len(lines) * (SIDE + GAP)
     room = width - 2 * GAP
     rows, words = len(legend_rows(list(colors), room)) if colors else 0, in_lines(said, room)

@@ -221,6 +221,17 @@ def test_json_is_one_value_and_nothing_else(done):
     assert answer(*SMOKE, "--dry-run", root=done)[0]["state"] == "done"
 
 
+def test_doctor_says_which_folder_of_data_is_there(tmp_path):
+    def told(*options, expect=0):
+        (line,) = [e for e in answer("doctor", *options, root=tmp_path, expect=expect)["lines"] if e["what"] == "data"]
+        return line["found"], line["ok"]
+
+    assert told() == ("data is not there: the smoke and tiny scales need none", True)
+    assert told("--data", "nowhere", expect=3) == ("nowhere is not there: the smoke and tiny scales need none", False)
+    (tmp_path / "data").mkdir()
+    assert told() == ("data; afno data looks into it", True)
+
+
 def test_json_of_an_error_is_one_value_too(done):
     error = answer("run", "smal", root=done, expect=2)
     assert error["exit_code"] == 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.command import afno
+from tests.command import afno, answer
 from tests.specs import SMALL, write_spec
 
 STAGE = """\
@@ -45,6 +45,17 @@ def test_every_figure_is_drawn_as_png_svg_and_pdf(root):
     assert set(made(root)) == {
         f"small_{name}.{ending}" for name in ("triptychs", "training") for ending in ("png", "svg", "pdf")
     }
+
+
+def test_the_command_names_the_files_of_tables_and_figures(root):
+    said = afno("visualize", "small", root=root).stdout
+    assert "results/tiny/small.md, .csv, .tex;" in said
+    assert "results/tiny/small_triptychs.png, .svg, .pdf\n" in said
+    (found,) = answer("visualize", "small", root=root)
+    assert {Path(file).name for file in found["files"]} == {
+        *("small.md", "small.csv", "small.tex", "small_triptychs.png", "small_training.png")
+    }
+    assert all((root / file).is_file() for file in found["files"])
 
 
 def test_report_redraws_the_same_bytes_from_the_records(root):

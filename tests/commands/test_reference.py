@@ -79,6 +79,16 @@ def test_list_tells_reference_yours_missing_and_what_run_would_do(counted, tmp_p
     assert ["fill_mean", "pretrain", "0", "to", "do"] in lines
 
 
+def test_list_names_the_folder_of_a_scale_and_the_command_that_shows_its_runs(counted):
+    for scale, folder in (("smoke", "runs/smoke"), ("tiny", "results/tiny")):
+        said = afno("list", "--scale", scale, root=counted).stdout
+        assert f"yours: in {folder}\n" in said
+        assert f"afno list table2 --scale {scale} shows" in said
+    said = afno("list", root=counted).stdout
+    assert "yours: in results, those of smoke scale in runs/smoke\n" in said
+    assert "afno list table2 shows" in said
+
+
 def test_list_fits_one_screen_in_a_clone(tmp_path):
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     lines = afno("list", root=tmp_path, env={**os.environ, "COLUMNS": "80"}).stdout.splitlines()

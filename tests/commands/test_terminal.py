@@ -202,6 +202,15 @@ def test_no_word_is_broken_and_columns_without_room_are_named(capsys, monkeypatc
 
 
 @pytest.mark.fast
+def test_empty_columns_without_room_are_not_named(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    print_grid("Table", ["Mixer", "GFLOPs", "Latency (s)", "Memory"], [["Self-Attention", "357.2", "", ""]] * 2)
+    assert capsys.readouterr().out.splitlines()[-1] == "no room here for GFLOPs"
+    print_grid("Table", ["Mixer", "Latency (s)"], [["Self-Attention", ""]])
+    assert "no room" not in capsys.readouterr().out
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
 def test_a_sentence_breaks_between_words_on_a_terminal_and_nowhere_in_a_file(capsys, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))

@@ -94,6 +94,21 @@ class OwnLimit(Sound):
         require((grid[0] >= 40, "grid", f"own_limit: needs 40 rows, has {grid[0]}"))
 
 
+class Misspelt(Sound):
+    def forward(self, x):
+        return super().forward(self.projekt(x))
+
+
+class WrongWidth(Sound):
+    def __init__(self, dim: int, grid: tuple[int, int], bias: bool):
+        super().__init__(dim + 1, grid, bias)
+
+
+class NoForward(nn.Module):
+    def __init__(self, dim: int, grid: tuple[int, int]):
+        super().__init__()
+
+
 class Untyped(nn.Module):
     def __init__(self, dim: int, grid: tuple[int, int], bias):
         super().__init__()

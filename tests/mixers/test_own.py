@@ -2,6 +2,7 @@ import json
 import os
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,6 +64,25 @@ def test_a_broken_promise_is_named(name, promise):
     (problem,) = error.value.problems
     assert problem.key == ("mixer", "name")
     assert any(line.strip().startswith(promise) for line in problem.message.splitlines()[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "at"),
+    [("Misspelt", "AttributeError", "self.projekt(x)"), ("WrongWidth", "RuntimeError", "self.project(x + x.mean")],
+)
+def test_what_its_code_raises_is_told_once_with_file_and_line(name, kind, at):
+    (number,) = [i for i, line in enumerate(Path(mine.__file__).read_text().splitlines(), 1) if at in line]
+    for grid in ((4, 4), (5, 7)):
+        (told,) = broken_promises(partial(getattr(mine, name), bias=True), 8, grid)
+        assert f"{kind} at {mine.__file__}:{number}: " in told
+
+
+def test_what_its_code_does_not_raise_itself_is_told_once_too():
+    with pytest.raises(ConfigError) as error:
+        check_own_mixer(model("NoForward"), 32)
+    (problem,) = error.value.problems
+    assert problem.message.count("NotImplementedError") == 1
+    assert ".py:" not in problem.message
 
 
 def test_every_promise_has_a_mixer_that_breaks_it():
@@ -198,6 +218,11 @@ def test_a_mixer_of_pythonpath_is_checked_run_and_known_by_its_source(tmp_path):
     (package / "parts.py").write_text("FACTOR = 3.0\n")
     assert others() == 2  # cost and pretraining of the one row
     assert not (package / "imported").exists()  # a list imports no mixer
+    (elsewhere,) = json.loads(afno("list", "--scale", "smoke", "--json", root=root).stdout)
+    assert (elsewhere["yours"], elsewhere["other_source"], elsewhere["no_source"]) == (4, 0, 2)
+    said = afno("list", "--scale", "smoke", root=root).stdout
+    assert "other source" not in said
+    assert "the module of a mixer of one's own is not found" in said
     told = afno("run", "small", *asked, root=root, env=env).stderr
     assert "made by other source than today's" in told
     assert "gfn" not in told.partition("other source")[2].partition("\n")[0]

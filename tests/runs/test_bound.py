@@ -222,6 +222,7 @@ def test_an_evaluation_adds_what_a_record_lacks_and_other_images_reach_no_table(
     record = store.record(run.digest)
     assert len(record.evaluations) == 2
     assert record.scores["psnr"] == told[0]["metrics"]["psnr"]
-    assert afno("evaluate", "small", "--row", "afno", "--device", "cpu", root=two_sets, expect=4).stdout.count(
-        "not finished"
-    )
+    left = afno("evaluate", "small", "--row", "afno", "--device", "cpu", root=two_sets, expect=4).stdout
+    assert "small afno/pretrain seed 0: not finished\n" in left
+    assert "tables written anew in results/tiny\n" in left
+    assert "afno run small --scale tiny does what is not finished" in left

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from afno_repro.tables.latex import tex
+from afno_repro.tables.latex import FITTED, tex
 from tests.specs import ROOT
 from tests.tables.test_hostile import PIECES
 
@@ -45,20 +45,23 @@ def compiled(body, folder):
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
 
 
-def test_all_tables_are_compiled(tmp_path):
-    body = [rf"\footnotesize\input{{{table}}}\clearpage" for table in TABLES]
-    done = compiled(body, tmp_path)
-    assert done.returncode == 0, done.stdout[-2000:]
-
-
-def test_the_line_of_the_docs_fits_the_widest_table_to_the_page(tmp_path):
+def test_all_tables_fit_the_page_as_the_docs_have_them(tmp_path):
     page = (ROOT / "docs/how-a-table-is-made.md").read_text()
-    line = re.search(r"`(\\resizebox[^`]*)`", page)
+    line = re.search(r"`([^`]*\\input{table5.tex}[^`]*)`", page)
     assert line is not None
-    body = [rf"\noindent{line[1].replace('table5.tex', str(table))}\clearpage" for table in TABLES]
+    body = [line[1].replace("table5.tex", str(table)) + r"\clearpage" for table in TABLES]
     done = compiled(body, tmp_path)
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout
+
+
+def test_a_narrow_table_keeps_its_size(tmp_path):
+    body = [f"\\setbox0\\hbox{{{FITTED}\n\\rule{{{width}pt}}{{1pt}}}}}}\\typeout{{\\the\\wd0}}" for width in (50, 5000)]
+    done = compiled(body, tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert [float(width) for width in re.findall(r"^([\d.]+)pt$", done.stdout, re.MULTILINE)] == pytest.approx(
+        [50, 345], rel=1e-3
+    )
 
 
 def test_no_word_is_a_command(tmp_path):

@@ -116,6 +116,15 @@ def test_claims_on_a_row_that_did_not_learn_are_undecided_and_say_so(tmp_path, a
     assert found.p is not None  # it stays in the family
 
 
+def test_rows_that_did_not_learn_are_told_apart_though_their_names_have_commas(tmp_path):
+    asked = text(FILL).replace("[ViT, GFN]", "[ViT, 'GFN, no bias']").replace("[ViT, AFNO]", "[ViT, 'AFNO, no bias']")
+    found = Made(tmp_path, asked).put("fill_mean", "pretrain", psnr=20.0)
+    for seed, value in enumerate((19.0, 19.1)):
+        found.put("afno", "pretrain", seed, psnr=value).put("gfn", "pretrain", seed, psnr=value)
+    (verdict,) = claim_verdicts(found.table())
+    assert verdict.reason == '"AFNO, no bias" and "GFN, no bias" did not learn'
+
+
 def test_costs_of_a_network_that_did_not_learn_are_as_they_were(tmp_path):
     found = made(tmp_path, FILL, (19.0, 19.1, 18.9))
     spec = found.folder.parent / "experiments" / "small.yaml"

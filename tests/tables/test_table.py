@@ -15,6 +15,8 @@ from afno_repro.spec.plan import Choice, plan_runs
 from afno_repro.spec.reader import load_spec
 from afno_repro.tables import results
 from afno_repro.tables.claims import claim_verdicts
+from afno_repro.tables.inference import Estimate
+from afno_repro.tables.numbers import interval, signed
 from afno_repro.tables.report import report_files
 from afno_repro.tables.results import CELL_HEADER, table_csv, write_results
 from afno_repro.tables.table import build_table
@@ -65,6 +67,33 @@ def test_a_cell_is_the_mean_over_seeds_with_the_sample_standard_deviation(tmp_pa
     assert cell.value == pytest.approx(22.0)
     assert cell.spread == pytest.approx(7**0.5)
     assert (cell.seeds, cell.state, len(cell.runs)) == (3, "measured", 3)
+
+
+def test_one_run_is_no_plural(tmp_path):
+    made = Made(tmp_path).put("gfn", "cost", gflops=1.0)
+    for n in ("1 run", "2 runs"):
+        table = made.table()
+        for page in (table_markdown(table), *report_files(tmp_path, [table], {}).values()):
+            assert f"{n}, " in page
+            assert "1 runs" not in page
+        made.put("afno", "cost", gflops=1.0)
+
+
+@pytest.mark.parametrize(
+    ("shown", "digits", "values"),
+    [
+        ("0.000", 3, (-0.0004, -0.0, 0.0, 0.0004)),
+        ("0.00", 1, (-0.004, 0.004)),
+        ("-0.001", 3, (-0.0006, -0.0014)),
+        ("+0.001", 3, (0.0006, 0.0014)),
+        ("+20.00", 1, (20.0,)),
+    ],
+)
+def test_what_rounds_to_zero_has_no_sign(tmp_path, shown, digits, values):
+    column = load_spec(write_spec(tmp_path)).structure.columns[-1].model_copy(update={"digits": digits})
+    for value in values:
+        assert signed(value, column) == f"{shown} dB"
+        assert interval(Estimate(value, 1e-9, 2, 3), column) == f"[{shown}, {shown}]"
 
 
 def test_the_papers_value_stands_beside_comparable_cells_alone(tmp_path):

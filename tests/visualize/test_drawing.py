@@ -59,6 +59,7 @@ FIGURES = {
         triptych_figure,
         {name: boards("masked", "rebuilt", "true") for name in ("GFN", "AFNO (did not learn)")},
     ),
+    "a name of capitals": (triptych_figure, {"GFN AND AFNO": boards("masked", "rebuilt", "true")}),
     "overlays": (partial(overlay_figure, classes=["brick", "grass"]), {name: maps() for name in ("GFN", "AFNO")}),
 }
 SAID = "The first 3 of many images; networks of the tiny scale, seed 0."
