@@ -24,7 +24,7 @@ from afno_repro.runs.provenance import device_name
 from benchmarks.side_by_side import timed, write
 from benchmarks.steps import PRECISIONS, built, configs, step_of
 
-TABLES = ("table2", "table4")
+IMAGES = {"table2": 4, "table4": 1}  # at a time
 HEADER = ["table", "row", "precision", "images", "s to start", "images/s", "images/s, compiled", "ratio", "10-90%"]
 NO_TIME = "no time"
 
@@ -43,7 +43,7 @@ def compile_alone(table: str, row: str, images: int, asked: argparse.Namespace, 
 
 def measured(config: RunConfig, images: int, device: torch.device, asked: argparse.Namespace) -> list[str]:
     """The cells of one row."""
-    model = built(config, device)
+    model = built(config)
     given = config, asked.precision, images, device
 
     def compiled_as_trained(model: nn.Module) -> None:  # training/engine.py
@@ -66,8 +66,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--scale", default="paper")
-    parser.add_argument("--tables", nargs="+", default=list(TABLES), choices=TABLES)
-    parser.add_argument("--images", nargs="+", type=int, default=[4, 1], help="at a time, for each table")
+    parser.add_argument("--tables", nargs="+", default=list(IMAGES), choices=list(IMAGES))
+    parser.add_argument("--images", type=int, help=f"at a time; default: {IMAGES}")
     parser.add_argument("--rows", nargs="+", help="default: all")
     parser.add_argument("--precision", default="bf16", choices=PRECISIONS)
     parser.add_argument("--backend", default="inductor", choices=["inductor", "eager"])
@@ -78,11 +78,13 @@ def main() -> None:
     device, lines, began = torch.device(find_device(asked.device)), list[list[str]](), time.monotonic()
     title = f"Steps through torch.compile ({asked.backend}) at {asked.scale} scale"
     cases = [
-        (table, row, config, images)
-        for table, images in zip(asked.tables, asked.images, strict=True)
+        (table, row, config, asked.images or IMAGES[table])
+        for table in asked.tables
         for row, config in configs(table, asked.scale).items()
         if asked.rows is None or row in asked.rows
     ]
+    if not cases:
+        parser.error(f"--rows {' '.join(asked.rows)}: no such row in {' or '.join(asked.tables)}")
     if asked.side_by_side:
         threads = max(1, (os.cpu_count() or 1) // len(cases))
         with ThreadPoolExecutor(len(cases)) as pool:

@@ -58,7 +58,7 @@ def main() -> None:
     device, lines = torch.device(find_device(asked.device)), list[list[str]]()
     for table in asked.tables:
         for row, config in configs(table, "smoke").items():
-            given = built(config, device), config, asked.precision, asked.images, device
+            given = built(config), config, asked.precision, asked.images, device
             same = all(map(torch.equal, after(step_of(*given)), after(step_of(*given))))
             told = ", ".join(refused(step_of(*given))) or "nothing"
             lines.append([table, row, asked.precision, told, "yes" if same else "no"])

@@ -70,7 +70,7 @@ def stages(device: str, small: bool, out: Path, data: Path) -> list[Stage]:
         "small": ("--seed", "0"),
     }
     if small:
-        rows = (*smoke, "--images", "2", "1", "--rounds", "1", "--backend", "eager")
+        rows = (*smoke, "--images", "2", "--rounds", "1", "--backend", "eager")
         sizes = {
             "mixers": ("--shapes", "1", "--side", "4", "--rounds", "1"),
             "steps": (*smoke, "--tables", "table2", "--images", "2", "--rounds", "1"),
@@ -257,6 +257,8 @@ def main() -> None:
     packages = {package: found(package) for package in USES}
     day = {"commit": asked.commit, "gpus": seen, "python": platform.python_version(), "packages": packages}
     planned = stages(asked.device or ("cuda" if seen else "cpu"), asked.small, out, asked.data.resolve())
+    if strange := set(asked.only or ()) - {each.name for each in planned}:
+        parser.error(f"--only {' '.join(sorted(strange))}: the stages are {', '.join(each.name for each in planned)}")
     planned = [each for each in planned if asked.only is None or each.name in asked.only]
     day |= {"missing": missing, "stages": earlier(out, {each.name for each in planned})}
     for package, use in missing.items():

@@ -2,7 +2,7 @@
 
 The block MLP between the FFTs, forward and with its gradients, of a shape for each of the kernel's tiles, which the
 table names; ratios above 1 are the kernel's. `predicted` is what an H100 would take as assumed in benchmarks/rates.py,
-bytes or products, whichever is longer; it was measured nowhere. Without a GPU nothing is measured. The table is written
+bytes or products, whichever is longer; it is no measurement. Without a GPU nothing is measured. The table is written
 after every shape; ends with 1 where a shape failed or its output is wrong.
 """
 

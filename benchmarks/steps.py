@@ -115,11 +115,11 @@ def take(form: str, model: nn.Module, precision: str) -> None:
             block.mixer = FusedAFNO(block.mixer, "bf16" if precision == "bf16" else "float32")  # type: ignore[arg-type]
 
 
-def built(config: RunConfig, device: torch.device) -> nn.Module:
-    """The network of a row, with the weights of seed 0."""
+def built(config: RunConfig) -> nn.Module:
+    """The network of a row, with the weights of seed 0, on the CPU."""
     assert config.model is not None
     torch.manual_seed(0)
-    return build_model(config.model, config.data.image_size).to(device)
+    return build_model(config.model, config.data.image_size)
 
 
 def step_of(
@@ -135,7 +135,7 @@ def step_of(
     set_precision(precision, device)
     torch.manual_seed(0)
     recipe, side = replace(config.train, precision=precision), config.data.image_size
-    model = copy.deepcopy(model)
+    model = copy.deepcopy(model).to(device)
     change(model)
     task = TASKS[config.task.name](side, **config.task.options)
     step = partial(optimise, model, make_optimizer(model, recipe), task, [batch_of(config, images, device)], recipe)
@@ -144,10 +144,17 @@ def step_of(
 
 
 def measured(
-    model: nn.Module, config: RunConfig, precision: str, form: str, images: int, rounds: int, at: Rates, estimated: str
+    model: nn.Module,
+    config: RunConfig,
+    precision: str,
+    form: str,
+    images: int,
+    rounds: int,
+    device: torch.device,
+    at: Rates,
+    estimated: str,
 ) -> list[str]:
     """The cells of one row, precision and form; where memory does not suffice that is said in place of a time."""
-    device = next(model.parameters()).device
     on_gpu = device.type == "cuda"
     try:
         step = step_of(model, config, precision, images, device, partial(take, form, precision=precision))
@@ -175,7 +182,7 @@ def estimate(config: RunConfig, images: int, device: torch.device) -> str:
 
 def kernels(config: RunConfig, images: int, device: torch.device) -> list[list[str]]:
     """What a step in bf16 spends most time in: name, calls, milliseconds."""
-    step, on_gpu = step_of(built(config, device), config, "bf16", images, device), device.type == "cuda"
+    step, on_gpu = step_of(built(config), config, "bf16", images, device), device.type == "cuda"
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as profiled:
         step()
         if on_gpu:
@@ -203,9 +210,9 @@ def main() -> None:
     ]
     lines, spent, title = list[list[str]](), list[list[str]](), f"Training steps at {asked.scale} scale"
     for table, row, config, images in trained:
-        model, estimated = built(config, device), estimate(config, images, device)
+        model, estimated = built(config), estimate(config, images, device)
         for precision, form in [(each, form) for each in PRECISIONS for form in forms(config, each, device)]:
-            cells = measured(model, config, precision, form, images, asked.rounds, at, estimated)
+            cells = measured(model, config, precision, form, images, asked.rounds, device, at, estimated)
             lines.append([table, row, precision, form, str(images), *cells])
         print(write("steps", name, title, HEADER, lines), row, flush=True)
     for table, row, config, images in trained:

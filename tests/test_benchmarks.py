@@ -2,6 +2,7 @@
 
 import copy
 import json
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -122,6 +123,19 @@ def test_every_precision_has_a_table_of_mixers_and_the_first_shapes_a_compiled_r
     for name, precision in (("mixers", "float32"), ("mixers_bf16", "bf16")):
         rows = (tmp_path / f"{name}.csv").read_text().splitlines()[1:]
         assert [row.split(",")[0] for row in rows] == [precision] * 2
+
+
+def test_what_a_mixer_keeps_is_counted_and_let_go(monkeypatch):
+    made, x = [], torch.randn(1, 8, 8, 64)
+    keeps = torch.autograd.graph.saved_tensors_hooks
+
+    def hooks(pack, unpack):
+        return keeps(lambda tensor: made.append(weakref.ref(tensor)) or pack(tensor), unpack)
+
+    monkeypatch.setattr(torch.autograd.graph, "saved_tensors_hooks", hooks)
+    assert saved_units(LongShort(64, (8, 8), num_heads=4, window=4, rank=8), x) > 1
+    assert made
+    assert [each for each in made if each() is not None and not isinstance(each(), torch.nn.Parameter)] == []
 
 
 def test_a_mixer_without_memory_is_told_and_the_others_are_measured(monkeypatch):

@@ -26,7 +26,7 @@ SPLITS = ("train", "val")
 PLACE = "name its parent folder with --data or AFNO_DATA"
 SHOWN = 5  # names in a message
 SUFFIXES = {".jpeg", ".jpg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-FEW, LIGHT_BYTES = 2000, 2**20  # of a set of no more images, those that are no larger are decoded once and kept
+FEW, KEPT_BYTES = 2000, 2**28  # of a set of no more images each process keeps those decoded that fit in
 LOOKED_INTO = 1000  # headers that are read to know the sizes of training images
 Kind = TypeVar("Kind")
 Image = TypeVar("Image")
@@ -131,6 +131,7 @@ class Folder:
     ):
         self.name, self.split, self.square, self.side, self.megapixels = name, split, square, side, megapixels
         self.files, self._kept = list(chain.from_iterable(files.values())), dict[int, Tensor]()
+        self._room = KEPT_BYTES if len(self.files) <= FEW else 0
         self.folders = [folder for folder, inside in files.items() for _ in inside]
         self.labels = None if classes is None else {of: label for label, of in enumerate(classes)}
         self.num_classes = None if self.labels is None else len(self.labels)
@@ -155,8 +156,9 @@ class Folder:
             return self._kept[index], label
         image = self._read(index)
         if self.square is not None:
-            image = self.square(image)
-        if len(self) <= FEW and image.nbytes <= LIGHT_BYTES:
+            image = self.square(image).clone()  # and nothing of the rest
+        if image.nbytes <= self._room:
+            self._room -= image.nbytes
             self._kept[index] = image
         return image, label
 

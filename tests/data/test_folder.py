@@ -54,7 +54,7 @@ def test_flat_images_are_sorted_whole_for_training_square_for_validation_and_hav
     assert {val.example(i, RNG)[0].shape for i in range(3)} == {torch.Size([3, 16, 16])}
 
 
-@pytest.mark.parametrize(("limit", "reads"), [("FEW", 18), ("LIGHT_BYTES", 18), (None, 6)])
+@pytest.mark.parametrize(("limit", "reads"), [("FEW", 18), ("KEPT_BYTES", 18), (None, 6)])
 def test_images_of_a_small_set_are_read_once_and_stay_as_they_were_read(tmp_path, monkeypatch, limit, reads):
     make_flat(tmp_path)
     if limit is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from afno_repro.mixers.forms.transforms import Gradients, again, before_relu, joined
+from afno_repro.mixers.forms.transforms import Gradients, again, before_relu, in_own_precision, joined
 from afno_repro.mixers.spectral import Shrinkage
 
 
@@ -33,6 +33,7 @@ class PlanarMLP(torch.autograd.Function):
         return joined(s, z)
 
     @staticmethod
+    @in_own_precision
     def backward(ctx: Any, gradient: Tensor) -> Gradients:
         z, hidden, dead, *weights = ctx.saved_tensors
         if torch.is_grad_enabled():

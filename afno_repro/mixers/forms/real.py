@@ -8,26 +8,13 @@ Shapes: B batch, R M kept modes along H and W, N = R M, C channels, K blocks, D 
 columns K 2D BN, real parts first.
 """
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from afno_repro.mixers.forms.transforms import Gradients, again, before_relu, joined
+from afno_repro.mixers.forms.transforms import Gradients, again, before_relu, in_own_precision, joined
 from afno_repro.mixers.spectral import Shrinkage
-
-
-def in_own_precision(backward: Callable[[Any, Tensor], Gradients]) -> Callable[[Any, Tensor], Gradients]:
-    """A backward pass as the forward one is: outside autocast, even where it is called inside."""
-
-    @wraps(backward)
-    def alone(ctx: Any, gradient: Tensor) -> Gradients:
-        with torch.autocast(gradient.device.type, enabled=False):
-            return backward(ctx, gradient)
-
-    return alone
 
 
 class RealMLP(torch.autograd.Function):

@@ -1,7 +1,7 @@
 """Which form of AFNO and FNO runs: this rule alone decides, and no option. All compute the same.
 
-On a GPU it is FFTs, followed by native complex products in float32 and by real ones where those may round to TF32,
-until the kernel of kernel.py was measured on one.
+On a GPU it is FFTs, followed by native complex products in float32 and by real ones where those may round to TF32. The
+kernel of kernel.py made training slower there.
 """
 
 import math

@@ -7,7 +7,8 @@ theirs is made.
 Shapes: B batch, R M kept modes along H and W, N = R M, C channels, K blocks, D = C // K.
 """
 
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -62,6 +63,19 @@ class LeanMLP(torch.autograd.Function):
         of_z = torch.matmul(torch.view_as_complex(w1), of_hidden, out=of_output)  # there was memory
         of_first = of_layer(z.flatten(2).view_as(hidden), of_hidden)
         return of_z.view(z.shape).conj(), *of_first, *of_second, None, None
+
+
+def in_own_precision(backward: Callable[[Any, Tensor], Gradients]) -> Callable[[Any, Tensor], Gradients]:
+    """A backward pass as the forward one is: outside autocast, even where it is called inside."""
+
+    @wraps(backward)
+    def alone(ctx: Any, gradient: Tensor) -> Gradients:
+        if not torch.amp.is_autocast_available(gradient.device.type):  # the meta device
+            return backward(ctx, gradient)
+        with torch.autocast(gradient.device.type, enabled=False):
+            return backward(ctx, gradient)
+
+    return alone
 
 
 def again(z: Tensor, weights: list[Tensor], shrink: Shrinkage, gradient: Tensor) -> Gradients:

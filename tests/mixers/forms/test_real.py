@@ -55,7 +55,7 @@ def test_under_tf32_a_gpu_multiplies_real_matrices_one_product_a_layer(keep, mon
     assert not of_complex(products)
 
 
-@pytest.mark.parametrize("form", ["gpu-tf32", "gpu"])
+@pytest.mark.parametrize("form", ["gpu-tf32", "gpu", "transforms", "planes"])
 def test_gradients_asked_for_under_autocast_are_those_of_the_precision_of_the_layer(form, monkeypatch):
     use(form, monkeypatch)
     torch.manual_seed(0)
