@@ -169,7 +169,7 @@ def test_missing_packages_are_named_by_a_python_that_has_none(tmp_path):
     assert {each["outcome"].partition(":")[0] for each in day(tmp_path).values()} == {"left out"}
 
 
-@pytest.mark.slow  # eleven commands, a minute and a half
+@pytest.mark.slow  # twelve commands, three minutes
 def test_the_whole_day_runs_on_a_cpu_and_leaves_a_gpus_columns_empty(tmp_path):
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
