@@ -1,4 +1,4 @@
-"""Half as many tests again run at once as there are cores: one thread each, and no command's spins while it waits."""
+"""As many tests run at once as there are cores: one thread each, and no command's thread spins while it waits."""
 
 import os
 
@@ -17,13 +17,6 @@ LONGEST = (
     "test_resume",
     "test_types",
 )
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """A test waits for a third of its time: for locks, for processes that start, for those that end."""
-    cores = len(os.sched_getaffinity(0))
-    return cores + cores // 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
