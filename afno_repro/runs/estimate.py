@@ -1,8 +1,8 @@
 """What runs will take, before any of them: steps, time, memory of a device and disk, also where the data are absent.
 
     time    what a record of the very same run says, else counted operations over the speed of a matrix product here
-    memory  weights, gradients and Adam's two moments (16 bytes a parameter), what a forward pass keeps, and the
-            gradients of the layer with most values
+    memory  weights, gradients and Adam's two moments (16 bytes a parameter), what a forward pass keeps, and as
+            much as the largest operator reads and writes, whose gradients come at once
     disk    two checkpoints of weights and moments (12 bytes a parameter each), and the final weights
 
 Nothing is trained or loaded for it: operations and kept tensors are counted on the `meta` device, in float32, with
