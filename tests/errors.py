@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from glob import glob  # of a folder that is removed meanwhile it says nothing, where Path.glob fails
 from pathlib import Path
 from typing import NamedTuple
 
@@ -151,8 +152,8 @@ def told_in_time(command: crash.Command, silent_s: float) -> str:
 
 
 def unfinished(root: Path) -> set[str]:
-    """The runs that have checkpoints and no record that says ok."""
-    found = {path.parent.parent for path in root.glob("runs/*/checkpoints/step-*") if any(path.iterdir())}
+    """The runs that have checkpoints and no record that says ok, also while a command goes on and removes some."""
+    found = {root / Path(path).parents[2] for path in glob("runs/*/checkpoints/step-*/*", root_dir=root)}
     return {run.name for run in found if not _is_ok(run / "record.json")}
 
 
@@ -209,7 +210,7 @@ class Starts:
             write_spec(self.folder("nothing", each), crash.SPEC, "crash")
             write_spec(half := self.folder("half", each), crash.SPEC, "crash")
             command = crash.Command(half, each, crash.STARTS[each][0])
-            while not (unfinished(half) and any(half.glob("runs/pretrain-*/record.json"))):
+            while not (unfinished(half) and glob("runs/pretrain-*/record.json", root_dir=half)):
                 if command.ended(crash.POLL_S):
                     raise SystemExit(f"ended before it was half done\n{command.said()}")
             crash.kill_all()
