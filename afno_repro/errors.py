@@ -1,6 +1,9 @@
 """Errors that a user can mend, each with the exit code that the command line returns for it."""
 
+import errno
+import os
 import signal
+import tempfile
 from dataclasses import dataclass, replace
 
 
@@ -74,6 +77,7 @@ NO_MEMORY = (
     "HIPFFT_ALLOC_FAILED",
     "miopenStatusAllocFailed",
 )
+SYSTEMS_WORDS = {os.strerror(number) for number in errno.errorcode}  # all that torch's store passes on
 
 
 def no_memory(error: BaseException) -> bool:
@@ -92,6 +96,9 @@ def refusal(error: BaseException) -> StorageError | None:
         return StorageError(f"{where}: {error.strerror or error}\n  `afno doctor` looks at folders and limits")
     if no_memory(error):
         return StorageError("the system: there is no more memory\n  with more of it the same command continues")
+    if isinstance(error, RuntimeError) and (words := str(error).partition("\n")[0]) in SYSTEMS_WORDS:
+        where = f"the file in {tempfile.gettempdir()} at which the processes of this command meet"
+        return StorageError(f"{where}: {words}\n  the same command continues; TMPDIR names another folder")
     if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
         return StorageError("the system: no more threads may be started\n  `ulimit -u` says how many processes may be")
     return None

@@ -157,6 +157,15 @@ def unfinished(root: Path) -> set[str]:
     return {run.name for run in found if not _is_ok(run / "record.json")}
 
 
+def lasting(root: Path) -> dict[str, tuple[int, str]]:
+    """What is finished and ok; a run that lacked memory is done again where that is asked for."""
+    return {name: what for name, what in crash.finished_work(root).items() if _is_ok(_record_beside(root / name))}
+
+
+def _record_beside(file: Path) -> Path:
+    return file.with_name("record.json") if file.parents[1].name == "runs" else file.with_suffix(".json")
+
+
 def _is_ok(record: Path) -> bool:
     return record.is_file() and json.loads(record.read_text()).get("outcome") == "ok"
 
@@ -185,10 +194,12 @@ def disturbed(root: Path, point: Point, faulty: Faulty, tally: Tally, starts: "S
     wrong += [f"{name} is gone or another" for name in kept if finished.get(name, ("", ""))[1] != kept[name][1]]
     gone = begun - unfinished(root)
     wrong += [f"{run}: its checkpoints are gone" for run in gone if not _is_ok(root / "runs" / run / "record.json")]
-    try:  # what lacked memory is done again with more of it, or where that is asked for
-        crash.uninterrupted(root, point.devices, ("--rerun",) * (point.kind in ("allocate", MEMORY)))
+    more = ("--rerun",) if point.kind in ("allocate", MEMORY) else ()  # what lacked memory is done again then
+    lasts = lasting(root) if more else finished
+    try:
+        crash.uninterrupted(root, point.devices, more)
         after = crash.finished_work(root)
-        wrong += [f"{name} was finished and was done again" for name in finished if after.get(name) != finished[name]]
+        wrong += [f"{name} was finished and was done again" for name in lasts if after.get(name) != lasts[name]]
         wrong += crash.differences(root, starts.folder("reference", point.devices))
     except RuntimeError as error:
         wrong.append(f"the same command: {error}")
@@ -267,6 +278,7 @@ def main() -> int:
                 root, known = starts.copy(point.start, point.devices), len(tally.violations)
                 disturbed(root, point, faulty, tally, starts)
                 print(*tally.violations[known:], sep="\n", end="\n" * (len(tally.violations) > known), flush=True)
+                print(f"{tally.delivered.total()} of {asked.points} points", file=sys.stderr, flush=True)
                 shutil.rmtree(root)
     finally:
         crash.kill_all()

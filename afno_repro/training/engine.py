@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from afno_repro.backbones.layers import Block
 from afno_repro.config import Machine
-from afno_repro.errors import AfnoError, DataError
+from afno_repro.errors import AfnoError, DataError, refusal
 from afno_repro.memory import start_peak
 from afno_repro.precision import set_precision
 from afno_repro.threads import use_threads
@@ -71,6 +71,7 @@ def join(place: Place, device: str) -> None:
     if not place.address.startswith("tcp://"):
         where = {"store": dist.FileStore(place.address, place.ranks)}  # type: ignore[attr-defined]
         where["store"].set_timeout(WAIT)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(where["store"]))  # for good: it aborts where its own end fails
     try:
         dist.init_process_group(backend, **where, rank=place.rank, world_size=place.ranks, timeout=WAIT)
         strangers = unrecognised()
@@ -79,7 +80,7 @@ def join(place: Place, device: str) -> None:
             f"the {place.ranks} processes of this command did not all come to {place.address}: "
             f"{str(error).partition('. ')[0].splitlines()[0]}"
         )
-        raise AfnoError(f"{why}\n  the same command continues") from error
+        raise refusal(error) or AfnoError(f"{why}\n  the same command continues") from error
     if strangers:
         who = f"somebody else answered in place of process {', '.join(map(str, strangers))}"
         raise DataError(
@@ -248,8 +249,9 @@ def meet() -> None:
 
 
 def deserted(error: BaseException) -> bool:
-    """Whether an error says that another process ended, or does not come."""
-    return ranks() > 1 and (isinstance(error, dist.DistError) or any(words in str(error) for words in (*ENDED, *LATE)))
+    """Whether an error says that another process ended, or does not come; what the system refused is none."""
+    said = any(words in str(error) for words in (*ENDED, *LATE))
+    return ranks() > 1 and (said or (isinstance(error, dist.DistError) and refusal(error) is None))
 
 
 def why_deserted(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from afno_repro.errors import StorageError
 from afno_repro.runs import launch
 from afno_repro.runs.store import Store
 from afno_repro.training import engine
@@ -236,6 +237,39 @@ def test_a_process_that_others_wait_for_in_vain_ends_them_all_with_every_ones_st
     hung = said[said.index("process 1 of 0 to 1:") :]
     assert "most recent call first" in hung
     assert "in sleepy" in hung
+
+
+CRAMPED = """
+import os, resource, sys
+from afno_repro import cli
+from afno_repro.training import engine
+gathered = engine.gathered
+def cramped(value):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if os.environ["RANK"] == os.environ["CRAMPED"]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        return gathered(value)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+engine.gathered = cramped
+sys.argv[0] = "afno"
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_what_the_system_refuses_where_processes_meet_is_told_as_such_and_not_as_an_end_of_the_other(
+    tmp_path, monkeypatch, capfd, rank
+):
+    write_spec(tmp_path)
+    monkeypatch.setenv("CRAMPED", rank)
+    monkeypatch.setattr(launch, "COMMAND", ("-c", CRAMPED))
+    assert launch.launch(["pretrain", *TWO[1:], "--root", str(tmp_path)], 2, os.environ) == StorageError.exit_code
+    said = capfd.readouterr().err
+    assert "at which the processes of this command meet: Too many open files" in said
+    assert "Traceback" not in said
+    assert "terminate called" not in said
 
 
 FILLING = """
