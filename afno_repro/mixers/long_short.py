@@ -4,7 +4,8 @@
     y = softmax([Q K'^T | Q K_window^T] / sqrt(D)) [V' | V_window] Wo
 
 The queries of each w x w tile see the (w + 2e)^2 keys around it, e = max(w // 2, 1); keys outside the grid are masked.
-A grid that w does not divide is padded, its padding masked as keys and cropped as queries.
+A grid that w does not divide is padded, its padding masked as keys and cropped as queries. Where a window has room for
+the whole grid its keys are all tokens, those that a tile does not see masked: the same sums, and nothing to copy.
 Shapes: B batch, H W token grid, N = H W, C channels, h heads, D = C // h, R rank, T tiles, w tile side, n window keys.
 """
 
@@ -31,6 +32,7 @@ class LongShort(nn.Module):
             (rank > 0, "rank", f"long_short: must be at least 1, is {rank}"),
         )
         self.num_heads, self.window, self.margin = num_heads, window, max(window // 2, 1)
+        self.side = window + 2 * self.margin
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.dynamic = nn.Linear(dim, num_heads * rank)
         self.norm_tokens, self.norm_projected = nn.LayerNorm(dim), nn.LayerNorm(dim)
@@ -40,7 +42,7 @@ class LongShort(nn.Module):
         q, k, v = self.qkv(x).chunk(3, dim=-1)  # each B H W C
         k, v = self.norm_tokens(k), self.norm_tokens(v)
         far_k, far_v = self.far(x, k, v)  # B h 1 R D
-        near_k, near_v, outside = self.windows(k), self.windows(v), self.outside(x)  # B h T n D, T n
+        near_k, near_v, outside = self.windows(k), self.windows(v), self.outside(x)  # B h (T or 1) n D, T n
         queries = self.tiles(q) * (q.shape[-1] // self.num_heads) ** -0.5  # B h T w^2 D
         far_scores = queries @ far_k.transpose(-1, -2)  # B h T w^2 R
         near_scores = (queries @ near_k.transpose(-1, -2)).masked_fill(outside[:, None], float("-inf"))
@@ -81,15 +83,21 @@ class LongShort(nn.Module):
     def overlapping(self, x: Tensor) -> Tensor:
         """The square of tokens around each tile: B H W C -> B T n C."""
         rows, columns = self.padding(x)
-        side = self.window + 2 * self.margin
         x = pad(x, (0, 0, self.margin, self.margin + columns, self.margin, self.margin + rows))
-        x = x.unfold(1, side, self.window).unfold(2, side, self.window)  # B rows columns C side side
+        x = x.unfold(1, self.side, self.window).unfold(2, self.side, self.window)  # B rows columns C side side
         return x.flatten(4).flatten(1, 2).transpose(-1, -2)
 
+    def whole(self, x: Tensor) -> bool:
+        """Whether a window has room for all tokens of x (B H W C)."""
+        return x.shape[1] * x.shape[2] <= self.side**2
+
     def windows(self, x: Tensor) -> Tensor:
-        """Keys or values around each tile: B H W C -> B h T n D."""
-        return self.overlapping(x).unflatten(-1, (self.num_heads, -1)).permute(0, 3, 1, 2, 4)
+        """Keys or values that each tile may see: B H W C -> B h T n D, or all of them, B h 1 N D."""
+        keys = x.flatten(1, 2).unsqueeze(1) if self.whole(x) else self.overlapping(x)
+        return keys.unflatten(-1, (self.num_heads, -1)).permute(0, 3, 1, 2, 4)
 
     def outside(self, x: Tensor) -> Tensor:
-        """Which window keys lie outside the grid: T n."""
-        return self.overlapping(x.new_ones(1, *x.shape[1:3], 1))[0, :, :, 0] == 0
+        """Which of those keys a tile does not see, since they are not near it or not in the grid: T n or T N."""
+        tokens = torch.arange(1.0, 1 + x.shape[1] * x.shape[2], device=x.device)  # 0 is padding
+        near = self.overlapping(tokens.view(1, *x.shape[1:3], 1))[0, :, :, 0]  # T n
+        return (near[:, :, None] != tokens).all(1) if self.whole(x) else near == 0

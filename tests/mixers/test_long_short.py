@@ -39,7 +39,7 @@ def literal(mixer: LongShort, x: torch.Tensor) -> torch.Tensor:
     return (mixed @ mixer.project.weight.T + mixer.project.bias).unflatten(0, (h, w))[None]
 
 
-@pytest.mark.parametrize("grid", [(8, 8), (5, 9), (3, 2), (4, 10)])
+@pytest.mark.parametrize("grid", [(8, 8), (5, 9), (3, 2), (4, 10), (9, 10)])
 @pytest.mark.parametrize("window", [2, 4, 1])
 def test_long_short_is_its_definition(grid, window):
     mixer = LongShort(6, grid, num_heads=2, window=window, rank=3).double()
