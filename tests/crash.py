@@ -289,9 +289,9 @@ def content(path: Path) -> object:
     return data.split(PROVENANCE[path.suffix])[0] if path.suffix in PROVENANCE else data
 
 
-def uninterrupted(root: Path, devices: int, more: tuple[str, ...] = ()) -> float:
+def uninterrupted(root: Path, devices: int, more: tuple[str, ...] = (), spec: str = SPEC) -> float:
     """Do the whole spec, or what is left of it; returns the seconds that it took. Raises RuntimeError when it fails."""
-    write_spec(root, SPEC, "crash")
+    write_spec(root, spec, "crash")
     command = Command(root, devices, (*STARTS[devices][0], *more))
     if not command.ended(END_S) or command.process.returncode:
         kill_all()
