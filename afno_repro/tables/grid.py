@@ -51,7 +51,7 @@ def here(cell: Cell, column: Column, lost: bool) -> str:
     """A cell's own value with its spread, or the word for having none; a network that is `lost` did not learn."""
     if cell.value is None:
         return {"not_applicable": "–", "out_of_memory": "out of memory"}.get(cell.state, cell.state)
-    spread = f" ± {number(cell.spread, column)}" if cell.spread is not None else ""
+    spread = f" ± {number(cell.spread, column, cell.value)}" if cell.spread is not None else ""
     failed = f" ({cell.state.replace('_', ' ')})" if cell.state != "measured" else ""
     marks = (f" ({MARK})" if lost else "") + (" (other data)" if cell.mixed else "")
     return number(cell.value, column) + spread + failed + marks

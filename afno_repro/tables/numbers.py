@@ -6,9 +6,16 @@ from afno_repro.spec.spec import Column
 from afno_repro.tables.inference import Estimate
 
 
-def number(value: float | None, column: Column) -> str:
-    """A value rounded as the paper prints its column."""
-    return "" if value is None else f"{value:.{column.digits}f}"
+def number(value: float | None, column: Column, beside: float | None = None) -> str:
+    """A value rounded as the paper prints its column, or to two digits where that would be zero.
+
+    A spread has the digits of the value that it stands beside.
+    """
+    if value is None:
+        return ""
+    leading = value if beside is None else beside
+    vanishes = 0 < abs(leading) < 0.5 * 10**-column.digits
+    return f"{value:.{1 - math.floor(math.log10(abs(leading))) if vanishes else column.digits}f}"
 
 
 def percent(value: float) -> str:

@@ -76,7 +76,12 @@ def table_csv(table: Table) -> str:
         line = [row.key, *row.title]
         for column in columns:
             cell = table.cell(row, column)
-            line += [number(cell.value, column), number(cell.spread, column), number(cell.paper, column), cell.verdict]
+            line += [
+                number(cell.value, column),
+                number(cell.spread, column, cell.value),
+                number(cell.paper, column),
+                cell.verdict,
+            ]
         lines.append(line)
     return csv_lines([header, *lines])
 

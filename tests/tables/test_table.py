@@ -16,7 +16,7 @@ from afno_repro.spec.reader import load_spec
 from afno_repro.tables import results
 from afno_repro.tables.claims import claim_verdicts
 from afno_repro.tables.inference import Estimate
-from afno_repro.tables.numbers import interval, signed
+from afno_repro.tables.numbers import interval, number, signed
 from afno_repro.tables.report import report_files
 from afno_repro.tables.results import CELL_HEADER, table_csv, write_results
 from afno_repro.tables.table import build_table
@@ -94,6 +94,22 @@ def test_what_rounds_to_zero_has_no_sign(tmp_path, shown, digits, values):
     for value in values:
         assert signed(value, column) == f"{shown} dB"
         assert interval(Estimate(value, 1e-9, 2, 3), column) == f"[{shown}, {shown}]"
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "shown"),
+    [
+        (17.04, 0.46, ("17.0", "0.5")),
+        (0.0192, 0.00025, ("0.019", "0.000")),
+        (-0.0192, 0.0025, ("-0.019", "0.003")),
+        (0.05, 0.0, ("0.1", "0.0")),
+        (0.0, 0.0, ("0.0", "0.0")),
+        (20.0, 0.01, ("20.0", "0.0")),
+    ],
+)
+def test_a_value_that_would_be_zero_has_two_digits_and_so_has_its_spread(tmp_path, value, spread, shown):
+    column = load_spec(write_spec(tmp_path)).structure.columns[-1].model_copy(update={"digits": 1})
+    assert (number(value, column), number(spread, column, value)) == shown
 
 
 def test_the_papers_value_stands_beside_comparable_cells_alone(tmp_path):
