@@ -48,7 +48,8 @@ def run_one(run: Run, machine: Machine, report: Report) -> Record | None:
                     pass
             store.begin(run, directory)
             if together:
-                leading = bool(engine.agreed(str(directory)))
+                leading = True  # who fails from here on ends, which the others notice
+                engine.agreed(str(directory))
             return _lead(run, machine, report, store, directory)
     finally:
         if together and not leading:

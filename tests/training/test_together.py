@@ -241,16 +241,22 @@ def test_a_process_that_others_wait_for_in_vain_ends_them_all_with_every_ones_st
 
 CRAMPED = """
 import os, resource, sys
+from datetime import timedelta
 from afno_repro import cli
 from afno_repro.training import engine
-gathered = engine.gathered
+engine.WAIT = timedelta(seconds=5)
+gathered, total, (rank, word) = engine.gathered, engine.total, os.environ["CRAMPED"].split()
 def cramped(value):
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if os.environ["RANK"] == os.environ["CRAMPED"]:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    def then_none(values):
+        total(values)
+        if os.environ["RANK"] == rank and word in repr(value):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    engine.total = then_none
     try:
         return gathered(value)
     finally:
+        engine.total = total
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 engine.gathered = cramped
 sys.argv[0] = "afno"
@@ -258,12 +264,13 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize("cramped", ["0 [", "1 None", "0 /runs/"])
 def test_what_the_system_refuses_where_processes_meet_is_told_as_such_and_not_as_an_end_of_the_other(
-    tmp_path, monkeypatch, capfd, rank
+    tmp_path, monkeypatch, capfd, cramped
 ):
+    """Which process, once it has said what: its plan, nothing, the folder of a run; the others have heard it."""
     write_spec(tmp_path)
-    monkeypatch.setenv("CRAMPED", rank)
+    monkeypatch.setenv("CRAMPED", cramped)
     monkeypatch.setattr(launch, "COMMAND", ("-c", CRAMPED))
     assert launch.launch(["pretrain", *TWO[1:], "--root", str(tmp_path)], 2, os.environ) == StorageError.exit_code
     said = capfd.readouterr().err
