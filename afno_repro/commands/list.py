@@ -55,6 +55,7 @@ def overview(places: "Places", scales: list[str], machine: "Machine") -> Answer:
     from afno_repro.runs.source import source_hash, source_of
     from afno_repro.spec.places import sound_specs
     from afno_repro.spec.plan import plan_runs
+    from afno_repro.tables.numbers import counted
 
     value: list[dict[str, Any]] = []
     source = source_hash()
@@ -94,8 +95,8 @@ def overview(places: "Places", scales: list[str], machine: "Machine") -> Answer:
         for scale in scales:
             rest = [e for e in value if e["scale"] == scale and e not in shown]
             if rest:
-                counts = f"{sum(e['runs'] for e in rest)} runs of {len(rest)} more tables, none with records"
-                say(f"{scale}: {counts}; afno list --scale {scale} shows them")
+                counts = f"{counted(sum(e['runs'] for e in rest), 'run')} of {counted(len(rest), 'more table')}"
+                say(f"{scale}: {counts}, none with records; afno list --scale {scale} shows them")
         say(*_where(places, scales))
         say(f"run does: what afno run would do, for it looks for finished work in {places.runs} alone")
         for key, meaning in NOTED.items():

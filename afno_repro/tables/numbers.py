@@ -1,9 +1,12 @@
 """Numbers as text: as the paper rounds them, with signs, with intervals, with what they count."""
 
 import math
+from typing import TYPE_CHECKING
 
 from afno_repro.spec.spec import Column
-from afno_repro.tables.inference import Estimate
+
+if TYPE_CHECKING:
+    from afno_repro.tables.inference import Estimate
 
 
 def number(value: float | None, column: Column, beside: float | None = None) -> str:
@@ -33,7 +36,7 @@ def signed(value: float, column: Column) -> str:
     return f"{_plus(value, column)}{f' {column.unit}' if column.unit else ''}"
 
 
-def interval(found: Estimate, column: Column) -> str:
+def interval(found: "Estimate", column: Column) -> str:
     """The 95% interval of a difference, or nothing where there is none."""
     if found.error == 0 or not math.isfinite(found.reach):
         return ""
