@@ -14,7 +14,7 @@ from afno_repro.models import build_model, check_model, check_own_mixer
 from afno_repro.options import option_problems, suggest
 from afno_repro.profiling.flops import CountingRule
 from afno_repro.profiling.measure import Latency
-from afno_repro.spec.plan import Plan, Run, located, stage_scale, stage_tree
+from afno_repro.spec.plan import Plan, Run, located, stage_tree
 from afno_repro.tasks import TASKS
 from afno_repro.visualize.visuals import VISUALS
 from afno_repro.weights.checkpoint import read_state_dict
@@ -35,7 +35,7 @@ def check_runs(plan: Plan, runs: list[Run]) -> list[Problem]:
         if key in checked:
             continue
         checked.add(key)
-        tree = stage_tree(plan.spec, stage_scale(plan.spec, plan.scale, run.stage), run.row, run.stage, [])
+        tree = stage_tree(plan.spec, plan.scale, run.row, run.stage, [])
         error = ConfigError(*(config_problems(config) or _start_problems(run)))
         for problem in (located(error, tree, run.row, run.stage) if tree else error).problems:
             problems.setdefault((problem.place, problem.message), problem)

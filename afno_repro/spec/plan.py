@@ -162,7 +162,7 @@ def _said(tree: Tree, key: str) -> Any:
 
 
 def _tree(spec: Spec, scale: str, row: str, stage: str, changes: list[Tree]) -> Tree | None:
-    tree = stage_tree(spec, stage_scale(spec, scale, stage), row, stage, changes)
+    tree = stage_tree(spec, scale, row, stage, changes)
     if tree is not None and not isinstance(tree.value, dict):
         raise ConfigError(Problem("must be a mapping or null", ("rows", row, stage), "", tree.place))
     return tree
@@ -230,12 +230,18 @@ def stage_scale(spec: Spec, scale: str, stage: str) -> str:
 
 
 def stage_tree(spec: Spec, scale: str, row: str, stage: str, changes: list[Tree]) -> Tree | None:
-    """Spec, row, scale, the scale's own row, command line, in this order; None where row or scale omit the stage."""
-    if stage in spec.structure.scales[scale].unavailable:  # type: ignore[index]
+    """Spec, row, scale, the scale's own row, command line, in this order; None where row or scale omit the stage.
+
+    The scale is the paper's where that gives the model; then the asked one has its say of the stage itself: how often
+    a latency is measured is a matter of the machine.
+    """
+    at, scales = stage_scale(spec, scale, stage), spec.tree.value["scales"].value
+    if stage in spec.structure.scales[at].unavailable:  # type: ignore[index]
         return None
-    scale_tree = spec.tree.value["scales"].value[scale]
-    rows = scale_tree.get("rows")
-    levels = [spec.tree, spec.row_tree(row), scale_tree, rows.get(row) if rows else None]
+    rows = scales[at].get("rows")
+    levels = [spec.tree, spec.row_tree(row), scales[at], rows.get(row) if rows else None]
+    if at != scale and (own := scales[scale].get(stage)):
+        levels.append(Tree({stage: own}, own.place))
     stages = spec.tree.get("stages")
     tree: Tree | None = None
     for i, level in enumerate(levels):

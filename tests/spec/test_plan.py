@@ -58,6 +58,15 @@ def test_costs_come_from_the_papers_own_model_at_every_scale(spec):
     assert config(spec, stage="cost") == config(spec, stage="cost", scale="paper")
 
 
+def test_a_scale_has_its_say_of_a_stage_whose_model_is_the_papers(tmp_path):
+    said = "tiny: {seeds: [0], model: {backbone: {depth: 2}}, cost: {data: {image_size: 24}}}"
+    spec = load_spec(write_spec(tmp_path, SMALL.replace("tiny: {seeds: [0]}", said)))
+    paper, tiny = config(spec, stage="cost", scale="paper"), config(spec, stage="cost")
+    assert (paper.data.image_size, tiny.data.image_size) == (16, 24)
+    assert replace(tiny, data=paper.data) == paper
+    assert config(spec, stage="pretrain").model.backbone.options["depth"] == 2
+
+
 def test_equal_configs_are_one_run(tmp_path):
     text = SMALL.replace("claims:", "claims: []\nunused:").split("unused:")[0]
     text = text.replace(
