@@ -52,7 +52,7 @@ RUNNABLE = [
 
 def test_the_first_two_blocks_are_one_line_each():
     for (language, text), ending in zip(
-        BLOCKS[:2], (".venv/bin/afno run table2", ".venv/bin/pytest -q -n auto --dist loadfile"), strict=True
+        BLOCKS[:2], (".venv/bin/afno run table2 --seeds 1", ".venv/bin/pytest -q -n auto --dist loadfile"), strict=True
     ):
         assert language == "bash"
         assert text.count("\n") == 1

@@ -157,10 +157,21 @@ def _legend(table: Table) -> str:
     if any(not row.printed for row in table.spec.rows):
         lines.append("Rows in italics are not in the paper.")
     lines += [f"- {md_start(md(text))}" for text in learning_notes(table)]
-    noted = [f"{row}/{column}: {cell.state} ({cell.note})" for (row, column), cell in table.cells.items() if cell.note]
-    lines += [f"- {md_start(md(text))}" for text in noted]
+    lines += [f"- {md_start(md(text))}" for text in _noted(table)]
     lines += [f"- stale record, not used: {md(text)}" for text in table.stale]
     return "\n".join(lines)
+
+
+def _noted(table: Table) -> list[str]:
+    """What is said of cells, once for all rows of which the same is said in the same columns."""
+    columns: dict[tuple[str, str], list[str]] = {}
+    for (row, column), cell in table.cells.items():
+        if cell.note:
+            columns.setdefault((row, f"{cell.state} ({cell.note})"), []).append(column)
+    rows: dict[tuple[str, str], list[str]] = {}
+    for (row, said), keys in columns.items():
+        rows.setdefault((", ".join(keys), said), []).append(row)
+    return [f"{keys} of {', '.join(of)}: {said}" for (keys, said), of in rows.items()]
 
 
 def _claims(verdicts: Sequence[Verdict]) -> str:

@@ -173,6 +173,15 @@ def test_records_of_further_seeds_make_a_table_of_all_of_them(tmp_path):
     assert table.command(table.spec.row("gfn")) in "".join(report_files(tmp_path, [table], {}).values())
 
 
+def test_what_is_said_alike_of_several_cells_is_said_once(tmp_path):
+    made = Made(tmp_path, SMALL.replace("tiny: {seeds: [0]}", "tiny: {seeds: [0, 1, 2]}"))
+    for row in ("afno", "gfn"):
+        made.put(row, "pretrain", 0, psnr=20.0)
+    page = table_markdown(made.table())
+    assert page.count("1 of 3 seeds") == 1
+    assert "psnr of gfn, afno: measured (1 of 3 seeds)" in page
+
+
 def test_a_further_record_of_another_config_adds_no_seed(tmp_path):
     other = Made(tmp_path, SMALL.replace("epochs: 3", "epochs: 4"))
     other.plan = plan_runs(other.spec, "tiny", Choice(all_seeds=(0, 1)))
