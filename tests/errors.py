@@ -223,16 +223,17 @@ class Starts:
         self.work = work
         self.lengths: dict[int, float] = {}  # seconds of an undisturbed command
         for each in range(1, devices + 1):
-            self.lengths[each] = crash.uninterrupted(self.folder("reference", each), each, spec=SPEC)
             write_spec(self.folder("nothing", each), SPEC, "crash")
+            began = time.monotonic()
+            self._count("nothing", each, faulty).rename(self.folder("reference", each))
+            self.lengths[each] = time.monotonic() - began
             write_spec(half := self.folder("half", each), SPEC, "crash")
             command = crash.Command(half, each, crash.STARTS[each][0])
             while not (unfinished(half) and glob("runs/pretrain-*/record.json", root_dir=half)):
                 if command.ended(crash.POLL_S):
                     raise SystemExit(f"ended before it was half done\n{command.said()}")
             crash.kill_all()
-            for start in ("nothing", "half"):
-                self._count(start, each, faulty)
+            shutil.rmtree(self._count("half", each, faulty))
 
     def folder(self, start: str, devices: int) -> Path:
         return self.work / f"{start}-{devices}"
@@ -240,8 +241,11 @@ class Starts:
     def copy(self, start: str, devices: int) -> Path:
         return shutil.copytree(self.folder(start, devices), self.work / "tried")
 
-    def _count(self, start: str, devices: int, faulty: Faulty) -> None:
-        """How often a command that starts so makes calls of each kind, and the named points that it passes."""
+    def _count(self, start: str, devices: int, faulty: Faulty) -> Path:
+        """How often a command that starts so makes calls of each kind, and the named points that it passes.
+
+        Returns its folder, all of it done.
+        """
         root, points = self.copy(start, devices), self.work / "points"
         points.unlink(missing_ok=True)
         asked = {"AFNO_FAULT": json.dumps({"list": str(points)}), "PYTEST_CURRENT_TEST": "errors"}
@@ -251,7 +255,7 @@ class Starts:
             raise SystemExit(f"an undisturbed command fails: {command.said()}")
         self.counts[start, devices] = faulty.counts
         self.points[start, devices] = sorted(set(points.read_text().splitlines()))
-        shutil.rmtree(root)
+        return root
 
 
 def points(starts: Starts, devices: int, seed: int) -> Iterator[Point]:

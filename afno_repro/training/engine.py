@@ -71,7 +71,7 @@ def join(place: Place, device: str) -> None:
     if not place.address.startswith("tcp://"):
         where = {"store": dist.FileStore(place.address, place.ranks)}  # type: ignore[attr-defined]
         where["store"].set_timeout(WAIT)
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(where["store"]))  # for good: it aborts where its own end fails
+        ctypes.pythonapi.Py_IncRef(ctypes.c_void_p(id(where["store"])))  # for good: it aborts where its own end fails
     try:
         dist.init_process_group(backend, **where, rank=place.rank, world_size=place.ranks, timeout=WAIT)
         strangers = unrecognised()
