@@ -13,14 +13,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from math import inf
 
 import torch
-from torch import nn
 
 from afno_repro.config import RunConfig
 from afno_repro.runs.devices import find_device
 from afno_repro.runs.provenance import device_name
+from afno_repro.training.engine import compile_backbone
 from benchmarks.side_by_side import timed, write
 from benchmarks.steps import PRECISIONS, built, configs, step_of
 
@@ -46,12 +47,8 @@ def measured(config: RunConfig, images: int, device: torch.device, asked: argpar
     model = built(config)
     given = config, asked.precision, images, device
 
-    def compiled_as_trained(model: nn.Module) -> None:  # training/engine.py
-        model.get_submodule("backbone").compile(dynamic=False, backend=asked.backend)
-
-    torch.compiler.reset()
     started = time.perf_counter()
-    compiled = step_of(model, *given, compiled_as_trained)
+    compiled = step_of(model, *given, partial(compile_backbone, backend=asked.backend))
     took = f"{time.perf_counter() - started:.0f}"
     if not asked.rounds:
         return [took]

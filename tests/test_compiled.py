@@ -3,12 +3,13 @@
 import copy
 import shutil
 from dataclasses import replace
-from functools import partialmethod
+from functools import partial
 from itertools import product
 
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from afno_repro.backbones import SegFormer, ViT
 from afno_repro.config import ModelConfig, Part
@@ -77,12 +78,26 @@ def test_a_step_is_one_graph_and_equals_an_eager_one_within_1e4(backend, name, m
 
 def test_every_network_of_a_command_is_compiled(monkeypatch):
     """Graphs of other networks do not count: PyTorch makes so many of a function, and then goes on without a word."""
-    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    monkeypatch.setattr(engine, "GRAPHS", 2)
     with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
         for mixer in ("gfn", "afno", "fno", "afno_static"):
             network = nn.ModuleDict({"backbone": trunk("vit", mixer)})
-            engine.compile_backbone(network)
+            engine.compile_backbone(network, "eager")
             network["backbone"](torch.rand(1, 3, SIZE, SIZE))
+
+
+def test_blocks_of_a_shape_share_a_graph_whatever_their_depth_and_rate_of_dropping():
+    torch.manual_seed(0)
+    make, options = TRUNKS["segformer"]
+    deep = options | {"embed_dims": [8, 16, 8, 8], "depths": [2, 3, 2, 2], "drop_path": 0.5}
+    mixer = partial(MIXERS["gfn"], **OPTIONS["gfn"])
+    network = nn.ModuleDict({"backbone": make(SIZE, lambda dim, grid, stage: mixer(dim, grid), **deep)})
+    engine.compile_backbone(network, "eager")
+    counters.clear()
+    for _ in range(2):
+        network["backbone"](torch.rand(2, 3, SIZE, SIZE))
+    assert counters["stats"]["unique_graphs"] == 4 + 1  # the first block drops nothing
+    assert not counters["graph_break"]
 
 
 TASK = {  # a backbone's task, its options, its head, its batch

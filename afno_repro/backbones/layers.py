@@ -84,11 +84,23 @@ class MLP(nn.Sequential):
         super().__init__(nn.Linear(dim, ratio * dim), nn.GELU(), nn.Linear(ratio * dim, dim))
 
 
-class DropPath(nn.Dropout):
-    """Drops whole samples in training and scales the others up: stochastic depth (Huang et al. 2016)."""
+class DropPath(nn.Module):
+    """Drops whole samples in training and scales the others up: stochastic depth (Huang et al. 2016).
+
+    The rate is a tensor, so that a compiler makes one graph for blocks of every rate.
+    """
+
+    keep: Tensor
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.register_buffer("keep", torch.tensor(1 - rate), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:  # B H W C
-        return x * super().forward(x.new_ones(len(x), 1, 1, 1))
+        if not self.training:
+            return x
+        kept = torch.rand(len(x), 1, 1, 1, device=x.device) < self.keep
+        return x * (kept / self.keep).to(x.dtype)
 
 
 class Block(nn.Module):

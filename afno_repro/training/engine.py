@@ -36,6 +36,7 @@ PR_SET_PDEATHSIG = 1
 WAIT = timedelta(minutes=30)  # for the other processes, before giving up on them
 SHOWING = timedelta(seconds=30)  # for those that are connected to show who they are
 MEETING = timedelta(minutes=1)  # after running out of memory
+GRAPHS = 64  # of a block: its shapes, in training and evaluation, at some sizes of images
 ENDED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # gloo's words
 LATE = ("Timed out waiting", "Watchdog caught collective operation timeout")  # gloo's and NCCL's
 
@@ -185,14 +186,18 @@ def recompute_blocks(model: nn.Module) -> None:
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
-def compile_backbone(model: nn.Module) -> None:
-    """Run the backbone through torch.compile, each size of its images in a graph of its own.
+def compile_backbone(model: nn.Module, backend: str = "inductor") -> None:
+    """Run each block through torch.compile, or the whole backbone where it has none; blocks of a shape share a graph.
 
     With sizes left open, PyTorch's compiler fails on a CPU at the queries of attention beside convolutions.
-    What was compiled for networks before is forgotten: after eight graphs of a function PyTorch compiles no more.
+    What was compiled for networks before is forgotten: after GRAPHS of a function PyTorch compiles no more.
     """
     torch.compiler.reset()
-    model.get_submodule("backbone").compile(dynamic=False)
+    torch._dynamo.config.recompile_limit = GRAPHS
+    backbone = model.get_submodule("backbone")
+    blocks: list[nn.Module] = [module for module in backbone.modules() if isinstance(module, Block)]
+    for module in blocks or [backbone]:
+        module.compile(dynamic=False, backend=backend)
 
 
 def unsynchronised(model: nn.Module) -> AbstractContextManager[Any]:

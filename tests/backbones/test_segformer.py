@@ -177,7 +177,7 @@ def test_branches_are_dropped_linearly_more_often_by_depth_in_training_alone():
 
 def test_a_dropped_branch_leaves_what_it_was_given():
     block = blocks(build_model(config(drop_path=0.5), 64))[-1].train()
-    block.drop.p = 1.0
+    block.drop.keep.fill_(1e-12)
     x = torch.randn(2, 2, 2, 64)
     assert torch.equal(block(x), x)
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from afno_repro.backbones.vit import ViT
+from afno_repro.backbones.layers import Block
 from afno_repro.data import load_data
 from afno_repro.errors import ConfigError, DataError, Diverged
 from afno_repro.mixers import EfficientSelfAttention
@@ -138,7 +138,7 @@ def test_a_compiled_backbone_learns_the_same_and_is_watched_all_the_same(tmp_pat
     )
     config = needs(tmp_path)["afno", "pretrain", 0].config
     assert_same_training(train(config, tmp_path / "run", compile=True), whole["pretrain"])
-    assert compiled == [ViT]
+    assert set(compiled) == {Block}
 
 
 @pytest.mark.slow  # the compiler's minute
