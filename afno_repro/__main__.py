@@ -3,8 +3,8 @@
 import os
 import sys
 
-if not sys.flags.safe_path and sys.path[0] == os.getcwd():
-    del sys.path[0]  # nothing is imported from the folder that one happens to stand in
+if not sys.flags.safe_path and sys.path[0] == os.getcwd() != os.path.dirname(os.path.dirname(__file__)):
+    del sys.path[0]  # nothing is imported from the folder that one happens to stand in, but this package
 
 import signal
 

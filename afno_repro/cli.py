@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -30,6 +31,7 @@ from afno_repro.commands.visualize import visualize
 from afno_repro.errors import AfnoError, DataError, refusal
 from afno_repro.faults import arm
 
+HOME = str(Path(__file__).parents[1])  # the folder that this package lies in
 PACKAGES = {
     "yaml": "pyyaml",
     "skimage": "scikit-image",
@@ -134,13 +136,17 @@ def main() -> None:
 
 
 def _leave_this_folder() -> None:
-    """Import nothing from the current folder for an empty or relative entry of PYTHONPATH, often there by accident."""
+    """Import nothing from the current folder for an empty or relative entry of PYTHONPATH, often there by accident.
+
+    But this package, where it lies there: its processes are to find it.
+    """
     try:
         here = os.getcwd()
     except OSError:  # it is gone
         return
     entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if here in sys.path and here not in entries and any(os.path.abspath(entry) == here for entry in entries):
+    by_accident = here not in entries and any(os.path.abspath(entry) == here for entry in entries)
+    if here in sys.path and by_accident and here != HOME:
         sys.path.remove(here)
 
 

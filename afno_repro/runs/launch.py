@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
 
 from afno_repro.config import Machine
-from afno_repro.errors import AfnoError, ConfigError, Interrupted
+from afno_repro.errors import SAYS, AfnoError, ConfigError, Interrupted
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "MASTER_ADDR", "MASTER_PORT")
@@ -128,13 +128,16 @@ def _start(
     arguments: Sequence[str], rank: int, ranks: int, meeting: Path, said: IO[bytes] | None, outer: Mapping[str, str]
 ) -> "Popen[bytes]":
     """One of the processes, in a group of its own: the terminal's signals reach it through this one alone, and once."""
+    mouth = os.dup(2)
     values = (str(rank), str(ranks), str(rank), "127.0.0.1", "0")
-    here = {LAUNCHER: str(os.getpid()), MEETING: str(meeting), "GLOO_SOCKET_IFNAME": "lo"}
+    here = {LAUNCHER: str(os.getpid()), MEETING: str(meeting), SAYS: str(mouth), "GLOO_SOCKET_IFNAME": "lo"}
     environment = {**outer, **dict(zip(TORCHRUN, values, strict=True)), **here}
+    held: dict[str, Any] = {"stdout": DEVNULL, "stderr": said} if rank else {}
     command = [sys.executable, *COMMAND, *arguments]
-    return Popen(
-        command, env=environment, stdin=DEVNULL, stdout=DEVNULL if rank else None, stderr=said, process_group=0
-    )
+    try:
+        return Popen(command, env=environment, stdin=DEVNULL, pass_fds=[mouth], process_group=0, **held)
+    finally:
+        os.close(mouth)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from afno_repro.backbones.layers import Block
 from afno_repro.config import Machine
-from afno_repro.errors import AfnoError, DataError, refusal
+from afno_repro.errors import AfnoError, DataError, refusal, say
 from afno_repro.memory import start_peak
 from afno_repro.precision import set_precision
 from afno_repro.threads import use_threads
@@ -35,7 +35,7 @@ from afno_repro.threads import use_threads
 PR_SET_PDEATHSIG = 1
 WAIT = timedelta(minutes=30)  # for the other processes, before giving up on them
 SHOWING = timedelta(seconds=30)  # for those that are connected to show who they are
-MEETING = timedelta(minutes=1)  # after running out of memory
+SOON, MEETING = timedelta(seconds=5), timedelta(minutes=1)  # after running out of memory: without a word, and in all
 GRAPHS = 64  # of a block: its shapes, in training and evaluation, at some sizes of images
 ENDED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # gloo's words
 LATE = ("Timed out waiting", "Watchdog caught collective operation timeout")  # gloo's and NCCL's
@@ -238,19 +238,28 @@ def agreed(value: Any) -> Any:
 
 
 def meet() -> None:
-    """Wait a while until all processes are here, out of what they did together.
+    """Wait a while until all processes are here, out of what they did together; after a moment say so.
 
     Raises AfnoError when one is not: it may wait elsewhere.
     """
     if ranks() == 1:
         return
-    try:
-        dist.new_group(timeout=MEETING, backend="gloo")
-    except RuntimeError as error:
-        raise AfnoError(
-            f"process {rank()} ran out of memory, another one did not\n"
-            "  --micro-batch and --checkpoint-activations need less"
-        ) from error
+    store = store_of_all()
+    turn = store.add(f"meetings/{rank()}", 1)
+    store.set(f"here/{turn}/{rank()}", "")
+    for patience in (SOON, MEETING):
+        try:
+            store.wait([f"here/{turn}/{each}" for each in range(ranks())], patience)
+            return
+        except RuntimeError as error:  # as a file store is late
+            if (refused := refusal(error)) is not None:
+                raise refused from error
+            if patience is SOON:
+                say(f"process {rank()} ran out of memory and waits for the others, {MEETING.seconds} s at most")
+    raise AfnoError(
+        f"process {rank()} ran out of memory, another one did not\n"
+        "  --micro-batch and --checkpoint-activations need less"
+    )
 
 
 def deserted(error: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """Signals that ask a training to stop: they set a flag, so that the step ends and the work is kept."""
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -8,6 +9,7 @@ from types import FrameType
 from afno_repro.errors import Interrupted, LoadingError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP, signal.SIGXCPU)
+ECHO_S = 0.2  # timeout and others signal a process and then its whole group: the same asking, twice
 REPEATED = (signal.SIGHUP, signal.SIGXCPU)  # a terminal that closes and a used-up CPU time say so more than once
 
 
@@ -21,7 +23,10 @@ class StopFlag:
         """Remember the first signal; a second one that somebody sends gets the default handling, at once."""
         self.signal = number
         for each in STOP_SIGNALS:
-            signal.signal(each, signal.SIG_IGN if each in REPEATED else signal.SIG_DFL)
+            signal.signal(each, signal.SIG_IGN)
+        time.sleep(ECHO_S)
+        for each in set(STOP_SIGNALS) - set(REPEATED):
+            signal.signal(each, signal.SIG_DFL)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import afno_repro
+from afno_repro import cli
 from afno_repro.runs.store import Store
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
@@ -457,6 +458,16 @@ def test_a_package_that_is_not_installed_is_named_and_other_commands_go_on(tmp_p
         "pip install torch" in afno("run", "small", "--device", "cpu", root=tmp_path, env=environment, expect=3).stderr
     )
     afno("list", root=tmp_path, env=environment)
+
+
+@pytest.mark.parametrize("home", [True, False])
+def test_a_relative_entry_of_pythonpath_counts_only_where_this_package_lies(tmp_path, monkeypatch, home):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", ".")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(cli, "HOME", str(tmp_path) if home else "/elsewhere")
+    cli._leave_this_folder()
+    assert (str(tmp_path) in sys.path) == home
 
 
 def test_the_version_is_that_of_the_package(tmp_path):

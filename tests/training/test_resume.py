@@ -289,6 +289,28 @@ def test_a_second_signal_ends_a_process_at_once():
     assert (done.returncode, done.stdout) == (-signal.SIGTERM, "1\n")
 
 
+ECHOED = """
+import time
+from afno_repro.training.stop import stop_flag
+with stop_flag() as stop:
+    print("ready", flush=True)
+    while stop.signal is None:
+        time.sleep(0.001)
+    time.sleep(0.5)
+    print(stop.signal)
+"""
+
+
+def test_a_signal_to_a_process_and_then_to_its_group_asks_once():
+    """As timeout does it: the second one would end the process without a checkpoint."""
+    with subprocess.Popen([sys.executable, "-c", ECHOED], stdout=subprocess.PIPE, process_group=0) as process:
+        assert process.stdout.readline() == b"ready\n"
+        os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        assert (process.stdout.read(), process.wait()) == (b"2\n", 0)
+
+
 def test_a_killed_data_loading_process_is_told_and_the_command_continues(tmp_path, whole_command):
     write_spec(tmp_path, LONG)
     process = start(*RUN, "--jobs", "1", "--workers", "1", root=tmp_path)

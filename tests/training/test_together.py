@@ -186,7 +186,7 @@ def greedy(*arguments):
     if len(steps) == 3 and os.environ["RANK"] in "{ranks}":
         raise MemoryError
     return optimise(*arguments)
-loop.optimise, engine.MEETING = greedy, timedelta(seconds=2)
+loop.optimise, engine.SOON, engine.MEETING = greedy, timedelta(seconds=1), timedelta(seconds=2)
 sys.argv[0] = "afno"
 cli.main()
 """
@@ -205,6 +205,7 @@ def test_running_out_of_memory_is_an_outcome_where_all_do_and_no_hang_elsewhere(
     if expected == 4:
         assert "afno/pretrain seed 0: out of memory" in said
     else:
+        assert f"process {ranks} ran out of memory and waits for the others" in said
         assert f"process {ranks} ran out of memory, another one did not" in said
 
 
