@@ -4,7 +4,6 @@ import errno
 import os
 import signal
 import tempfile
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 
@@ -81,9 +80,6 @@ NO_MEMORY = (
 SYSTEMS_WORDS = {os.strerror(number) for number in errno.errorcode}  # all that torch's store passes on
 
 
-SAYS = "AFNO_SAYS"  # the file descriptor at which a process speaks whose own words are held back
-
-
 def no_memory(error: BaseException) -> bool:
     """Whether an error says that device or host had no memory; torch's own is a RuntimeError with such words."""
     words = ("out of memory", *NO_MEMORY)
@@ -121,12 +117,6 @@ class Interrupted(AfnoError):
     def __init__(self, signal_number: int):
         self.exit_code = 128 + (signal.SIGINT if signal_number == signal.SIGINT else signal.SIGTERM)
         super().__init__(f"stopped by signal {signal_number}; the same command continues")
-
-
-def say(words: str) -> None:
-    """Tell the user at once, also from a process whose standard error is held back."""
-    with suppress(OSError):
-        os.write(int(os.environ.get(SAYS, "2")), f"{words}\n".encode())
 
 
 def require(*checks: tuple[bool, str, str]) -> None:

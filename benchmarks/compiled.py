@@ -21,7 +21,7 @@ import torch
 from afno_repro.config import RunConfig
 from afno_repro.runs.devices import find_device
 from afno_repro.runs.provenance import device_name
-from afno_repro.training.engine import compile_backbone
+from afno_repro.training.blocks import compile_backbone
 from benchmarks.side_by_side import timed, write
 from benchmarks.steps import PRECISIONS, built, configs, step_of
 

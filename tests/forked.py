@@ -137,6 +137,7 @@ class Launched:
         stdin: int,
         stdout: int | None,
         stderr: IO[bytes] | None,
+        pass_fds: list[int],  # which a fork has anyway
         process_group: int,
     ):
         self.returncode: int | None = None

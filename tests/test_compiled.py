@@ -17,7 +17,7 @@ from afno_repro.mixers import MIXERS
 from afno_repro.models import build_model
 from afno_repro.runs.machine import COMPILERS
 from afno_repro.tasks import TASKS
-from afno_repro.training import engine, loop
+from afno_repro.training import blocks, loop
 from tests.mixers.test_contract import OPTIONS
 from tests.training.test_optim import RECIPE
 
@@ -78,11 +78,11 @@ def test_a_step_is_one_graph_and_equals_an_eager_one_within_1e4(backend, name, m
 
 def test_every_network_of_a_command_is_compiled(monkeypatch):
     """Graphs of other networks do not count: PyTorch makes so many of a function, and then goes on without a word."""
-    monkeypatch.setattr(engine, "GRAPHS", 2)
+    monkeypatch.setattr(blocks, "GRAPHS", 2)
     with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
         for mixer in ("gfn", "afno", "fno", "afno_static"):
             network = nn.ModuleDict({"backbone": trunk("vit", mixer)})
-            engine.compile_backbone(network, "eager")
+            blocks.compile_backbone(network, "eager")
             network["backbone"](torch.rand(1, 3, SIZE, SIZE))
 
 
@@ -92,7 +92,7 @@ def test_blocks_of_a_shape_share_a_graph_whatever_their_depth_and_rate_of_droppi
     deep = options | {"embed_dims": [8, 16, 8, 8], "depths": [2, 3, 2, 2], "drop_path": 0.5}
     mixer = partial(MIXERS["gfn"], **OPTIONS["gfn"])
     network = nn.ModuleDict({"backbone": make(SIZE, lambda dim, grid, stage: mixer(dim, grid), **deep)})
-    engine.compile_backbone(network, "eager")
+    blocks.compile_backbone(network, "eager")
     counters.clear()
     for _ in range(2):
         network["backbone"](torch.rand(2, 3, SIZE, SIZE))
@@ -127,7 +127,7 @@ def test_a_training_step_by_inductor_equals_an_eager_one_within_1e4(name, mixer)
     eager = build_model(ModelConfig(Part(name, TRUNKS[name][1]), Part(mixer, OPTIONS[mixer]), head), SIZE)
     nn.init.normal_(next(eager.head.parameters()), std=0.1)  # which zeros would hide the backbone's gradients behind
     compiled, task = copy.deepcopy(eager), TASKS[kind](SIZE, **options)
-    engine.compile_backbone(compiled)
+    blocks.compile_backbone(compiled)
     parts = [tuple(part[:2] for part in batch), tuple(part[2:] for part in batch)]
     losses = [
         loop.optimise(

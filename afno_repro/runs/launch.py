@@ -20,12 +20,13 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, Any
 
 from afno_repro.config import Machine
-from afno_repro.errors import SAYS, AfnoError, ConfigError, Interrupted
+from afno_repro.errors import AfnoError, ConfigError, Interrupted
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 SRUN = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "MASTER_ADDR", "MASTER_PORT")
 LAUNCHER = "AFNO_LAUNCHER"  # the process that must be the parent of those it started
 MEETING = "AFNO_MEETING"  # the file at which they meet and speak, in a folder that is theirs alone
+SAYS = "AFNO_SAYS"  # the file descriptor at which each may tell the user what cannot wait
 COMMAND = ("-m", "afno_repro")
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP, signal.SIGXCPU)
 GRACE_S = 10.0  # for the others to end by themselves after one failed, and again before they are killed
@@ -57,7 +58,8 @@ def take_place(machine: Machine, nodes: int, environment: Mapping[str, str]) -> 
             from afno_repro.training.engine import Place, join
 
             parent = _number(LAUNCHER, environment) if LAUNCHER in environment else os.getppid()
-            join(Place(rank, ranks, local_rank, address, parent), machine.device)
+            says = _number(SAYS, environment) if SAYS in environment else 2
+            join(Place(rank, ranks, local_rank, address, parent, says), machine.device)
             return True
     missing = [name for name in SRUN if name not in environment]
     if machine.devices > 1 and not set(missing) & set(SRUN[:3]) and _number(SRUN[1], environment) > 1:
@@ -132,10 +134,11 @@ def _start(
     values = (str(rank), str(ranks), str(rank), "127.0.0.1", "0")
     here = {LAUNCHER: str(os.getpid()), MEETING: str(meeting), SAYS: str(mouth), "GLOO_SOCKET_IFNAME": "lo"}
     environment = {**outer, **dict(zip(TORCHRUN, values, strict=True)), **here}
-    held: dict[str, Any] = {"stdout": DEVNULL, "stderr": said} if rank else {}
-    command = [sys.executable, *COMMAND, *arguments]
+    command, out = [sys.executable, *COMMAND, *arguments], DEVNULL if rank else None
     try:
-        return Popen(command, env=environment, stdin=DEVNULL, pass_fds=[mouth], process_group=0, **held)
+        return Popen(
+            command, env=environment, stdin=DEVNULL, stdout=out, stderr=said, pass_fds=[mouth], process_group=0
+        )
     finally:
         os.close(mouth)
 

@@ -16,18 +16,15 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
 
-from afno_repro.backbones.layers import Block
 from afno_repro.config import Machine
-from afno_repro.errors import AfnoError, DataError, refusal, say
+from afno_repro.errors import AfnoError, DataError, refusal
 from afno_repro.memory import start_peak
 from afno_repro.precision import set_precision
 from afno_repro.threads import use_threads
@@ -36,7 +33,6 @@ PR_SET_PDEATHSIG = 1
 WAIT = timedelta(minutes=30)  # for the other processes, before giving up on them
 SHOWING = timedelta(seconds=30)  # for those that are connected to show who they are
 SOON, MEETING = timedelta(seconds=5), timedelta(minutes=1)  # after running out of memory: without a word, and in all
-GRAPHS = 64  # of a block: its shapes, in training and evaluation, at some sizes of images
 ENDED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # gloo's words
 LATE = ("Timed out waiting", "Watchdog caught collective operation timeout")  # gloo's and NCCL's
 
@@ -45,7 +41,8 @@ LATE = ("Timed out waiting", "Watchdog caught collective operation timeout")  # 
 class Place:
     """Where this process stands among those that train together.
 
-    `address` is where they meet: tcp://host:port of process 0, or the path of a new file.
+    `address` is where they meet: tcp://host:port of process 0, or the path of a new file. `says` is the file descriptor
+    at which it tells the user what cannot wait; what it says otherwise may be held back.
     """
 
     rank: int
@@ -53,6 +50,7 @@ class Place:
     local_rank: int
     address: str
     parent: int  # the process that started it
+    says: int = 2
 
 
 def join(place: Place, device: str) -> None:
@@ -75,6 +73,7 @@ def join(place: Place, device: str) -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.c_void_p(id(where["store"])))  # for good: it aborts where its own end fails
     try:
         dist.init_process_group(backend, **where, rank=place.rank, world_size=place.ranks, timeout=WAIT)
+        store_of_all().set(f"says/{place.rank}", str(place.says))
         strangers = unrecognised()
     except RuntimeError as error:  # of which the errors of torch.distributed are some
         why = (
@@ -179,27 +178,6 @@ def same_buffers(model: nn.Module) -> None:
             dist.broadcast(buffer, src=0)
 
 
-def recompute_blocks(model: nn.Module) -> None:
-    """Keep no activations inside mixer blocks: the backward pass computes them again, for less memory."""
-    for module in model.modules():
-        if isinstance(module, Block):
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False)  # type: ignore[method-assign]
-
-
-def compile_backbone(model: nn.Module, backend: str = "inductor") -> None:
-    """Run each block through torch.compile, or the whole backbone where it has none; blocks of a shape share a graph.
-
-    With sizes left open, PyTorch's compiler fails on a CPU at the queries of attention beside convolutions.
-    What was compiled for networks before is forgotten: after GRAPHS of a function PyTorch compiles no more.
-    """
-    torch.compiler.reset()
-    torch._dynamo.config.recompile_limit = GRAPHS
-    backbone = model.get_submodule("backbone")
-    blocks: list[nn.Module] = [module for module in backbone.modules() if isinstance(module, Block)]
-    for module in blocks or [backbone]:
-        module.compile(dynamic=False, backend=backend)
-
-
 def unsynchronised(model: nn.Module) -> AbstractContextManager[Any]:
     """Inside, a backward pass leaves its gradients with this process: more of the batch is to come."""
     return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
@@ -255,7 +233,8 @@ def meet() -> None:
             if (refused := refusal(error)) is not None:
                 raise refused from error
             if patience is SOON:
-                say(f"process {rank()} ran out of memory and waits for the others, {MEETING.seconds} s at most")
+                told = f"process {rank()} ran out of memory and waits for the others, {MEETING.seconds} s at most\n"
+                os.write(int(store.get(f"says/{rank()}")), told.encode())
     raise AfnoError(
         f"process {rank()} ran out of memory, another one did not\n"
         "  --micro-batch and --checkpoint-activations need less"

@@ -27,6 +27,7 @@ from afno_repro.precision import autocast
 from afno_repro.tasks import TASKS, Batch, Task
 from afno_repro.training import checkpoint, engine
 from afno_repro.training.augment import augmented
+from afno_repro.training.blocks import compile_backbone, recompute_blocks
 from afno_repro.training.evaluation import evaluate, parts_of
 from afno_repro.training.events import FILE, FOLDER, events
 from afno_repro.training.optim import learning_rate, make_optimizer, set_learning_rate, warmup_steps
@@ -78,9 +79,9 @@ def train(
         load_weights(model, start)
     model.to(device)
     if machine.activation_checkpointing:
-        engine.recompute_blocks(model)
+        recompute_blocks(model)
     if machine.compile:
-        engine.compile_backbone(model)
+        compile_backbone(model)
     optimizer = make_optimizer(model, recipe)
     engine.part_ways(config.seed)
     notes = ["tf32 is float32 on a CPU"] if recipe.precision == "tf32" and device.type == "cpu" else []

@@ -20,7 +20,7 @@ from afno_repro.runs.machine import COMPILERS
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
 from afno_repro.tasks import TASKS
-from afno_repro.training import engine, loop
+from afno_repro.training import blocks, engine, loop
 from afno_repro.training.optim import make_optimizer
 from tests.machine import machine_at
 from tests.specs import SMALL, write_spec
@@ -120,9 +120,9 @@ def test_mixing_changes_what_is_learned(tmp_path, mixed):
 
 def test_recomputing_activations_changes_nothing(tmp_path, whole, monkeypatch):
     passes = []
-    recompute = engine.checkpoint
+    recompute = blocks.checkpoint
     monkeypatch.setattr(
-        engine, "checkpoint", lambda *arguments, **options: passes.append(1) or recompute(*arguments, **options)
+        blocks, "checkpoint", lambda *arguments, **options: passes.append(1) or recompute(*arguments, **options)
     )
     config = needs(tmp_path)["afno", "pretrain", 0].config
     assert_same_training(train(config, tmp_path / "run", activation_checkpointing=True), whole["pretrain"])
@@ -147,7 +147,7 @@ def test_a_compiled_backbone_learns_at_a_second_size():
     torch.manual_seed(0)
     backbone = EfficientSelfAttention(8, (4, 4), num_heads=2, reduction=2)
     model, plain = torch.nn.ModuleDict({"backbone": backbone}), copy.deepcopy(backbone)
-    engine.compile_backbone(model)
+    blocks.compile_backbone(model)
     for grid in ((4, 4), (6, 5)):
         x = torch.randn(2, *grid, 8, requires_grad=True)
         found, expected = (torch.autograd.grad(one(x).square().sum(), x) for one in (backbone, plain))

@@ -1,0 +1,32 @@
+"""How the blocks of a network are computed: again in the backward pass, or through a compiler."""
+
+from functools import partial
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from afno_repro.backbones.layers import Block
+
+GRAPHS = 64  # of a block: its shapes, in training and evaluation, at some sizes of images
+
+
+def recompute_blocks(model: nn.Module) -> None:
+    """Keep no activations inside mixer blocks: the backward pass computes them again, for less memory."""
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)  # type: ignore[method-assign]
+
+
+def compile_backbone(model: nn.Module, backend: str = "inductor") -> None:
+    """Run each block through torch.compile, or the whole backbone where it has none; blocks of a shape share a graph.
+
+    With sizes left open, PyTorch's compiler fails on a CPU at the queries of attention beside convolutions.
+    What was compiled for networks before is forgotten: after GRAPHS of a function PyTorch compiles no more.
+    """
+    torch.compiler.reset()
+    torch._dynamo.config.recompile_limit = GRAPHS
+    backbone = model.get_submodule("backbone")
+    blocks: list[nn.Module] = [module for module in backbone.modules() if isinstance(module, Block)]
+    for module in blocks or [backbone]:
+        module.compile(dynamic=False, backend=backend)
