@@ -169,6 +169,8 @@ def _cell(
     ids = tuple(record.run_id for record in records)
     failed = sorted({record.outcome for record in records if record.outcome != "ok"})
     if (row.key, column.key) not in values.index:
+        if not failed and not column.printed and len(records) == len(wanted):
+            return Cell("not_applicable")  # such as a layer that a scale's smaller network does not have
         state = failed[0] if failed else "missing"
         note = "" if failed else _command(plan.spec, plan.scale, row, seeds)
         return Cell(state, paper=paper, runs=ids, note=note)

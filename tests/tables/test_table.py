@@ -141,6 +141,13 @@ def test_a_stage_that_a_row_leaves_out_is_not_applicable(tmp_path):
     assert Made(tmp_path).table().cells["fill_mean", "gflops"].state == "not_applicable"
 
 
+def test_a_number_beside_the_table_that_a_whole_run_does_not_have_is_not_applicable(tmp_path):
+    """Such as of a layer that a scale's smaller network lacks: no command would bring it."""
+    text = SMALL.replace("higher_is_better: true}", "higher_is_better: true, printed: false}")
+    cells = Made(tmp_path, text).put("afno", "pretrain", loss=1.0).table().cells
+    assert (cells["afno", "psnr"].state, cells["gfn", "psnr"].state) == ("not_applicable", "missing")
+
+
 @pytest.mark.parametrize(("quoted", "state"), [("", "missing"), ("    quoted: Xie et al. 2021\n", "quoted")])
 def test_a_stage_that_a_scale_cannot_run_is_missing_with_the_reason_unless_the_paper_quotes_it(tmp_path, quoted, state):
     text = SMALL.replace(
