@@ -1,13 +1,13 @@
 """Token mixers side by side: `python -m benchmarks.mixers [--rounds 9] [--device cpu] [--shapes 2] [--batch 1]`.
 
 Ratios are to AFNO as it is usually written (benchmarks/literal.py), above 1 faster; `--compiled` adds the same through
-torch.compile, to all shapes or the first N, which takes its time before each. Every form's first image is held to
-float64 first, attention up to MOST_TOKENS: a Fourier mixer in float32 with an error above TOLERANCE, or any other
-above LOOSE, ends the benchmark with 1; one that a GPU has no memory for is told as such. Each `--precision` has its
-table, written after every shape. `saved` is what autograd keeps for the backward pass, in units of the input; `floor`
-the time that the form's multiplications and additions would take at the rate of a large matrix product, over the
-measured one; `GB/s` is input and output over the time of the forward pass, `peak` the memory of a CUDA device beyond
-mixer and input, forward and backward.
+torch.compile, to all shapes or the first N in the first precision, which takes its time before each. Every form's first
+image is held to float64 first, attention up to MOST_TOKENS: a Fourier mixer in float32 with an error above TOLERANCE,
+or any other above LOOSE, ends the benchmark with 1; one that a GPU has no memory for is told as such. Each
+`--precision` has its table, written after every shape. `saved` is what autograd keeps for the backward pass, in units
+of the input; `floor` the time that the form's multiplications and additions would take at the rate of a large matrix
+product, over the measured one; `GB/s` is input and output over the time of the forward pass, `peak` the memory of a
+CUDA device beyond mixer and input, forward and backward.
 """
 
 import argparse
@@ -278,7 +278,8 @@ def main() -> None:
         shape = shape._replace(side=asked.side or shape.side)
         for precision in lines:
             started = time.perf_counter()
-            lines[precision] += measured(shape, asked.batch, asked.rounds, device, i < asked.compiled, precision)
+            compiled = i < asked.compiled and precision == asked.precision[0]
+            lines[precision] += measured(shape, asked.batch, asked.rounds, device, compiled, precision)
             write(NAMES[precision], device_name(asked.device), f"{title}, {precision}", HEADER, lines[precision])
             console.print(f"{shape} in {precision}: {time.perf_counter() - started:.0f} s")
     for precision, all_lines in lines.items():
