@@ -119,8 +119,8 @@ def test_every_precision_has_a_table_of_mixers_and_the_first_shapes_a_compiled_r
     monkeypatch.setattr(side, "measured", measured)
     monkeypatch.setattr("sys.argv", ["mixers", "--shapes", "2", "--compiled", "1", "--precision", "float32", "bf16"])
     side.main()
-    first = SHAPES[0].side, "float32"
-    assert asked == [(s.side, p, (s.side, p) == first) for s in SHAPES[:2] for p in ("float32", "bf16")]
+    both = ("float32", "bf16")
+    assert asked == [(s.side, p, s is SHAPES[0] and p == both[0]) for s in SHAPES[:2] for p in both]
     for name, precision in (("mixers", "float32"), ("mixers_bf16", "bf16")):
         rows = (tmp_path / f"{name}.csv").read_text().splitlines()[1:]
         assert [row.split(",")[0] for row in rows] == [precision] * 2
