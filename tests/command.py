@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.forked import Forked
+from tests.forked import FIRST, Forked
 
 SCRIPT = str(Path(sys.executable).parent / "afno")  # as it is installed
 
@@ -30,6 +30,14 @@ def start(
         start_new_session=True,
         **options,
     )
+
+
+def with_path(*folders: Path) -> dict[str, str]:
+    """An environment in which a forked command, and what it starts, imports from these folders first."""
+    entries = [*map(str, folders), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    paths = os.pathsep.join(entries)
+    first = f"import os, sys; os.environ['PYTHONPATH'] = {paths!r}; sys.path[:0] = {list(map(str, folders))!r}"
+    return {**os.environ, FIRST: first}
 
 
 def of_interpreter(environment: Mapping[str, str]) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """As many tests run at once as there are cores: one thread each, and no command's thread spins while it waits."""
 
+import compileall
 import os
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,12 @@ LONGEST = (
     "test_resume",
     "test_types",
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Write the package's bytecode once: hundreds of commands would compile it anew where Python may write none."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(__file__).parents[1] / "afno_repro", quiet=1, workers=0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from afno_repro.cli import app
 from afno_repro.mixers import AFNO
 from afno_repro.spec.places import Places, sound_specs
-from tests.command import afno
+from tests.command import afno, with_path
 from tests.specs import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -202,7 +202,7 @@ def workshop(tmp_path_factory):
     """A copy of the package and its tests, in which docs/adding.md is followed."""
     root = tmp_path_factory.mktemp("workshop")
     for name in ("afno_repro", "tests"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, root / name)
     (root / "experiments").mkdir()
     return root
 
@@ -224,13 +224,12 @@ def follow(root: Path, language: str, text: str) -> None:
 
 def test_the_worked_examples_work(workshop):
     """A table, then a mixer in it, a data set under it, a metric beside it, in the order of the page."""
-    environment = {**os.environ, "PYTHONPATH": str(workshop)}
-    said = {}
+    environment, forked, said = {**os.environ, "PYTHONPATH": str(workshop)}, with_path(workshop), {}
     for part, language, text in ADDING:
         if language != "bash":
             follow(workshop, language, text)
         elif part:
-            said[part] = [afno(*shlex.split(line)[1:], root=workshop, env=environment) for line in text.splitlines()]
+            said[part] = [afno(*shlex.split(line)[1:], root=workshop, env=forked) for line in text.splitlines()]
         else:
             done = subprocess.run(
                 [sys.executable, "-m", *shlex.split(text)],

@@ -32,7 +32,7 @@ from afno_repro.threads import use_threads
 PR_SET_PDEATHSIG = 1
 WAIT = timedelta(minutes=30)  # for the other processes, before giving up on them
 SHOWING = timedelta(seconds=30)  # for those that are connected to show who they are
-SOON, MEETING = timedelta(seconds=5), timedelta(minutes=1)  # after running out of memory: without a word, and in all
+SOON, MEETING = timedelta(seconds=6), timedelta(minutes=1)  # after running out of memory: without a word, and in all
 ENDED = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # gloo's words
 LATE = ("Timed out waiting", "Watchdog caught collective operation timeout")  # gloo's and NCCL's
 
@@ -216,7 +216,7 @@ def agreed(value: Any) -> Any:
 
 
 def meet() -> None:
-    """Wait a while until all processes are here, out of what they did together; after a moment say so.
+    """Wait a while until all processes are here, out of what they did together, and say so meanwhile.
 
     Raises AfnoError when one is not: it may wait elsewhere.
     """
@@ -225,16 +225,16 @@ def meet() -> None:
     store = store_of_all()
     turn = store.add(f"meetings/{rank()}", 1)
     store.set(f"here/{turn}/{rank()}", "")
-    for patience in (SOON, MEETING):
+    for waited in range(1, MEETING // SOON + 1):
         try:
-            store.wait([f"here/{turn}/{each}" for each in range(ranks())], patience)
+            store.wait([f"here/{turn}/{each}" for each in range(ranks())], SOON)
             return
         except RuntimeError as error:  # as a file store is late
             if (refused := refusal(error)) is not None:
                 raise refused from error
-            if patience is SOON:
-                told = f"process {rank()} ran out of memory and waits for the others, {MEETING.seconds} s at most\n"
-                os.write(int(store.get(f"says/{rank()}")), told.encode())
+            left = (MEETING - waited * SOON).seconds
+            told = f"process {rank()} ran out of memory and waits for the others, {left} s more at most\n"
+            os.write(int(store.get(f"says/{rank()}")), told.encode())
     raise AfnoError(
         f"process {rank()} ran out of memory, another one did not\n"
         "  --micro-batch and --checkpoint-activations need less"

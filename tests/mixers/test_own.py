@@ -15,6 +15,7 @@ from afno_repro.mixers.contract import PROMISES, broken_promises
 from afno_repro.mixers.own import own_mixer
 from afno_repro.models import build_model, check_model, check_own_mixer
 from afno_repro.profiling.flops import count
+from tests import command
 from tests.command import afno
 from tests.mixers import mine
 from tests.mixers.test_contract import DIM, OPTIONS
@@ -199,7 +200,7 @@ def with_path(*folders):
 def test_a_mixer_of_pythonpath_is_checked_run_and_known_by_its_source(tmp_path):
     root, package = tmp_path / "root", make_own(tmp_path / "elsewhere")
     write_spec(root, SMALL.replace("  - key: fill_mean\n", ROW))
-    env = with_path(tmp_path / "elsewhere")
+    env = command.with_path(tmp_path / "elsewhere")
     asked = ("--scale", "smoke", "--row", "mean", "--row", "gfn")
     assert "sound" in afno("check", "small", root=root, env=env).stdout
     (package / "imported").unlink()
