@@ -148,7 +148,7 @@ def training(table: Table, records: Path, options: Mapping[str, Any], paths: lis
 
     sources = {column: column.source.split("/") for column in table.columns}
     metrics = [(column, key.removeprefix("best_")) for column, (of, key) in sources.items() if of == options["stage"]]
-    title, metric = (f"{metrics[0][0].title} {metrics[0][0].unit}".strip(), metrics[0][1]) if metrics else ("", "")
+    title, metric = (measured(metrics[0][0]), metrics[0][1]) if metrics else ("", "")
     runs: dict[str, list[Log]] = {}
     mixers: dict[str, str] = {}
     for row in table.spec.rows:

@@ -157,7 +157,10 @@ def test_it_is_named_in_figures_of_its_network(tmp_path, monkeypatch):
     found = made(tmp_path, FILL, (19.0, 19.1, 18.9))
     records = records_folder(found.folder, "small")
     drawn = {}
-    monkeypatch.setattr("afno_repro.visualize.curves.training_curves", lambda runs, *_: drawn.update(training=[*runs]))
+    monkeypatch.setattr(
+        "afno_repro.visualize.curves.training_curves",
+        lambda runs, mixers, scale, title, paths: drawn.update(training=[*runs], title=title),
+    )
     monkeypatch.setattr(figures, "draw_arrays", lambda rows, *_: drawn.update(look=[*rows]))
     monkeypatch.setattr(figures, "read_record", lambda _: SimpleNamespace(config=None))
     monkeypatch.setattr(figures, "picture_note", lambda *_: "")
@@ -167,7 +170,8 @@ def test_it_is_named_in_figures_of_its_network(tmp_path, monkeypatch):
         (records / f"{row}.pretrain.0.csv").write_text("step,loss\n1,2.0\n")
         (records / f"{row}.look.0.npz").touch()
     draw_figures(found.folder, found.table(), redraw=True)
-    assert drawn == {"training": ["GFN", "AFNO (did not learn)"], "look": ["GFN", "AFNO (did not learn)"]}
+    rows = ["GFN", "AFNO (did not learn)"]
+    assert drawn == {"training": rows, "look": rows, "title": "PSNR (dB)"}  # the unit as tables have it
 
 
 @pytest.mark.parametrize(
