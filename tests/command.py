@@ -32,10 +32,15 @@ def start(
     )
 
 
+def python_path(*folders: object) -> dict[str, str]:
+    """An environment in which a new interpreter imports from these folders first."""
+    mine = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, folders), *mine])}
+
+
 def with_path(*folders: Path) -> dict[str, str]:
-    """An environment in which a forked command, and what it starts, imports from these folders first."""
-    entries = [*map(str, folders), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    paths = os.pathsep.join(entries)
+    """An environment in which a forked command, and what it starts, does."""
+    paths = python_path(*folders)["PYTHONPATH"]
     first = f"import os, sys; os.environ['PYTHONPATH'] = {paths!r}; sys.path[:0] = {list(map(str, folders))!r}"
     return {**os.environ, FIRST: first}
 

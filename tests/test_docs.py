@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shlex
 import shutil
@@ -20,7 +19,7 @@ from typer.testing import CliRunner
 from afno_repro.cli import app
 from afno_repro.mixers import AFNO
 from afno_repro.spec.places import Places, sound_specs
-from tests.command import afno, with_path
+from tests.command import afno, python_path, with_path
 from tests.specs import ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -224,7 +223,7 @@ def follow(root: Path, language: str, text: str) -> None:
 
 def test_the_worked_examples_work(workshop):
     """A table, then a mixer in it, a data set under it, a metric beside it, in the order of the page."""
-    environment, forked, said = {**os.environ, "PYTHONPATH": str(workshop)}, with_path(workshop), {}
+    environment, forked, said = python_path(workshop), with_path(workshop), {}
     for part, language, text in ADDING:
         if language != "bash":
             follow(workshop, language, text)

@@ -1,5 +1,4 @@
 import json
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,8 +14,7 @@ from afno_repro.mixers.contract import PROMISES, broken_promises
 from afno_repro.mixers.own import own_mixer
 from afno_repro.models import build_model, check_model, check_own_mixer
 from afno_repro.profiling.flops import count
-from tests import command
-from tests.command import afno
+from tests.command import afno, python_path, with_path
 from tests.mixers import mine
 from tests.mixers.test_contract import DIM, OPTIONS
 from tests.profiling.test_flops import ONE_PRODUCT
@@ -192,15 +190,10 @@ def make_own(folder):
     return package
 
 
-def with_path(*folders):
-    mine = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([*map(str, folders), *mine])}
-
-
 def test_a_mixer_of_pythonpath_is_checked_run_and_known_by_its_source(tmp_path):
     root, package = tmp_path / "root", make_own(tmp_path / "elsewhere")
     write_spec(root, SMALL.replace("  - key: fill_mean\n", ROW))
-    env = command.with_path(tmp_path / "elsewhere")
+    env = with_path(tmp_path / "elsewhere")
     asked = ("--scale", "smoke", "--row", "mean", "--row", "gfn")
     assert "sound" in afno("check", "small", root=root, env=env).stdout
     (package / "imported").unlink()
@@ -234,8 +227,8 @@ def test_a_mixer_of_pythonpath_is_checked_run_and_known_by_its_source(tmp_path):
 def test_nothing_is_imported_from_the_current_folder(tmp_path):
     make_own(tmp_path)
     write_spec(tmp_path, SMALL.replace("  - key: fill_mean\n", ROW))
-    for env in (None, with_path(""), with_path(".")):
+    for env in (None, python_path(""), python_path(".")):
         told = afno("check", "small", root=tmp_path, expect=2, **({} if env is None else {"env": env})).stderr
         assert "there is no module 'own_mixers'" in told
         assert "small.yaml" in told
-    assert "sound" in afno("check", "small", root=tmp_path, env=with_path(tmp_path)).stdout
+    assert "sound" in afno("check", "small", root=tmp_path, env=python_path(tmp_path)).stdout
