@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from afno_repro.config import Machine
-from afno_repro.errors import AfnoError, DataError, refusal
+from afno_repro.errors import AfnoError, DataError, StorageError, refusal
 from afno_repro.memory import start_peak
 from afno_repro.precision import set_precision
 from afno_repro.threads import use_threads
@@ -218,7 +218,7 @@ def agreed(value: Any) -> Any:
 def meet() -> None:
     """Wait a while until all processes are here, out of what they did together, and say so meanwhile.
 
-    Raises AfnoError when one is not: it may wait elsewhere.
+    Raises StorageError when one is not, which may wait elsewhere: this one was refused memory alone.
     """
     if ranks() == 1:
         return
@@ -235,7 +235,7 @@ def meet() -> None:
             left = (MEETING - waited * SOON).seconds
             told = f"process {rank()} ran out of memory and waits for the others, {left} s more at most\n"
             os.write(int(store.get(f"says/{rank()}")), told.encode())
-    raise AfnoError(
+    raise StorageError(
         f"process {rank()} ran out of memory, another one did not\n"
         "  --micro-batch and --checkpoint-activations need less"
     )

@@ -192,7 +192,7 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize(("ranks", "expected"), [("01", 4), ("1", 1)])
+@pytest.mark.parametrize(("ranks", "expected"), [("01", 4), ("1", 7)])
 def test_running_out_of_memory_is_an_outcome_where_all_do_and_no_hang_elsewhere(
     tmp_path, monkeypatch, capfd, ranks, expected
 ):
