@@ -3,7 +3,7 @@
 python -m tests.crash --rounds 200 --seed 0 --devices 2
 
 A round starts `afno run` on what the rounds before left, waits, kills it in some way and looks at every file. A
-command that ends by itself must leave the files of one that nobody killed. Processes are known by their environment.
+command that ends by itself must leave the files of one that nobody killed. Processes are known by their session.
 Linux only; Ctrl-C is enough.
 """
 
@@ -30,11 +30,11 @@ from safetensors.numpy import load as load_tensors
 from afno_repro.runs.record import Record
 from afno_repro.runs.store import read_arrays
 from tests.commands.test_own_images import STAGE
+from tests.forked import Forked
 from tests.specs import write_spec
 from tests.training.test_loop import FINETUNED
 
 CLONE = Path(__file__).parents[1]
-MARK = "AFNO_CRASH_TEST"
 GONE_S, END_S, POLL_S = 30.0, 300.0, 0.02  # for all to be gone after a kill, for a command to end by itself
 STARTS = {1: (("--jobs", "1"), ("--jobs", "2"), ("--jobs", "1", "--workers", "1")), 2: ((), ("--workers", "1"))}
 # The exit codes of each kill, besides 0: it may come too late, or hit a process that is not needed.
@@ -99,27 +99,38 @@ class Tally:
 
 
 class Command:
-    """A command under way in a folder, its processes with one thread each: it uses a core for each job or device."""
+    """A command under way in a folder, its processes with one thread each: it uses a core for each job or device.
 
-    def __init__(self, root: Path, devices: int, start: tuple[str, ...], more: Mapping[str, str] | None = None):
+    It is a new interpreter, or forked from one that has the libraries loaded in the environment `loaded`.
+    """
+
+    last: "Command"  # that was started
+
+    def __init__(
+        self,
+        root: Path,
+        devices: int,
+        start: tuple[str, ...],
+        more: Mapping[str, str] | None = None,
+        loaded: Mapping[str, str] | None = None,
+    ):
         (root / "tmp").mkdir(exist_ok=True)
         self.root, self.arguments = root, ("run", "crash", "--device", "cpu", "--devices", str(devices), *start)
         cores = sorted(os.sched_getaffinity(0))[: 2 if devices == 2 or "2" in start else 1]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(CLONE),
-            "OMP_NUM_THREADS": "1",
-            MARK: str(os.getpid()),
-            "TMPDIR": str(root / "tmp"),
-            **(more or {}),
-        }
-        environment |= {"PYTHONFAULTHANDLER": "1", "AFNO_CHECKPOINT_EVERY_S": "0"}
+        first = {"PYTHONPATH": str(CLONE), "PYTHONFAULTHANDLER": "1", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, **first, "TMPDIR": str(root / "tmp"), "AFNO_CHECKPOINT_EVERY_S": "0"}
+        environment |= {**(loaded or {}), **(more or {})}
         line, self.began = (sys.executable, "-m", "afno_repro", *self.arguments), time.monotonic()
-        with (root / "stderr.txt").open("wb") as words:
-            self.process = Popen(
-                line, cwd=root, env=environment, stdin=DEVNULL, stdout=DEVNULL, stderr=words, start_new_session=True
+        with (root / "stderr.txt").open("w") as words:
+            self.process: Popen[bytes] | Forked = (
+                Popen(
+                    line, cwd=root, env=environment, stdin=DEVNULL, stdout=DEVNULL, stderr=words, start_new_session=True
+                )
+                if loaded is None
+                else Forked(self.arguments, root, environment, {**first, **loaded}, words)
             )
-        os.sched_setaffinity(self.process.pid, cores)  # it is still importing
+        os.sched_setaffinity(self.process.pid, cores)  # it has hardly begun
+        Command.last = self
 
     def ended(self, within_s: float) -> bool:
         """Wait for the command and for every process that it started; whether all are gone."""
@@ -133,11 +144,12 @@ class Command:
 
 
 def members() -> dict[int, str]:
-    """The living processes of commands that this process started, with their command lines."""
-    mark, found = f"{MARK}={os.getpid()}".encode(), {}
+    """The living processes of the last command, with their command lines."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it ended, or is another user's
-            if mark in (path / "environ").read_bytes().split(b"\0"):
+        with suppress(OSError):  # it ended
+            state, _, _, session, *_ = (path / "stat").read_text().rpartition(")")[2].split()
+            if int(session) == Command.last.process.pid and state != "Z":
                 found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return found
 
@@ -289,10 +301,16 @@ def content(path: Path) -> object:
     return data.split(PROVENANCE[path.suffix])[0] if path.suffix in PROVENANCE else data
 
 
-def uninterrupted(root: Path, devices: int, more: tuple[str, ...] = (), spec: str = SPEC) -> float:
+def uninterrupted(
+    root: Path,
+    devices: int,
+    more: tuple[str, ...] = (),
+    spec: str = SPEC,
+    loaded: Mapping[str, str] | None = None,
+) -> float:
     """Do the whole spec, or what is left of it; returns the seconds that it took. Raises RuntimeError when it fails."""
     write_spec(root, spec, "crash")
-    command = Command(root, devices, (*STARTS[devices][0], *more))
+    command = Command(root, devices, (*STARTS[devices][0], *more), loaded=loaded)
     if not command.ended(END_S) or command.process.returncode:
         kill_all()
         raise RuntimeError(

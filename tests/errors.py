@@ -6,7 +6,8 @@ A point is one call that fails in one command: the Nth open, read, write, fsync,
 errno, torch's Nth allocation or Python's memory is not there, or the power is cut, after which what was not flushed is
 as before. It starts from nothing or from work that was half done. The command must then end by itself with a
 documented code, without a traceback and without ten silent seconds; what it finished must stay, and so must
-checkpoints; the same command must end with the files of an undisturbed one. Linux only, with a C compiler.
+checkpoints; the same command must end with the files of an undisturbed one. Commands are forked from a process that
+has the libraries loaded (tests/forked.py), but for those whose forks fail. Linux only, with a C compiler.
 """
 
 import argparse
@@ -46,6 +47,7 @@ ERRORS = {
     "allocate": (errno.ENOMEM,),
     "cut": (0,),
 }
+NO_FAULT = ("open", 0, 0)
 MEMORY = "memory"  # Python's, at a named point of the command
 STATE = struct.Struct("=4q")  # kind, nth, errno, delivered; behind it a count for each kind
 CODES = {0, 3, 4, 6, 7}  # documented, but for 1, which is a fault of the program
@@ -63,6 +65,11 @@ class Point(NamedTuple):
     devices: int
     name: str = ""
 
+    @property
+    def fresh(self) -> bool:
+        """Whether its command is a new interpreter: a forked one launches others in its own way."""
+        return self.kind == "fork"
+
     def __str__(self) -> str:
         what = f"{self.kind} {self.nth} {errno.errorcode.get(self.error, '')} {self.name}".replace("  ", " ").strip()
         return f"{what}, {self.start}, {self.devices} process(es)"
@@ -75,24 +82,30 @@ class Tally:
 
 
 class Faulty:
-    """The library that makes calls fail, and the file through which it is told which."""
+    """The library that makes calls below `root` fail, and the file through which it is told which.
 
-    def __init__(self, work: Path):
+    `environment` is that of a process in which it does.
+    """
+
+    def __init__(self, work: Path, root: Path):
         compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
         if compiler is None:
             raise SystemExit(f"a C compiler is needed: {', '.join(COMPILERS)}")
-        self.library, self.state, self.shadow = (work / name for name in ("errors.so", "state", "shadow"))
-        line = [compiler, "-O1", "-shared", "-fPIC", "-o", str(self.library), str(SOURCE), "-ldl"]
+        library, self.state, self.shadow = (work / name for name in ("errors.so", "state", "shadow"))
+        line = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"]
         subprocess.run(line, check=True)
+        names = {"STATE": self.state, "ROOT": root, "SHADOW": self.shadow}
+        self.environment = {f"AFNO_ERRORS_{name}": str(path) for name, path in names.items()}
+        self.environment["LD_PRELOAD"] = str(library)
+        self.state.touch()
 
-    def ask(self, kind: str, nth: int, error: int, root: Path) -> dict[str, str]:
-        """The environment of a command in which that call fails; nth 0 only counts."""
+    def ask(self, kind: str, nth: int, error: int) -> None:
+        """Count anew, and let the Nth call of that kind fail; nth 0 only counts."""
         shutil.rmtree(self.shadow, ignore_errors=True)
         self.shadow.mkdir()
         number = KINDS.index(kind) if kind in KINDS else len(KINDS)
-        self.state.write_bytes(STATE.pack(number, nth, error, 0) + bytes(8 * len(KINDS)))
-        names = {"STATE": self.state, "ROOT": root, "SHADOW": self.shadow}
-        return {"LD_PRELOAD": str(self.library)} | {f"AFNO_ERRORS_{name}": str(path) for name, path in names.items()}
+        with self.state.open("r+b") as state:  # which processes may have mapped
+            state.write(STATE.pack(number, nth, error, 0) + bytes(8 * len(KINDS)))
 
     @property
     def delivered(self) -> bool:
@@ -171,17 +184,25 @@ def _is_ok(record: Path) -> bool:
     return record.is_file() and json.loads(record.read_text()).get("outcome") == "ok"
 
 
+def begin(root: Path, devices: int, faulty: Faulty, fresh: bool, more: dict[str, str]) -> crash.Command:
+    """A command in which that fails which was asked for, in a new interpreter or a forked one."""
+    start, mine = crash.STARTS[devices][0], faulty.environment
+    return (
+        crash.Command(root, devices, start, mine | more) if fresh else crash.Command(root, devices, start, more, mine)
+    )
+
+
 def disturbed(root: Path, point: Point, faulty: Faulty, tally: Tally, starts: "Starts") -> bool:
     """One command with one fault and the same command again; whether the fault was delivered."""
     disk, begun, kept = Disk(root), unfinished(root), crash.finished_work(root)
-    environment = faulty.ask(point.kind, point.nth, point.error, root)
-    told = root.parent / "told"
+    faulty.ask(point.kind, point.nth, point.error)
+    told, more = root.parent / "told", {}
     told.unlink(missing_ok=True)
     if point.kind == MEMORY:
         asked = {"point": point.name, "passage": point.nth, "rank": 0, "memory": str(told)}
-        environment |= {"AFNO_FAULT": json.dumps(asked), "PYTEST_CURRENT_TEST": "errors"}
-    command = crash.Command(root, point.devices, crash.STARTS[point.devices][0], environment)
-    wrong = [waited] if (waited := told_in_time(command, SILENT_S + starts.lengths[point.devices])) else []
+        more = {"AFNO_FAULT": json.dumps(asked), "PYTEST_CURRENT_TEST": "errors"}
+    command = begin(root, point.devices, faulty, point.fresh, more)
+    wrong = [waited] if (waited := told_in_time(command, SILENT_S + starts.lengths[point.devices, point.fresh])) else []
     crash.kill_all()
     code, said = command.process.wait(), command.said()
     if not (told.exists() if point.kind == MEMORY else faulty.delivered):
@@ -195,10 +216,11 @@ def disturbed(root: Path, point: Point, faulty: Faulty, tally: Tally, starts: "S
     wrong += [f"{name} is gone or another" for name in kept if finished.get(name, ("", ""))[1] != kept[name][1]]
     gone = begun - unfinished(root)
     wrong += [f"{run}: its checkpoints are gone" for run in gone if not _is_ok(root / "runs" / run / "record.json")]
-    more = ("--rerun",) if point.kind in ("allocate", MEMORY) else ()  # what lacked memory is done again then
-    lasts = lasting(root) if more else finished
+    again = ("--rerun",) if point.kind in ("allocate", MEMORY) else ()  # what lacked memory is done again then
+    lasts = lasting(root) if again else finished
+    faulty.ask(*NO_FAULT)
     try:
-        crash.uninterrupted(root, point.devices, more, SPEC)
+        crash.uninterrupted(root, point.devices, again, SPEC, faulty.environment)
         after = crash.finished_work(root)
         wrong += [f"{name} was finished and was done again" for name in lasts if after.get(name) != lasts[name]]
         wrong += crash.differences(root, starts.folder("reference", point.devices))
@@ -218,22 +240,25 @@ class Starts:
     """Folders to start from, by the number of processes: nothing done, or half of it; and one that is finished."""
 
     def __init__(self, work: Path, devices: int, faulty: Faulty):
-        self.counts: dict[tuple[str, int], dict[str, int]] = {}
+        self.counts: dict[tuple[str, int, bool], dict[str, int]] = {}
         self.points: dict[tuple[str, int], list[str]] = {}
-        self.work = work
-        self.lengths: dict[int, float] = {}  # seconds of an undisturbed command
+        self.work, self.faulty = work, faulty
+        self.lengths: dict[tuple[int, bool], float] = {}  # seconds of an undisturbed command
         for each in range(1, devices + 1):
             write_spec(self.folder("nothing", each), SPEC, "crash")
-            began = time.monotonic()
-            self._count("nothing", each, faulty).rename(self.folder("reference", each))
-            self.lengths[each] = time.monotonic() - began
+            for fresh in (False, True):
+                began = time.monotonic()
+                done = self._count("nothing", each, fresh)
+                self.lengths[each, fresh] = time.monotonic() - began
+                done.rename(self.folder("reference" if fresh else "forked", each))
             write_spec(half := self.folder("half", each), SPEC, "crash")
             command = crash.Command(half, each, crash.STARTS[each][0])
             while not (unfinished(half) and glob("runs/pretrain-*/record.json", root_dir=half)):
                 if command.ended(crash.POLL_S):
                     raise SystemExit(f"ended before it was half done\n{command.said()}")
             crash.kill_all()
-            shutil.rmtree(self._count("half", each, faulty))
+            for fresh in (False, True):
+                shutil.rmtree(self._count("half", each, fresh))
 
     def folder(self, start: str, devices: int) -> Path:
         return self.work / f"{start}-{devices}"
@@ -241,7 +266,7 @@ class Starts:
     def copy(self, start: str, devices: int) -> Path:
         return shutil.copytree(self.folder(start, devices), self.work / "tried")
 
-    def _count(self, start: str, devices: int, faulty: Faulty) -> Path:
+    def _count(self, start: str, devices: int, fresh: bool) -> Path:
         """How often a command that starts so makes calls of each kind, and the named points that it passes.
 
         Returns its folder, all of it done.
@@ -249,11 +274,11 @@ class Starts:
         root, points = self.copy(start, devices), self.work / "points"
         points.unlink(missing_ok=True)
         asked = {"AFNO_FAULT": json.dumps({"list": str(points)}), "PYTEST_CURRENT_TEST": "errors"}
-        environment = faulty.ask("open", 0, 0, root) | asked
-        command = crash.Command(root, devices, crash.STARTS[devices][0], environment)
+        self.faulty.ask(*NO_FAULT)
+        command = begin(root, devices, self.faulty, fresh, asked)
         if not command.ended(END_S) or command.process.returncode:
             raise SystemExit(f"an undisturbed command fails: {command.said()}")
-        self.counts[start, devices] = faulty.counts
+        self.counts[start, devices, fresh] = self.faulty.counts
         self.points[start, devices] = sorted(set(points.read_text().splitlines()))
         return root
 
@@ -266,7 +291,7 @@ def points(starts: Starts, devices: int, seed: int) -> Iterator[Point]:
             start, together = pick.choice(("nothing", "half")), pick.choice((1, pick.randint(1, devices)))
             if kind == MEMORY:
                 yield Point(kind, 1, 0, start, together, pick.choice(starts.points[start, together]))
-            elif count := starts.counts[start, together][kind]:
+            elif count := starts.counts[start, together, kind == "fork"][kind]:
                 yield Point(kind, pick.randint(1, count), pick.choice(ERRORS[kind]), start, together)
 
 
@@ -277,11 +302,10 @@ def main() -> int:
     asked, work, tally = parser.parse_args(), Path(tempfile.mkdtemp(prefix="afno-errors-")), Tally()
     try:
         with suppress(KeyboardInterrupt):  # enough
-            faulty = Faulty(work)
+            faulty = Faulty(work, work / "tried")
             starts = Starts(work, asked.devices, faulty)
-            print(
-                *(f"{start}, {each}: {counts}" for (start, each), counts in starts.counts.items()), sep="\n", flush=True
-            )
+            for (start, each, fresh), counts in starts.counts.items():
+                print(f"{start}, {each}{', new interpreter' * fresh}: {counts}", flush=True)
             for point in points(starts, asked.devices, asked.seed):
                 if tally.delivered.total() >= asked.points:
                     break

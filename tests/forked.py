@@ -3,6 +3,8 @@
 What a command is made of is as in a new interpreter: its own code is loaded anew, and so are arguments, environment,
 folder, session and files. The processes that it launches, one a device, are forks of it in the same way.
 `python -m tests.forked FD` answers requests at a socket: a JSON object and where to write outputs and exit code.
+What an interpreter and its libraries read as they start, that process has read: `loaded` is that part of its
+environment.
 """
 
 import atexit
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -35,12 +38,21 @@ LOADED = (
 class Forked:
     """A command under way, to be used as a subprocess.Popen."""
 
-    def __init__(self, arguments: tuple[str, ...], root: Path, environment: dict[str, str]):
-        self.stdout, self.stderr = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115 (closed when they were read)
+    def __init__(
+        self,
+        arguments: tuple[str, ...],
+        root: Path,
+        environment: dict[str, str],
+        loaded: Mapping[str, str] | None = None,
+        stderr: IO[str] | None = None,
+    ):
+        self.stdout = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed when it was read)
+        self.stderr = stderr or tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.told, answer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         request = json.dumps({"arguments": arguments, "root": str(root), "environment": environment}).encode()
         with answer:
-            socket.send_fds(_loaded()[0], [request], [self.stdout.fileno(), self.stderr.fileno(), answer.fileno()])
+            files = [self.stdout.fileno(), self.stderr.fileno(), answer.fileno()]
+            socket.send_fds(_loaded(frozenset((loaded or {}).items()))[0], [request], files)
         self.pid, self.returncode = int(self.told.recv(64)), None
 
     def poll(self) -> int | None:
@@ -75,13 +87,18 @@ def _all_of(file: IO[str]) -> str:
 
 
 @cache
-def _loaded() -> tuple[socket.socket, "Popen[bytes]"]:
+def _loaded(more: frozenset[tuple[str, str]]) -> tuple[socket.socket, "Popen[bytes]"]:
     """A process that has the libraries loaded, and the socket to ask it at; it ends with this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         command = [sys.executable, "-m", "tests.forked", str(theirs.fileno())]
         return ours, Popen(
-            command, cwd=Path(__file__).parents[1], pass_fds=[theirs.fileno()], stdin=DEVNULL, stdout=DEVNULL
+            command,
+            cwd=Path(__file__).parents[1],
+            env=os.environ | dict(more),
+            pass_fds=[theirs.fileno()],
+            stdin=DEVNULL,
+            stdout=DEVNULL,
         )
 
 

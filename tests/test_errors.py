@@ -16,7 +16,6 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="calls are made to fail by a preloaded library"),
     pytest.mark.skipif(not any(map(shutil.which, errors.COMPILERS)), reason="needs a C compiler"),
 ]
-NOTHING_FAILS = ("open", 0, 0)
 
 
 @pytest.fixture
@@ -27,20 +26,23 @@ def folder():
 
 
 @pytest.fixture
-def faulty(folder):
-    return errors.Faulty(folder)
-
-
-@pytest.fixture
 def root(folder):
     (folder / "root").mkdir()
     (folder / "root/old").write_text("old")
     return folder / "root"
 
 
-def python(code: str, root: Path, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    line = [sys.executable, "-S", "-c", f"import os\n{code}"]
-    return subprocess.run(line, cwd=root, env={**os.environ, **environment}, capture_output=True, text=True)
+@pytest.fixture
+def faulty(folder, root):
+    return errors.Faulty(folder, root)
+
+
+def python(
+    code: str, root: Path, faulty: errors.Faulty, asked: tuple[str, int, int]
+) -> "subprocess.CompletedProcess[str]":
+    faulty.ask(*asked)
+    line, environment = [sys.executable, "-S", "-c", f"import os\n{code}"], {**os.environ, **faulty.environment}
+    return subprocess.run(line, cwd=root, env=environment, capture_output=True, text=True)
 
 
 CALLS = {
@@ -57,18 +59,18 @@ CALLS = {
 
 @pytest.mark.parametrize("kind", CALLS)
 def test_a_call_fails_as_asked_and_is_counted(faulty, root, kind):
-    done = python(CALLS[kind], root, faulty.ask(*NOTHING_FAILS, root))
+    done = python(CALLS[kind], root, faulty, errors.NO_FAULT)
     assert (done.returncode, faulty.delivered, faulty.counts[kind]) == (0, False, 1)
     (root / "new").unlink(missing_ok=True)
     (root / "old").write_text("old")
-    done = python(CALLS[kind], root, faulty.ask(kind, 1, errno.EIO, root))
+    done = python(CALLS[kind], root, faulty, (kind, 1, errno.EIO))
     assert (done.returncode, faulty.delivered) == (1, True)
     assert done.stderr.splitlines()[-1].startswith("OSError: [Errno 5]")
 
 
 def test_files_elsewhere_are_none_of_its_business(faulty, root, tmp_path):
     code = f"open({str(tmp_path / 'x')!r}, 'w').write('x')"
-    assert python(code, root, faulty.ask("write", 1, errno.EIO, root)).returncode == 0
+    assert python(code, root, faulty, ("write", 1, errno.EIO)).returncode == 0
     assert not faulty.delivered
 
 
@@ -87,14 +89,13 @@ os.unlink('careful')
 
 def test_after_a_power_cut_there_is_what_was_flushed_alone(faulty, root):
     disk = errors.Disk(root)
-    python(FLUSHED, root, faulty.ask("cut", 10**6, 0, root))
+    python(FLUSHED, root, faulty, ("cut", 10**6, 0))
     changes = faulty.counts["cut"]
-    environment = faulty.ask("cut", changes + 1, 0, root)
     shutil.rmtree(root)
     root.mkdir()
     (root / "old").write_text("old")
     disk = errors.Disk(root)
-    done = python(f"{FLUSHED}\nopen('one more', 'w')", root, environment)
+    done = python(f"{FLUSHED}\nopen('one more', 'w')", root, faulty, ("cut", changes + 1, 0))
     assert (done.returncode, faulty.delivered) == (-9, True)
     disk.after_a_power_cut(faulty.shadow)
     # The renamed file's entry was flushed with its folder, but never its content.
