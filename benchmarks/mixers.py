@@ -208,6 +208,8 @@ def measured(
     shape: Shape, batch: int, rounds: int, device: torch.device, compiled: bool, precision: str
 ) -> list[list[str]]:
     """A line for each mixer; ends the benchmark where an AFNO form is not exact."""
+    gc.collect()
+    gc.freeze()  # all that libraries hold, or `fits` looks through it for every mixer: half a second with a compiler
     set_precision(precision, device)
     x = torch.randn(batch, shape.side, shape.side, shape.dim, device=device)
     found = mixers(shape)
