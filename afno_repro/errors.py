@@ -22,6 +22,7 @@ class Problem:
     hint: str = ""
     place: str = ""  # file:line:column once it is known
     unknown: bool = False  # the key itself is the mistake: without it the rest can be looked at
+    refused: bool = False  # no mistake: the system does not give what lies there
 
     def __str__(self) -> str:
         where = ": ".join(part for part in (self.place, ".".join(self.key)) if part)
@@ -32,10 +33,9 @@ class Problem:
 class ConfigError(AfnoError):
     """A spec, an option or a size that cannot be used; holds every problem found, not only the first."""
 
-    exit_code = 2
-
     def __init__(self, *problems: Problem | str):
         self.problems = tuple(Problem(p) if isinstance(p, str) else p for p in problems)
+        self.exit_code = StorageError.exit_code if all(p.refused for p in self.problems) else 2
         super().__init__("\n".join(str(p) for p in self.problems))
 
     def within(self, *key: str) -> "ConfigError":
@@ -117,6 +117,14 @@ class Interrupted(AfnoError):
     def __init__(self, signal_number: int):
         self.exit_code = 128 + (signal.SIGINT if signal_number == signal.SIGINT else signal.SIGTERM)
         super().__init__(f"stopped by signal {signal_number}; the same command continues")
+
+
+MISTAKEN = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EOVERFLOW, errno.ELOOP, errno.ENAMETOOLONG)
+
+
+def is_refused(error: OSError | ValueError) -> bool:
+    """Whether the system does not give a file that lies there; else another one has to be named."""
+    return isinstance(error, OSError) and error.errno not in MISTAKEN
 
 
 def require(*checks: tuple[bool, str, str]) -> None:

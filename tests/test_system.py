@@ -17,6 +17,7 @@ from afno_repro.files import check_lock
 from afno_repro.runs import schedule
 from afno_repro.runs.launch import take_place
 from afno_repro.runs.show import Show
+from afno_repro.spec import start, tree
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
 from tests.command import afno, answer
@@ -32,6 +33,7 @@ def code_of(monkeypatch, error, *arguments):
 
     monkeypatch.setattr(cli, "app", broken)
     monkeypatch.setattr(sys, "argv", ["afno", *arguments])
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # which a command sets; undone with the rest
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return ended.value.code
@@ -42,6 +44,21 @@ def code_of(monkeypatch, error, *arguments):
 def test_any_refusal_of_the_system_is_told_with_its_file(number, monkeypatch, capsys):
     assert code_of(monkeypatch, OSError(number, os.strerror(number), "a/file")) == 7
     assert capsys.readouterr().err.startswith(f"a/file: {os.strerror(number)}\n")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("number", "code"), [(errno.EIO, 7), (errno.EMFILE, 7), (errno.EACCES, 7), (errno.ENOENT, 2)])
+def test_a_spec_or_weights_that_the_system_does_not_give_are_no_mistake(number, code, tmp_path, monkeypatch):
+    def refused(*given):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(tree, "read_regular", refused)
+    monkeypatch.setattr(start, "open_regular", refused)
+    (tmp_path / "file").touch()
+    for reading in (lambda: tree.read_tree(tmp_path / "file", "file"), lambda: start.identity(tmp_path / "file")):
+        with pytest.raises(ConfigError, match=os.strerror(number)) as told:
+            reading()
+        assert told.value.exit_code == code
 
 
 @pytest.mark.fast

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from afno_repro.errors import ConfigError, Problem
+from afno_repro.errors import ConfigError, Problem, is_refused
 from afno_repro.files import open_regular
 
 
@@ -28,7 +28,8 @@ def identity(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         hint = "`afno convert` writes such a file; a path that is not absolute begins at the root"
-        raise ConfigError(Problem(f"{path}: {reason}", ("init", "weights"), hint)) from None
+        problem = Problem(f"{path}: {reason}", ("init", "weights"), hint, refused=is_refused(error))
+        raise ConfigError(problem) from None
 
 
 @lru_cache(maxsize=100)

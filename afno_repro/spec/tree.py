@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from afno_repro.errors import ConfigError, Problem
+from afno_repro.errors import ConfigError, Problem, is_refused
 from afno_repro.files import read_regular
 
 MAX_BYTES, MAX_DEPTH, MAX_NODES = 2**20, 32, 20_000
@@ -98,7 +98,7 @@ def read_tree(path: Path, label: str) -> tuple[Tree, list[Problem]]:
     try:
         data = read_regular(path, MAX_BYTES)
     except OSError as error:
-        raise ConfigError(f"{label}: {error.strerror}") from None
+        raise ConfigError(Problem(f"{label}: {error.strerror}", refused=is_refused(error))) from None
     try:
         text = data.decode("utf-8")
         _check_events(text, label)
