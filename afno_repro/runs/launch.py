@@ -169,13 +169,14 @@ def _wait(processes: Sequence["Popen[bytes]"]) -> tuple[int | None, bool]:
     above 128 is no failure that others must notice: all were asked to stop, and the first may still be writing.
     """
     failed: int | None = None
-    asked = False
+    asked, untouched = False, True
     measures = [(signal.SIGUSR2, GRACE_S), (signal.SIGTERM, GRACE_S + 1), (signal.SIGKILL, 2 * GRACE_S + 1)]
     broken_at = math.inf
     while True:
         codes = [process.poll() for process in processes]
-        if failed is None and any(codes):  # 1 may only say that another one ended
-            failed = min((rank for rank, code in enumerate(codes) if code), key=lambda rank: codes[rank] == 1)
+        own = [rank for rank, code in enumerate(codes) if code not in (None, 0, 1)]
+        if failed is None or (codes[failed] == 1 and untouched):  # 1 may only say that another one ended
+            failed = min(own or (rank for rank, code in enumerate(codes) if code), default=None)
         if None not in codes:
             return failed, asked
         if any(code and code < 128 for code in codes):
@@ -184,7 +185,7 @@ def _wait(processes: Sequence["Popen[bytes]"]) -> tuple[int | None, bool]:
             measure, _ = measures.pop(0)
             if measure == signal.SIGUSR2 and processes[failed or 0].returncode != 1:
                 continue
-            asked |= measure == signal.SIGUSR2
+            asked, untouched = asked or measure == signal.SIGUSR2, False
             for process in processes:
                 process.send_signal(measure)
         time.sleep(POLL_S)

@@ -453,3 +453,11 @@ def test_the_launcher_ends_with_the_first_failure_and_leaves_nobody(monkeypatch,
     monkeypatch.setattr(launch, "GRACE_S", 0.3)
     monkeypatch.setattr(launch, "COMMAND", ("-c", SAY + script))
     assert (launch.launch([], 2, os.environ), capfd.readouterr().err) == (code, said)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_process_that_noticed_another_ones_end_before_the_launcher_did_does_not_hide_its_code(monkeypatch, first):
+    monkeypatch.setattr(
+        launch, "COMMAND", ("-c", f"{SAY}time.sleep(rank != {first}); sys.exit(1 if rank == {first} else 7)")
+    )
+    assert launch.launch([], 2, os.environ) == 7
