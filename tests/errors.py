@@ -240,25 +240,24 @@ class Starts:
     """Folders to start from, by the number of processes: nothing done, or half of it; and one that is finished."""
 
     def __init__(self, work: Path, devices: int, faulty: Faulty):
-        self.counts: dict[tuple[str, int, bool], dict[str, int]] = {}
+        self.counts: dict[tuple[str, int], dict[str, int]] = {}
         self.points: dict[tuple[str, int], list[str]] = {}
         self.work, self.faulty = work, faulty
         self.lengths: dict[tuple[int, bool], float] = {}  # seconds of an undisturbed command
         for each in range(1, devices + 1):
             write_spec(self.folder("nothing", each), SPEC, "crash")
-            for fresh in (False, True):
-                began = time.monotonic()
-                done = self._count("nothing", each, fresh)
-                self.lengths[each, fresh] = time.monotonic() - began
-                done.rename(self.folder("reference" if fresh else "forked", each))
+            began = time.monotonic()
+            self._count("nothing", each)
+            self.lengths[each, False] = time.monotonic() - began
+            (reference := self.folder("reference", each)).mkdir()
+            self.lengths[each, True] = crash.uninterrupted(reference, each, spec=SPEC)
             write_spec(half := self.folder("half", each), SPEC, "crash")
             command = crash.Command(half, each, crash.STARTS[each][0])
             while not (unfinished(half) and glob("runs/pretrain-*/record.json", root_dir=half)):
                 if command.ended(crash.POLL_S):
                     raise SystemExit(f"ended before it was half done\n{command.said()}")
             crash.kill_all()
-            for fresh in (False, True):
-                shutil.rmtree(self._count("half", each, fresh))
+            self._count("half", each)
 
     def folder(self, start: str, devices: int) -> Path:
         return self.work / f"{start}-{devices}"
@@ -266,21 +265,18 @@ class Starts:
     def copy(self, start: str, devices: int) -> Path:
         return shutil.copytree(self.folder(start, devices), self.work / "tried")
 
-    def _count(self, start: str, devices: int, fresh: bool) -> Path:
-        """How often a command that starts so makes calls of each kind, and the named points that it passes.
-
-        Returns its folder, all of it done.
-        """
+    def _count(self, start: str, devices: int) -> None:
+        """How often a command that starts so makes calls of each kind, and the named points that it passes."""
         root, points = self.copy(start, devices), self.work / "points"
         points.unlink(missing_ok=True)
         asked = {"AFNO_FAULT": json.dumps({"list": str(points)}), "PYTEST_CURRENT_TEST": "errors"}
         self.faulty.ask(*NO_FAULT)
-        command = begin(root, devices, self.faulty, fresh, asked)
+        command = begin(root, devices, self.faulty, False, asked)
         if not command.ended(END_S) or command.process.returncode:
             raise SystemExit(f"an undisturbed command fails: {command.said()}")
-        self.counts[start, devices, fresh] = self.faulty.counts
+        self.counts[start, devices] = self.faulty.counts
         self.points[start, devices] = sorted(set(points.read_text().splitlines()))
-        return root
+        shutil.rmtree(root)
 
 
 def points(starts: Starts, devices: int, seed: int) -> Iterator[Point]:
@@ -291,7 +287,7 @@ def points(starts: Starts, devices: int, seed: int) -> Iterator[Point]:
             start, together = pick.choice(("nothing", "half")), pick.choice((1, pick.randint(1, devices)))
             if kind == MEMORY:
                 yield Point(kind, 1, 0, start, together, pick.choice(starts.points[start, together]))
-            elif count := starts.counts[start, together, kind == "fork"][kind]:
+            elif count := starts.counts[start, together][kind]:
                 yield Point(kind, pick.randint(1, count), pick.choice(ERRORS[kind]), start, together)
 
 
@@ -304,8 +300,8 @@ def main() -> int:
         with suppress(KeyboardInterrupt):  # enough
             faulty = Faulty(work, work / "tried")
             starts = Starts(work, asked.devices, faulty)
-            for (start, each, fresh), counts in starts.counts.items():
-                print(f"{start}, {each}{', new interpreter' * fresh}: {counts}", flush=True)
+            for (start, each), counts in starts.counts.items():
+                print(f"{start}, {each}: {counts}", flush=True)
             for point in points(starts, asked.devices, asked.seed):
                 if tally.delivered.total() >= asked.points:
                     break
