@@ -15,6 +15,7 @@ from afno_repro.tables.table_section import anchor, label, tone
 Verdicts = Mapping[str, Sequence[Verdict]]  # by spec
 Counts = dict[str, Counter[str]]  # by the groups of MEANING
 
+UNDER = "claims under other choices"
 MEANING = {
     "claims": {
         "holds": "a sentence of the paper is true of the numbers here, with the whole 95% interval of every difference",
@@ -22,9 +23,14 @@ MEANING = {
         "undecided": "an interval lies across, there is one seed, a row did not learn, or numbers are missing",
     },
     "claims after Holm": {
-        "holds": "so it does after Holm's correction for all claims tested over seeds",
+        "holds": "of the claims tested over seeds, so it does after Holm's correction for all of them",
         "fails": "so it does after Holm's correction",
         "undecided": "no decision is left, or there was none",
+    },
+    UNDER: {
+        "holds": "a claim, tested again under a choice that the paper leaves open, is true of the numbers here",
+        "fails": "it is not",
+        "undecided": "as above",
     },
     "counted costs": {
         "stated": "the count rounds to the printed value from the stated configuration",
@@ -39,6 +45,7 @@ MEANING = {
         "missing": "no number yet: see what is missing",
     },
 }
+SPARSE = (UNDER, "cells")  # groups of which only those words are shown that occur
 ONCE = (
     "A cost that two tables print is counted once, in the first; Table 1's orders of growth are compared in its own "
     "section alone."
@@ -49,8 +56,11 @@ def summary(tables: Sequence[Table], verdicts: Verdicts) -> Section:
     """Claims by outcome, one by one and why, counted costs by verdict, cells by state; then the same by table."""
     counts = counted(tables, verdicts)
     totals = {group: sum((count[group] for count in counts), Counter[str]()) for group in MEANING}
-    blocks: list[Block] = [_totals("claims", totals), *_claims(tables, verdicts)]
-    blocks += [Section(_title(group), [_totals(group, totals)]) for group in MEANING if group != "claims"]
+    parts: dict[str, list[Block]] = {group: [_totals(group, totals)] for group in MEANING if _shown(group, totals)}
+    blocks = parts.pop("claims") + _claims(tables, verdicts, other_choices=False)
+    if UNDER in parts:
+        parts[UNDER] += _claims(tables, verdicts, other_choices=True)
+    blocks += [Section(_title(group), part) for group, part in parts.items()]
     lost: list[Text] = [(_link(table), f": {note}") for table in tables for note in learning_notes(table)]
     blocks += [Section(f"Rows that {MARK}", [Listing(lost)])] if lost else []
     notes = [
@@ -72,18 +82,24 @@ def _title(group: str) -> str:
 def _totals(group: str, totals: Counts) -> Listing:
     """How many there are of each word of a group, and what it means."""
     words, found = MEANING[group], totals[group]
-    shown = [word for word in [*words, *sorted(set(found) - set(words))] if found[word] or group != "cells"]
     return Listing(
         [
             (Span(str(found[word]), "strong"), " ", tone(word), f": {words.get(word, 'see the records')}")
-            for word in shown
+            for word in _shown(group, totals)
         ]
     )
 
 
-def _claims(tables: Sequence[Table], verdicts: Verdicts) -> list[Block]:
+def _shown(group: str, totals: Counts) -> list[str]:
+    """The words of a group: all of them, or those that occur."""
+    words, found = MEANING[group], totals[group]
+    return [word for word in [*words, *sorted(set(found) - set(words))] if found[word] or group not in SPARSE]
+
+
+def _claims(tables: Sequence[Table], verdicts: Verdicts, other_choices: bool) -> list[Block]:
     """A section for each outcome: the claims for which all numbers are there, why, and how many wait for some."""
-    found = [(table, verdict) for table in tables for verdict in verdicts[table.spec.name]]
+    every = [(table, verdict) for table in tables for verdict in verdicts[table.spec.name]]
+    found = [(table, verdict) for table, verdict in every if bool(verdict.claim.under) is other_choices]
     blocks: list[Block] = []
     for outcome in MEANING["claims"]:
         items: list[Text] = [
@@ -114,8 +130,11 @@ def counted(tables: Sequence[Table], verdicts: Verdicts) -> list[Counts]:
     costs = Counter((item.table.spec.name, item.cell.verdict) for item in printed_costs(tables))
     return [
         {
-            "claims": Counter(verdict.outcome for verdict in verdicts[table.spec.name]),
-            "claims after Holm": Counter(verdict.corrected for verdict in verdicts[table.spec.name]),
+            "claims": Counter(each.outcome for each in verdicts[table.spec.name] if not each.claim.under),
+            "claims after Holm": Counter(
+                each.corrected for each in verdicts[table.spec.name] if each.p_holm is not None
+            ),
+            UNDER: Counter(each.outcome for each in verdicts[table.spec.name] if each.claim.under),
             "counted costs": Counter({word: costs[table.spec.name, word] for word in MEANING["counted costs"]}),
             "cells": Counter(cell.state for cell in table.cells.values() if cell.state != "not_applicable"),
         }
@@ -127,7 +146,7 @@ def overview(tables: Sequence[Table], verdicts: Verdicts, links: Mapping[str, st
     """A line of counts for each table; runs that two tables share fill cells of both."""
     counts = counted(tables, verdicts)
     groups = {
-        group: [word for word in words if group != "cells" or any(count[group][word] for count in counts)]
+        group: [word for word in words if group not in SPARSE or any(count[group][word] for count in counts)]
         for group, words in MEANING.items()
     }
     heads = [

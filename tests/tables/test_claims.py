@@ -432,6 +432,19 @@ def test_the_report_counts_verdicts_before_and_after_holm(tmp_path):
     assert f"| {first[0]:.2g} | {first[1]:.2g} (undecided) |" in text_
 
 
+def test_the_report_counts_tests_under_other_choices_apart_and_none_of_them_after_holm(tmp_path):
+    tables = made_twice(tmp_path, "choices_of: one\n")
+    summary = report_files(tmp_path, tables, {})[tmp_path / "report.md"].partition("### Counted costs")[0]
+    claims, _, rest = summary.partition("### Claims after Holm")
+    after, _, others = rest.partition("### Claims under other choices")
+    for part, title in ((claims, "\n### Holds (2)\n"), (others, "\n#### Holds (2)\n")):
+        assert "- **2** holds: " in part
+        assert title in part
+        assert part.count("AFNO beats GFN, two skips") == (part is others)
+    assert "- **2** holds: " in after
+    assert "- **0** undecided: " in after
+
+
 def test_a_claim_under_other_choices_names_the_choice(tmp_path):
     with pytest.raises(ConfigError, match="'under' must name the choice"):
         load_spec(write_spec(tmp_path, text(OLD) + "choices_of: table2\n"))
