@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -41,6 +42,7 @@ PACKAGES = {
 # How often a thread of libgomp looks for work before it sleeps. It takes as many itself where its process has more
 # threads than there are cores, but knows nothing of other processes: its 300,000 otherwise starve them.
 SPINS = "1000"
+UNHEARD = 128 + signal.SIGPIPE  # the exit code where the reader of standard output or error left
 EXTRAS = {  # of this package that bring modules which only some commands need
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "export"),
     "pyarrow": "parquet",
@@ -114,9 +116,13 @@ def main() -> None:
             sys.stdout.flush()  # here, where it can still be told that it went wrong
     except AfnoError as error:
         _tell(error)
-    except BrokenPipeError:  # the reader of standard output left
+    except BrokenPipeError:
         _say_no_more()
-        sys.exit(0)
+        sys.exit(UNHEARD)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # of which click makes a 1
+            sys.exit(UNHEARD)
+        raise
     except (OSError, RuntimeError, MemoryError) as error:
         from afno_repro.runs.launch import left_alone
 
@@ -174,5 +180,6 @@ def _tell(error: AfnoError) -> NoReturn:
         sys.stdout.flush()
     except OSError:  # a full disk, which may be what is to be told
         _say_no_more()
-    print(visible(str(error)), file=sys.stderr)
+    with suppress(BrokenPipeError):
+        print(visible(str(error)), file=sys.stderr)
     sys.exit(error.exit_code)

@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkContext, ForkProcess
 from multiprocessing.popen_fork import Popen
@@ -120,7 +121,8 @@ class LoadingProcess(ForkProcess):
 
 
 def _tell(error: Exception) -> None:
-    os.write(2, f"a data-loading process: {error}\n".encode())
+    with suppress(BrokenPipeError):
+        os.write(2, f"a data-loading process: {error}\n".encode())
 
 
 def _end(error: Exception, batch: Any) -> None:

@@ -13,7 +13,7 @@ import signal
 import sys
 import traceback
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -234,7 +234,8 @@ def meet() -> None:
                 raise refused from error
             left = (MEETING - waited * SOON).seconds
             told = f"process {rank()} ran out of memory and waits for the others, {left} s more at most\n"
-            os.write(int(store.get(f"says/{rank()}")), told.encode())
+            with suppress(BrokenPipeError):
+                os.write(int(store.get(f"says/{rank()}")), told.encode())
     raise StorageError(
         f"process {rank()} ran out of memory, another one did not\n"
         "  --micro-batch and --checkpoint-activations need less"

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from afno_repro import cli
 from afno_repro.runs.store import Store
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
-from tests.command import afno, answer, start
+from tests.command import afno, answer
 from tests.specs import ROOT, SMALL, write_spec
 
 SMOKE = ("run", "small", "--scale", "smoke", "--device", "cpu")
@@ -390,13 +391,19 @@ def test_pretrain_does_the_trainings_and_the_fills_alone(tmp_path):
     assert {p.name.split("-")[0] for p in (tmp_path / "runs").iterdir()} == {"pretrain", "baseline", "smoke", "locks"}
 
 
-def test_a_closed_pipe_and_an_ascii_terminal_are_no_accident(done):
-    import os
+@pytest.mark.parametrize(("stream", "command"), [("stdout", ["list"]), ("stderr", ["list", "--nope"])])
+def test_a_reader_that_leaves_ends_a_command_with_its_own_exit_code(done, stream, command):
+    with subprocess.Popen(
+        [sys.executable, "-m", "afno_repro", *command], cwd=done, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        heard = {"stdout": process.stdout, "stderr": process.stderr}
+        heard.pop(stream).close()
+        (other,) = heard.values()
+        assert b"Traceback" not in other.read()
+    assert process.returncode == 128 + signal.SIGPIPE
 
-    process = start("list", root=done)
-    process.stdout.close()
-    process.wait(timeout=60)
-    assert "Traceback" not in process.stderr.read()
+
+def test_an_ascii_terminal_is_no_accident(done):
     afno(*SMOKE, root=done, env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
 
 

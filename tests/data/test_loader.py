@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from multiprocessing import resource_sharer
 from multiprocessing.connection import Client
 from multiprocessing.queues import Queue
@@ -15,7 +16,7 @@ import pytest
 import torch
 
 from afno_repro.data import loader as module
-from afno_repro.data.loader import TRIES, Living, loader
+from afno_repro.data.loader import TRIES, Living, _end, loader
 from afno_repro.data.photos import photos
 from afno_repro.data.samples import TRAIN, Samples, TrainingBatches
 from afno_repro.errors import DataError, LoadingError
@@ -100,6 +101,21 @@ def test_a_batch_that_cannot_be_sent_ends_its_process_and_is_not_waited_for(tmp_
     with pytest.raises(LoadingError, match="a data-loading process ended"):
         list(loading_of(tmp_path, 1))
     assert capfd.readouterr().err == "a data-loading process: can't start new thread\n"
+
+
+def fail_unheard():
+    reader, writer = os.pipe()
+    os.close(reader)
+    os.dup2(writer, 2)
+    with suppress(OSError):  # as the thread that calls it goes on after an error
+        _end(RuntimeError("can't start new thread"), None)
+
+
+def test_a_process_whose_words_nobody_reads_ends_all_the_same():
+    process = Living().Process(target=fail_unheard)
+    process.start()
+    process.join(30)
+    assert process.exitcode == 1
 
 
 def leave_while_it_hands_over():
