@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 
 from afno_repro.mixers import MIXERS
-from afno_repro.runs.estimate import network
+from afno_repro.profiling.kept import network
 from afno_repro.runs.provenance import device_name
 from afno_repro.spec.places import Places, sound_specs
 from afno_repro.spec.plan import Choice, plan_runs
@@ -100,8 +100,8 @@ def memory() -> list[list[str]]:
                     str(side),
                     f"{net.params / 1e6:.1f}",
                     f"{weights:.2f}",
-                    f"{net.kept_bytes / GIB:.2f}",
-                    f"{net.kept_less_bytes / GIB:.2f}",
+                    f"{net.kept.each / GIB:.2f}",
+                    f"{net.kept_less.each / GIB:.2f}",
                 ]
             )
     return lines

@@ -3,8 +3,8 @@
 Every row at `--scale`, in every precision, with `--images` of each table at a time, random ones; AFNO in each of FORMS,
 the first of which is how it trains. `predicted` is a roofline: each operator of the very step takes as long as its
 bytes at the rate of a copy here, or as its multiplications at the rate of a matrix product here, whichever is longer;
-it is no measurement, and there is none of the Triton kernel, which no operator shows. `estimated` memory is that of
-`--dry-run`. The table is written after every row. `kernels` lists what four of the steps spend their time in.
+it is no measurement, and there is none of the Triton kernel, which no operator shows. The table is written after every
+row. `kernels` lists what four of the steps spend their time in.
 """
 
 import argparse
@@ -30,7 +30,6 @@ from afno_repro.mixers import AFNO
 from afno_repro.models import build_model
 from afno_repro.precision import set_precision
 from afno_repro.runs.devices import find_device
-from afno_repro.runs.estimate import network
 from afno_repro.runs.provenance import device_name
 from afno_repro.spec.places import Places, sound_specs
 from afno_repro.spec.plan import Choice, plan_runs
@@ -47,8 +46,7 @@ FORMS = ("as trained", "products", "kernel")  # FFTs on a GPU; matrix products a
 PROFILED, TOP = ("self_attention", "afno", "efficient_self_attention", "afno_100"), 15
 UNMOVED = {"empty", "empty_like", "empty_strided", "new_empty", "detach", "_unsafe_view", "resize_"}
 HEADER = ["table", "row", "precision", "form", "images"]
-HEADER += ["images/s, predicted", "images/s, measured", "measured / predicted"]
-HEADER += ["GPU, estimated MiB", "GPU, measured MiB"]
+HEADER += ["images/s, predicted", "images/s, measured", "measured / predicted", "GPU, measured MiB"]
 
 
 class Roofline(TorchDispatchMode):
@@ -152,7 +150,6 @@ def measured(
     rounds: int,
     device: torch.device,
     at: Rates,
-    estimated: str,
 ) -> list[str]:
     """The cells of one row, precision and form; where memory does not suffice that is said in place of a time."""
     on_gpu = device.type == "cuda"
@@ -165,19 +162,10 @@ def measured(
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        return ["", "out of memory", "", estimated, ""]
+        return ["", "out of memory", "", ""]
     predicted, peak = images / roofline.seconds, f"{peak_mib(device):.0f}" if on_gpu else ""
     told = ["", ""] if form == "kernel" else [f"{predicted:.1f}", f"{images / took / predicted:.2f}"]
-    return [told[0], f"{images / took:.1f}", told[1], estimated, peak]
-
-
-def estimate(config: RunConfig, images: int, device: torch.device) -> str:
-    """A GPU's MiB for a step, as `--dry-run` has it."""
-    if device.type != "cuda":
-        return ""
-    assert config.model is not None
-    net = network(config.model, config.data.image_size)
-    return f"{(16 * net.params + images * (net.kept_bytes + net.largest_bytes)) / 2**20:.0f}"
+    return [told[0], f"{images / took:.1f}", told[1], peak]
 
 
 def kernels(config: RunConfig, images: int, device: torch.device) -> list[list[str]]:
@@ -210,9 +198,9 @@ def main() -> None:
     ]
     lines, spent, title = list[list[str]](), list[list[str]](), f"Training steps at {asked.scale} scale"
     for table, row, config, images in trained:
-        model, estimated = built(config), estimate(config, images, device)
+        model = built(config)
         for precision, form in [(each, form) for each in PRECISIONS for form in forms(config, each, device)]:
-            cells = measured(model, config, precision, form, images, asked.rounds, device, at, estimated)
+            cells = measured(model, config, precision, form, images, asked.rounds, device, at)
             lines.append([table, row, precision, form, str(images), *cells])
         print(write("steps", name, title, HEADER, lines), row, flush=True)
     for table, row, config, images in trained:

@@ -5,9 +5,11 @@ import re
 import pandas as pd
 import pytest
 
+from benchmarks.estimates import estimated_mib
 from tests.specs import ROOT
 
 CPU, GPU = "AMD-EPYC--2-cores", "NVIDIA-H200"
+ESTIMATES = pd.read_csv(ROOT / "benchmarks/results" / GPU / "estimates.csv")
 
 
 def measured(device: str, files: str, column: str, **chosen: str) -> pd.Series:
@@ -25,8 +27,7 @@ def in_whole_steps(table: str) -> pd.Series:
 
 def less_than_estimated(*precisions: str) -> pd.Series:
     """By how many percent of the estimate a step takes less memory."""
-    steps = pd.read_csv(ROOT / "benchmarks/results" / GPU / "steps.csv").query("form == 'as trained'")
-    steps = steps[steps["precision"].isin(precisions)]
+    steps = ESTIMATES[ESTIMATES["precision"].isin(precisions)]
     return 100 * (1 - steps["GPU, measured MiB"] / steps["GPU, estimated MiB"])
 
 
@@ -42,6 +43,7 @@ RANGES = {  # the words around a range, and all that it is the range of
     "and {}% less in bf16": lambda: less_than_estimated("bf16"),
     "it made Table 2's {} times as fast": lambda: measured(GPU, "compiled.csv", "ratio", table="table2"),
 }
+QUICK = (["table2", "gfn", "bf16"], ["table2", "afno", "tf32"])
 PAGES = {path.name: " ".join(path.read_text().split()) for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
 
 
@@ -53,3 +55,16 @@ def test_a_range_on_a_page_is_that_of_the_measurements(words):
     for low, high in said:
         digits = len(low.partition(".")[2])
         assert (float(low), float(high)) == (round(values.min(), digits), round(values.max(), digits))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(line, id=" ".join(line[:3]), marks=[] if line[:3] in QUICK else pytest.mark.slow)
+        for line in ESTIMATES.astype(str).values.tolist()
+    ],
+)
+def test_the_memory_of_a_step_is_estimated_without_a_gpu_as_one_took_it(line):
+    """And not below it, but for a hundredth."""
+    table, row, precision, images, _, measured_mib, _ = line
+    assert 0.85 <= float(measured_mib) / estimated_mib(table, row, precision, int(images)) <= 1.01

@@ -2,11 +2,10 @@
 
     time    what a record of the very same run says, else counted operations over the speed of a matrix product here
     memory  weights, gradients and Adam's two moments (16 bytes a parameter), what a forward pass keeps, and as
-            much as the largest operator reads and writes, whose gradients come at once
+            much as the largest operator reads and writes, whose gradients come at once (profiling/kept.py)
     disk    two checkpoints of weights and moments (12 bytes a parameter each), and the final weights
 
-Nothing is trained or loaded for it: operations and kept tensors are counted on the `meta` device, in float32, with
-AFNO by FFTs as on a GPU. Its matrix products, which a CPU prefers on small grids, keep up to twice as much of them.
+Nothing is trained or loaded for it.
 """
 
 import math
@@ -14,22 +13,16 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
-from torch.overrides import TorchFunctionMode
 
-from afno_repro.backbones.layers import Block
-from afno_repro.config import DataConfig, Machine, ModelConfig, RunConfig
+from afno_repro.config import DataConfig, Machine, RunConfig
 from afno_repro.data import load_data
 from afno_repro.errors import AfnoError
 from afno_repro.fills import FILLS
-from afno_repro.models import build_model
 from afno_repro.precision import set_precision
-from afno_repro.profiling.flops import CountingRule, count
+from afno_repro.profiling.kept import Network, network
 from afno_repro.runs.machine import on
 from afno_repro.runs.record import Record
 from afno_repro.spec.plan import Run
@@ -39,8 +32,6 @@ from afno_repro.threads import use_threads
 from afno_repro.training.checkpoint import KEPT
 
 FORWARD_AND_BACKWARD = 3  # a training step's work in forward passes; one more where activations are computed again
-# gflops_full is the same by every rule.
-FULL = CountingRule(attention_products=2, conv_bias=True, inner_norm=0, upsampling=0, mixer_fft=0.0)
 # Training and validation images as published. The paper states DatasetGAN's training images (Zhang et al. 2021); its
 # test images are approximate.
 PUBLISHED = {
@@ -83,17 +74,6 @@ class Estimate:
         return {**numbers, "basis": self.basis, "published_sizes": self.published_sizes}
 
 
-@dataclass(frozen=True)
-class Network:
-    """What one image costs: operations of a forward pass, and the bytes it keeps, in all or with recomputed blocks."""
-
-    params: int
-    flops: float
-    largest_bytes: int
-    kept_bytes: int
-    kept_less_bytes: int
-
-
 def estimates(runs: Iterable[Run], before: Iterable[Record], machine: Machine) -> dict[str, Estimate]:
     """By digest. A record counts for its own digest alone: another scale, size or length is another run."""
     taken = {record.digest: record for record in before}
@@ -101,11 +81,12 @@ def estimates(runs: Iterable[Run], before: Iterable[Record], machine: Machine) -
     sizes: dict[str, tuple[tuple[int, int] | None, str]] = {}
     found: dict[str, Estimate] = {}
     for run in runs:
-        config, fed, model = run.config, repr(run.config.data), repr((run.config.model, run.config.data.image_size))
+        config, fed, precision = run.config, repr(run.config.data), precision_of(run.config)
+        model = repr((config.model, config.data.image_size, precision))
         if config.data.name is not None and fed not in sizes:
             sizes[fed] = image_counts(config.data, machine)
         if config.model is not None and config.task.name != "count" and model not in networks:
-            networks[model] = network(config.model, config.data.image_size)
+            networks[model] = network(config.model, config.data.image_size, machine.device, precision)
         images, published = sizes.get(fed, (None, ""))
         estimate = replace(_estimate(config, images, networks.get(model), on(machine, run)), published_sizes=published)
         if (record := taken.get(run.digest)) is not None:
@@ -139,7 +120,7 @@ def _estimate(config: RunConfig, images: tuple[int, int] | None, net: Network | 
         return Estimate(device_s=seconds, basis="of a filling: that of one image on this machine, times images")
     if config.task.name == "count" or net is None:
         return Estimate(device_s=0.0)
-    precision = config.train.precision if config.train else "float32"
+    precision = precision_of(config)
     speed = product_flops_per_s(machine.device, machine.threads, precision)
     threads = f", {machine.threads} threads" if machine.threads > 1 else ""
     basis = f"at the speed of this machine's matrix products, {speed / 1e9:.0f} GFLOP/s ({precision}{threads})"
@@ -165,7 +146,7 @@ def _estimate(config: RunConfig, images: tuple[int, int] | None, net: Network | 
     if images is None:
         return replace(estimate, basis="unknown where the data are absent and no size is published")
     steps = config.train.epochs * (images[0] // config.train.batch_size)
-    again = machine.activation_checkpointing and net.kept_less_bytes < net.kept_bytes
+    again = machine.activation_checkpointing and net.kept_less.each < net.kept.each
     trained = (FORWARD_AND_BACKWARD + again) * steps * config.train.batch_size
     evaluated = -(-config.train.epochs // config.train.eval_every) * images[1] * windows(config)
     return replace(estimate, steps=steps, device_s=net.flops * (trained + evaluated) / speed, basis=basis)
@@ -195,80 +176,20 @@ def windows(config: RunConfig) -> int:
     return math.prod(len(task.starts(max(side, task.image_size))) for side in frame)
 
 
+def precision_of(config: RunConfig) -> str:
+    """In which a run computes: its recipe's, float32 where nothing is trained."""
+    return config.train.precision if config.train else "float32"
+
+
 def memory_bytes(net: Network, batch_size: int, machine: Machine) -> int:
-    """Of one device in training: four numbers a parameter, and what its largest micro-batch keeps and passes back."""
+    """Of one device in training, with its largest micro-batch."""
     share = -(-batch_size // machine.devices)
-    kept = net.kept_less_bytes if machine.activation_checkpointing else net.kept_bytes
-    return 4 * 4 * net.params + min(share, machine.micro_batch or share) * (kept + net.largest_bytes)
+    return net.training_bytes(min(share, machine.micro_batch or share), machine.activation_checkpointing)
 
 
 def disk_bytes(params: int) -> int:
     """Checkpoints, which go when a run is finished, and weights, which stay."""
     return KEPT * 3 * 4 * params + 4 * params
-
-
-def network(config: ModelConfig, image_size: int) -> Network:
-    """Count a model on `meta`, for one image."""
-    with torch.device("meta"):
-        model = build_model(config, image_size)
-    counted = count(model, image_size, FULL)
-    kept = _Kept(model)
-    with torch.autograd.graph.saved_tensors_hooks(kept.keep, lambda tensor: tensor), kept:
-        model.train()(torch.empty(1, 3, image_size, image_size, device="meta"))
-    return Network(
-        counted.params,
-        1e9 * counted.gflops_full,
-        counted.largest_bytes,
-        kept.total,
-        kept.outside + max(kept.inside, default=0),
-    )
-
-
-class _Kept(TorchFunctionMode):
-    """Adds up what a forward pass keeps for autograd, less weights; each memory once. Fused attention keeps no scores.
-
-    `inside` are the bytes of each mixer block, `outside` those of the rest and the blocks' inputs.
-    """
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.seen: dict[int, Any] = {p.untyped_storage()._cdata: p for p in (*model.parameters(), *model.buffers())}
-        self.outside, self.inside, self.in_block = 0, list[int](), False
-        for module in model.modules():
-            if isinstance(module, Block):
-                module.register_forward_pre_hook(self.enter)
-                module.register_forward_hook(self.leave)
-
-    @property
-    def total(self) -> int:
-        return self.outside + sum(self.inside)
-
-    def enter(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        self.keep(inputs[0])
-        self.inside.append(0)
-        self.in_block = True
-
-    def leave(self, *_: Any) -> None:
-        self.in_block = False
-
-    def keep(self, tensor: Tensor) -> Tensor:
-        memory = tensor.untyped_storage()
-        if memory._cdata not in self.seen:
-            self.seen[memory._cdata] = memory  # held, so that no other takes its place
-            if self.in_block:
-                self.inside[-1] += memory.nbytes()
-            else:
-                self.outside += memory.nbytes()
-        return tensor
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is not scaled_dot_product_attention:
-            return function(*args, **(kwargs or {}))
-        with torch.no_grad():
-            result = function(*args, **(kwargs or {}))
-        for tensor in (*args[:3], result):
-            self.keep(tensor)
-        return result.requires_grad_()
 
 
 def fill_seconds(config: RunConfig) -> float:

@@ -9,7 +9,8 @@ import torch
 
 from afno_repro.config import Machine, RunConfig
 from afno_repro.memory import available_bytes
-from afno_repro.runs.estimate import memory_bytes, network
+from afno_repro.profiling.kept import network
+from afno_repro.runs.estimate import memory_bytes
 from afno_repro.training import engine
 
 ROOM = 0.85  # of a GPU's free memory: the rest is for libraries' working space and what lies between tensors
@@ -25,7 +26,8 @@ def fitted(config: RunConfig, machine: Machine) -> Machine:
     device = torch.device(machine.device)
     free = available_bytes(device)
     room = None if free is None else free * ROOM if device.type == "cuda" else free
-    net, share = network(config.model, config.data.image_size), images_of_each(config, machine)
+    net = network(config.model, config.data.image_size, machine.device, config.train.precision)
+    share = images_of_each(config, machine)
     one, whole = (memory_bytes(net, size * machine.devices, machine) for size in (1, share))
     fits = (
         share if room is None or whole <= room else int((room - one) // max(1, (whole - one) // max(1, share - 1))) + 1

@@ -3,7 +3,8 @@
 from functools import cache
 
 from afno_repro.config import Machine, RunConfig
-from afno_repro.runs.estimate import image_counts, network
+from afno_repro.profiling.kept import network
+from afno_repro.runs.estimate import image_counts
 from afno_repro.spec.plan import Run
 
 

@@ -10,13 +10,15 @@ from afno_repro.commands.reproduce import Prepared, prepare
 from afno_repro.config import DataConfig, ModelConfig, Part, RunConfig, TrainConfig, digest
 from afno_repro.mixers import afno
 from afno_repro.models import build_model
+from afno_repro.profiling.kept import network
 from afno_repro.runs import estimate
-from afno_repro.runs.estimate import PUBLISHED, Estimate, estimates, image_counts, network, total, windows
+from afno_repro.runs.estimate import PUBLISHED, Estimate, estimates, image_counts, total, windows
 from afno_repro.runs.record import Record
 from afno_repro.runs.show import Show
 from afno_repro.spec.places import Places
 from afno_repro.spec.plan import EVERYTHING, Run, plan_runs
 from afno_repro.spec.reader import load_spec
+from benchmarks.estimates import autocast_anywhere
 from tests.command import answer
 from tests.machine import machine_at
 from tests.specs import ROOT, write_spec
@@ -113,26 +115,26 @@ def test_devices_share_the_time_and_the_batch(tmp_path):
     assert four.device_s == one.device_s == one.wall_s
     assert four.wall_s == pytest.approx(one.wall_s / 4)
     weights = 16 * sum(p.numel() for p in build_model(VIT, 16).parameters())
-    assert one.memory_bytes - weights == 4 * (four.memory_bytes - weights) > 0
+    fixed = weights + network(VIT, 16).kept.fixed
+    assert one.memory_bytes - fixed == 4 * (four.memory_bytes - fixed) > 0
     assert four == estimated(PRETRAIN, machine_at(tmp_path, devices=4, micro_batch=1000))
 
 
 def test_memory_is_sixteen_bytes_a_parameter_and_a_micro_batch_of_what_is_kept_and_passed_back(tmp_path):
     params = sum(p.numel() for p in build_model(VIT, 16).parameters())
     net = network(VIT, 16)
-    of_an_image = net.kept_bytes + net.largest_bytes
-    assert estimated(PRETRAIN, machine_at(tmp_path, micro_batch=8)).memory_bytes == 16 * params + 8 * of_an_image
+    expected = 16 * params + net.kept.of(8) + 8 * net.largest_bytes
+    assert estimated(PRETRAIN, machine_at(tmp_path, micro_batch=8)).memory_bytes == expected
     assert estimated(PRETRAIN, machine_at(tmp_path)).disk_bytes == 2 * 12 * params + 4 * params
 
 
-@pytest.mark.parametrize(
-    "mixer",
-    [
-        Part("gfn", {}),
-        Part("afno", {"num_blocks": 2, "sparsity_threshold": 0.01, "keep": 1.0, "bias": "conv", "init_std": 0.02}),
-    ],
-)
-def test_what_is_kept_on_meta_is_what_is_kept_in_fact(mixer, monkeypatch):
+AFNO = Part("afno", {"num_blocks": 2, "sparsity_threshold": 0.01, "keep": 1.0, "bias": "conv", "init_std": 0.02})
+FNO = Part("fno", {"modes": [4, 3], "init_std": 0.02})
+
+
+@pytest.mark.parametrize("images", [2, 7])
+@pytest.mark.parametrize("mixer", [Part("gfn", {"init_std": 0.02}), AFNO, FNO], ids=lambda mixer: mixer.name)
+def test_what_is_kept_on_meta_is_what_is_kept_in_fact(mixer, images, monkeypatch):
     monkeypatch.setattr(afno, "prefers_products", lambda x, modes: False)  # as on a GPU
     config = replace(VIT, mixer=mixer)
     model = build_model(config, 16)
@@ -143,16 +145,25 @@ def test_what_is_kept_on_meta_is_what_is_kept_in_fact(mixer, monkeypatch):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        held = model(torch.randn(1, 3, 16, 16))
+        held = model(torch.randn(images, 3, 16, 16))
     assert held.requires_grad
-    assert network(config, 16).kept_bytes == sum(
+    assert network(config, 16).kept.of(images) == sum(
         t.untyped_storage().nbytes() for place, t in kept.items() if place not in own
     )
 
 
 def test_attention_keeps_no_scores():
-    small, large = network(VIT, 16).kept_bytes, network(VIT, 64).kept_bytes
+    small, large = network(VIT, 16).kept.each, network(VIT, 64).kept.each
     assert large == pytest.approx(16 * small, rel=0.02)
+
+
+@pytest.mark.parametrize("mixer", [MIXER, AFNO], ids=lambda mixer: mixer.name)
+def test_a_gpu_keeps_half_of_what_is_multiplied_in_half_precision_and_the_weights_in_it_once(mixer):
+    config = replace(VIT, mixer=mixer)
+    with autocast_anywhere():
+        whole, half = (network(config, 32, "cuda", precision) for precision in ("float32", "bf16"))
+    assert whole.kept.each / 2 < half.kept.each < whole.kept.each
+    assert whole.kept.fixed < half.kept.fixed <= whole.kept.fixed + 2 * whole.params
 
 
 def test_computing_activations_again_takes_less_memory_and_more_time(tmp_path):

@@ -7,8 +7,9 @@ import torch
 
 from afno_repro import memory
 from afno_repro.errors import AfnoError, DataError
+from afno_repro.profiling.kept import network
 from afno_repro.runs import execute, fit, schedule, store
-from afno_repro.runs.estimate import memory_bytes, network
+from afno_repro.runs.estimate import memory_bytes
 from afno_repro.runs.show import Show
 from afno_repro.runs.store import Store
 from afno_repro.spec.plan import plan_runs
@@ -41,7 +42,7 @@ def gpu(monkeypatch):
 
 
 def kept(config, machine):
-    net = network(config.model, config.data.image_size)
+    net = network(config.model, config.data.image_size, machine.device, config.train.precision)
     return memory_bytes(net, config.train.batch_size, machine)
 
 
