@@ -6,7 +6,7 @@ FOLDER/day.json and day.md are written anew: how it ended, what it said last, an
 FOLDER/tables/STAGE/. A stage that fails, is cut off or lacks a package is told as such and stops no other one;
 `--only` goes through some, beside what FOLDER has of the others. What `nvidia-smi -q` says before and after lies beside
 them, the trainings' records in records.tar.gz, and the checksums of all files in SHA256SUMS. `--small` takes sizes for
-a CPU. Columns named `predicted` or `estimated` were not measured; a GPU's stay empty without one. Ends with 1 unless
+a CPU. Columns named `predicted` were not measured; a GPU's stay empty without one. Ends with 1 unless
 every stage passed or lacked data alone. This file needs Python's own library alone, so that it can say what is missing.
 """
 
@@ -44,6 +44,7 @@ USES = {  # of the packages, by the names that pip knows
     "pytest-xdist": "tests side by side; they run one by one without it",
     "fvcore": "one test, which no stage runs",
 }
+RUNNING = set[subprocess.Popen[bytes]]()  # stages
 UNTIMED = ("doctor", "tests", "deterministic", "trained", "small", "compiling")
 
 
@@ -180,6 +181,7 @@ def ended(command: Sequence[str], log: Path, limit_s: float, tables: Path) -> st
         process = subprocess.Popen(
             command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
+        RUNNING.add(process)
         try:
             code = process.wait(limit_s)
             return PASSED if code == 0 else f"failed with {code}"
@@ -189,9 +191,15 @@ def ended(command: Sequence[str], log: Path, limit_s: float, tables: Path) -> st
                 process.wait(GRACE_S)
             return f"cut off after {limit_s:.0f} s"
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill(process)
             process.wait()
+            RUNNING.discard(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """With all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def earlier(out: Path, again: set[str]) -> list[dict[str, Any]]:
@@ -213,7 +221,7 @@ def limits(stages: Sequence[Stage]) -> list[float]:
 
 
 def gone_through(stages: Sequence[Stage], out: Path, patience: float) -> Iterator[dict[str, Any]]:
-    """How each stage ended, as it does."""
+    """How each stage ended, as it does; whoever leaves before the end ends those that run."""
     started = time.monotonic()
 
     def go(stage: Stage, ends: float) -> dict[str, Any]:
@@ -221,7 +229,11 @@ def gone_through(stages: Sequence[Stage], out: Path, patience: float) -> Iterato
 
     together = [pair for pair in zip(stages, limits(stages), strict=True) if not pair[0].timed]
     with ThreadPoolExecutor(len(together) or 1) as pool:
-        yield from (each.result() for each in as_completed([pool.submit(go, *pair) for pair in together]))
+        try:
+            yield from (each.result() for each in as_completed([pool.submit(go, *pair) for pair in together]))
+        finally:
+            for process in list(RUNNING):
+                kill(process)
     yield from (go(*pair) for pair in zip(stages, limits(stages), strict=True) if pair[0].timed)
 
 
@@ -266,10 +278,14 @@ def main() -> None:
         print(f"not installed: {package} ({use})")
     look(out, "before")
     write(day, out)
-    for told in gone_through(planned, out, patience):
-        day["stages"].append({"commit": asked.commit} | told)
-        write(day, out)
-        print(f"{told['stage']}: {told['outcome']}", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whose stages are to end with it, too
+    try:
+        for told in gone_through(planned, out, patience):
+            day["stages"].append({"commit": asked.commit} | told)
+            write(day, out)
+            print(f"{told['stage']}: {told['outcome']}", flush=True)
+    except KeyboardInterrupt:
+        sys.exit(f"stopped; what there is lies in {out}")
     look(out, "after")
     close(out)
     sys.exit(any(each["outcome"] not in (PASSED, NO_DATA) for each in day["stages"]))

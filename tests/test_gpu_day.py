@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -32,12 +33,21 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def ends(pid: int) -> bool:
+    """Whether a process ends within ten seconds."""
+    deadline = time.monotonic() + 10
+    while is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not is_alive(pid)
+
+
 @pytest.fixture
 def gone_through(tmp_path, monkeypatch):
     """A day of stages of one's own."""
 
     def go(*stages: Stage) -> tuple[int, dict[str, dict]]:
         monkeypatch.setattr(gpu_day, "stages", lambda *_: stages)
+        monkeypatch.setattr(gpu_day.signal, "signal", lambda *_: None)  # this process goes on
         monkeypatch.setattr("sys.argv", ["gpu_day", "--out", str(tmp_path)])
         with pytest.raises(SystemExit) as left:
             gpu_day.main()
@@ -70,10 +80,29 @@ def test_a_stage_that_does_not_pass_is_told_with_its_last_words_and_stops_no_oth
     seen = [each["stage"] for each in json.loads((tmp_path / "looks.log").read_text())["stages"]]
     assert seen == ["hangs", "fails", "no data", "lacks"]
     (child,) = (int(line.rsplit(" ", 1)[1]) for line in found["hangs"]["last_words"])
-    deadline = time.monotonic() + 10
-    while is_alive(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_alive(child)
+    assert ends(child)
+
+
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("timed", [True, False])
+def test_a_day_that_is_stopped_stops_its_stages_and_keeps_what_there_is(asked, timed, tmp_path):
+    stages = [python("first", "", timed=timed), python("hangs", HANGS, timed=timed)]
+    code = (
+        "from benchmarks import gpu_day; from benchmarks.gpu_day import Stage;"
+        f"gpu_day.stages = lambda *_: {stages!r}; gpu_day.main()"
+    )
+    command = [sys.executable, "-c", code, "--out", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        log = tmp_path / "hangs.log"
+        while not (log.exists() and "waiting for" in log.read_text() and "first" in day(tmp_path)):
+            time.sleep(0.05)
+        process.send_signal(asked)
+        _, said = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert said == f"stopped; what there is lies in {tmp_path}\n"
+    assert day(tmp_path)["first"]["outcome"] == "passed"
+    child = int(log.read_text().rsplit(" ", 1)[1])
+    assert ends(child)
 
 
 def test_a_stage_that_is_not_gone_through_again_stays_with_its_commit(tmp_path, gone_through):
