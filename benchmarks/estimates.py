@@ -33,7 +33,7 @@ def estimated_mib(table: str, row: str, precision: str, images: int) -> float:
     assert config.model is not None
     with autocast_anywhere():
         net = network(config.model, config.data.image_size, "cuda", precision)
-    return net.training_bytes(images) / 2**20
+        return net.training_bytes(images) / 2**20
 
 
 def beside(step: dict[str, str]) -> list[str]:

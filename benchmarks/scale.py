@@ -100,8 +100,7 @@ def memory() -> list[list[str]]:
                     str(side),
                     f"{net.params / 1e6:.1f}",
                     f"{weights:.2f}",
-                    f"{net.kept.each / GIB:.2f}",
-                    f"{net.kept_less.each / GIB:.2f}",
+                    *(f"{kept.each / GIB:.2f}" for kept in net.kept),
                 ]
             )
     return lines

@@ -134,7 +134,10 @@ def work(
         prepared = prepare(places, spec, scale, choice, machine, show, check_all=dry_run)
         if dry_run:
             from afno_repro.commands.dry_run import planned
+            from afno_repro.tables.numbers import counted
 
+            if prepared.pending:
+                show.note(f"estimating {counted(len(prepared.pending), 'run')}")
             answer, code = planned(places, prepared, scale, machine), 0
         else:
             if machine.devices == 1:  # of several processes, one that writes its tables first might wait for the others

@@ -1,12 +1,14 @@
 """What a network takes: operations of an image, and the bytes that a training step keeps until it passes back.
 
 Nothing is computed for it. Operations are counted on the `meta` device. What is kept is watched on fake tensors of a
-GPU, which have its forms of the mixers and the precision, and no values. For a CPU it is watched on `meta`, too: in
-float32, with AFNO by FFTs; its matrix products, which a CPU prefers on small grids, keep up to twice as much of them.
+GPU, which have its forms of the mixers and the precision, and no values. For a CPU, and for mixers of one's own, which
+may launch kernels, it is watched on `meta`, too: in float32, with AFNO by FFTs. Its matrix products, which a CPU
+prefers on small grids, keep up to twice as much of them.
 """
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -39,31 +41,37 @@ class Bytes:
 
 @dataclass(frozen=True)
 class Network:
-    """What a network takes: operations of an image's forward pass, and what the pass of a training step keeps.
+    """What a model on `meta` takes on a device: operations of an image's forward pass, and bytes of a training step."""
 
-    `kept_less` is what it keeps where blocks are computed again.
-    """
-
+    model: nn.Module
+    image_size: int
+    device: str
+    precision: str
     params: int
     flops: float
     largest_bytes: int
-    kept: Bytes
-    kept_less: Bytes
+
+    @cached_property
+    def kept(self) -> tuple[Bytes, Bytes]:
+        """What the pass of a training step keeps, and what it keeps where blocks are computed again."""
+        sizes = [(images, 3, self.image_size, self.image_size) for images in (FEW, MORE)]
+        few, more = (_kept(self.model, size, self.device, self.precision) for size in sizes)
+        return _line(few[0], more[0]), _line(few[1], more[1])
 
     def training_bytes(self, images: int, again: bool = False) -> int:
         """Of a step: four numbers a parameter, and what so many images keep and pass back at once."""
-        kept = self.kept_less if again else self.kept
-        return 4 * 4 * self.params + kept.of(images) + images * self.largest_bytes
+        return 4 * 4 * self.params + self.kept[again].of(images) + images * self.largest_bytes
 
 
 def network(config: ModelConfig, image_size: int, device: str = "meta", precision: str = "float32") -> Network:
     """Count a model on a device and in a precision that specs name, for images of image_size pixels a side."""
+    if config.mixer is not None and ":" in config.mixer.name:
+        device = "meta"
     with torch.device("meta"):
         model = build_model(config, image_size)
     counted = count(model, image_size, FULL)
-    few, more = (_kept(model, (images, 3, image_size, image_size), device, precision) for images in (FEW, MORE))
-    in_all, less = (_line(*pair) for pair in zip(few, more, strict=True))
-    return Network(counted.params, 1e9 * counted.gflops_full, counted.largest_bytes, in_all, less)
+    flops = 1e9 * counted.gflops_full
+    return Network(model, image_size, device, precision, counted.params, flops, counted.largest_bytes)
 
 
 def _line(few: int, more: int) -> Bytes:

@@ -146,7 +146,7 @@ def _estimate(config: RunConfig, images: tuple[int, int] | None, net: Network | 
     if images is None:
         return replace(estimate, basis="unknown where the data are absent and no size is published")
     steps = config.train.epochs * (images[0] // config.train.batch_size)
-    again = machine.activation_checkpointing and net.kept_less.each < net.kept.each
+    again = machine.activation_checkpointing and net.kept[1].each < net.kept[0].each
     trained = (FORWARD_AND_BACKWARD + again) * steps * config.train.batch_size
     evaluated = -(-config.train.epochs // config.train.eval_every) * images[1] * windows(config)
     return replace(estimate, steps=steps, device_s=net.flops * (trained + evaluated) / speed, basis=basis)

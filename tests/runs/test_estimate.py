@@ -115,7 +115,7 @@ def test_devices_share_the_time_and_the_batch(tmp_path):
     assert four.device_s == one.device_s == one.wall_s
     assert four.wall_s == pytest.approx(one.wall_s / 4)
     weights = 16 * sum(p.numel() for p in build_model(VIT, 16).parameters())
-    fixed = weights + network(VIT, 16).kept.fixed
+    fixed = weights + network(VIT, 16).kept[0].fixed
     assert one.memory_bytes - fixed == 4 * (four.memory_bytes - fixed) > 0
     assert four == estimated(PRETRAIN, machine_at(tmp_path, devices=4, micro_batch=1000))
 
@@ -123,7 +123,7 @@ def test_devices_share_the_time_and_the_batch(tmp_path):
 def test_memory_is_sixteen_bytes_a_parameter_and_a_micro_batch_of_what_is_kept_and_passed_back(tmp_path):
     params = sum(p.numel() for p in build_model(VIT, 16).parameters())
     net = network(VIT, 16)
-    expected = 16 * params + net.kept.of(8) + 8 * net.largest_bytes
+    expected = 16 * params + net.kept[0].of(8) + 8 * net.largest_bytes
     assert estimated(PRETRAIN, machine_at(tmp_path, micro_batch=8)).memory_bytes == expected
     assert estimated(PRETRAIN, machine_at(tmp_path)).disk_bytes == 2 * 12 * params + 4 * params
 
@@ -147,23 +147,33 @@ def test_what_is_kept_on_meta_is_what_is_kept_in_fact(mixer, images, monkeypatch
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         held = model(torch.randn(images, 3, 16, 16))
     assert held.requires_grad
-    assert network(config, 16).kept.of(images) == sum(
+    assert network(config, 16).kept[0].of(images) == sum(
         t.untyped_storage().nbytes() for place, t in kept.items() if place not in own
     )
 
 
 def test_attention_keeps_no_scores():
-    small, large = network(VIT, 16).kept.each, network(VIT, 64).kept.each
+    small, large = network(VIT, 16).kept[0].each, network(VIT, 64).kept[0].each
     assert large == pytest.approx(16 * small, rel=0.02)
 
 
 @pytest.mark.parametrize("mixer", [MIXER, AFNO], ids=lambda mixer: mixer.name)
 def test_a_gpu_keeps_half_of_what_is_multiplied_in_half_precision_and_the_weights_in_it_once(mixer):
     config = replace(VIT, mixer=mixer)
+    nets = [network(config, 32, "cuda", precision) for precision in ("float32", "bf16")]
     with autocast_anywhere():
-        whole, half = (network(config, 32, "cuda", precision) for precision in ("float32", "bf16"))
-    assert whole.kept.each / 2 < half.kept.each < whole.kept.each
-    assert whole.kept.fixed < half.kept.fixed <= whole.kept.fixed + 2 * whole.params
+        (whole, _), (half, _) = (net.kept for net in nets)
+    assert whole.each / 2 < half.each < whole.each
+    assert whole.fixed < half.fixed <= whole.fixed + 2 * nets[0].params
+
+
+def test_a_mixer_that_launches_kernels_is_counted_without_launching_one():
+    fused = replace(AFNO, name="afno_repro.mixers.afno_fused:FusedAFNO")
+    kept = [
+        network(replace(VIT, mixer=mixer), 32, device, "tf32").kept
+        for mixer, device in ((fused, "cuda"), (AFNO, "cpu"))
+    ]
+    assert kept[0] == kept[1]
 
 
 def test_computing_activations_again_takes_less_memory_and_more_time(tmp_path):
