@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from torch.distributed import HashStore
 
 from afno_repro.errors import StorageError
 from afno_repro.runs import launch
@@ -224,6 +226,20 @@ loop.optimise, engine.WAIT = sleepy, timedelta(seconds=3)
 sys.argv[0] = "afno"
 cli.main()
 """
+
+
+def test_who_lacks_memory_alone_waits_for_the_others_though_nobody_reads_that_it_does(monkeypatch):
+    reading, writing = os.pipe()
+    os.close(reading)
+    alone = HashStore()
+    alone.set("says/0", str(writing))
+    for name, value in (("SOON", timedelta(milliseconds=10)), ("MEETING", timedelta(milliseconds=30))):
+        monkeypatch.setattr(engine, name, value)
+    for name, value in (("ranks", 2), ("rank", 0), ("store_of_all", alone)):
+        monkeypatch.setattr(engine, name, lambda value=value: value)
+    with pytest.raises(StorageError, match="process 0 ran out of memory, another one did not"):
+        engine.meet()
+    os.close(writing)
 
 
 def test_a_process_that_others_wait_for_in_vain_ends_them_all_with_every_ones_stack(tmp_path, monkeypatch, capfd):
