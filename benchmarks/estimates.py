@@ -8,6 +8,7 @@ import argparse
 import csv
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest import mock
 
 import torch
@@ -30,10 +31,10 @@ def autocast_anywhere() -> Iterator[None]:
 def estimated_mib(table: str, row: str, precision: str, images: int) -> float:
     """Of a step at paper scale on a GPU."""
     config = configs(table, "paper")[row]
-    assert config.model is not None
+    assert config.train is not None
+    net = network(replace(config, train=replace(config.train, precision=precision)))
     with autocast_anywhere():
-        net = network(config.model, config.data.image_size, "cuda", precision)
-        return net.training_bytes(images) / 2**20
+        return net.training_bytes(images, "cuda") / 2**20
 
 
 def beside(step: dict[str, str]) -> list[str]:

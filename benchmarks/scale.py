@@ -11,6 +11,7 @@ import argparse
 import math
 import statistics
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,8 @@ def memory() -> list[list[str]]:
         if stage != "finetune" or run.config.model is None:
             continue
         for side in RESOLUTIONS:
-            net = network(run.config.model, side)
+            net = network(replace(run.config, data=replace(run.config.data, image_size=side)))
+            step = net.step(1, "cpu")
             weights = 16 * net.params / GIB
             lines.append(
                 [
@@ -100,7 +102,7 @@ def memory() -> list[list[str]]:
                     str(side),
                     f"{net.params / 1e6:.1f}",
                     f"{weights:.2f}",
-                    *(f"{kept.each / GIB:.2f}" for kept in net.kept),
+                    *(f"{step.kept_bytes(again) / GIB:.2f}" for again in (False, True)),
                 ]
             )
     return lines

@@ -142,12 +142,7 @@ class _Operators(TorchDispatchMode):
     def weigh(self, operator: Any, args: Any, result: Any) -> None:
         """Note the memory of an operator; attention is fused on real devices and never holds all its scores."""
         if self.attention_products is None and isinstance(result, Tensor) and not result._is_view():
-            operands = (
-                [*args[0], result]
-                if isinstance(args[:1], tuple) and args and isinstance(args[0], list | tuple)
-                else [*args, result]
-            )
-            self.largest_bytes = max(self.largest_bytes, sum(t.nbytes for t in operands if isinstance(t, Tensor)))
+            self.largest_bytes = max(self.largest_bytes, operator_bytes(args, result))
             self.product_bytes += result.nbytes if operator in PRODUCTS else 0
 
     def counts(self) -> bool:
@@ -177,6 +172,14 @@ class _AttentionProducts(TorchFunctionMode):
         result = function(*args, **(kwargs or {}))
         self.counter.attention_products = None
         return result
+
+
+def operator_bytes(args: Any, result: Any) -> int:
+    """Memory of an operator's operands and its result; a view has none."""
+    if not isinstance(result, Tensor) or result._is_view():
+        return 0
+    operands = args[0] if args and isinstance(args[0], list | tuple) else args
+    return sum(tensor.nbytes for tensor in (*operands, result) if isinstance(tensor, Tensor))
 
 
 def _fft_flops(args: Any, result: Tensor) -> float:

@@ -22,7 +22,7 @@ from afno_repro.data import load_data
 from afno_repro.errors import AfnoError
 from afno_repro.fills import FILLS
 from afno_repro.precision import set_precision
-from afno_repro.profiling.kept import Network, network
+from afno_repro.profiling.kept import Network, network, precision_of
 from afno_repro.runs.machine import on
 from afno_repro.runs.record import Record
 from afno_repro.spec.plan import Run
@@ -81,12 +81,12 @@ def estimates(runs: Iterable[Run], before: Iterable[Record], machine: Machine) -
     sizes: dict[str, tuple[tuple[int, int] | None, str]] = {}
     found: dict[str, Estimate] = {}
     for run in runs:
-        config, fed, precision = run.config, repr(run.config.data), precision_of(run.config)
-        model = repr((config.model, config.data.image_size, precision))
+        config, fed = run.config, repr(run.config.data)
+        model = repr((config.model, config.data.image_size, config.task, precision_of(config)))
         if config.data.name is not None and fed not in sizes:
             sizes[fed] = image_counts(config.data, machine)
         if config.model is not None and config.task.name != "count" and model not in networks:
-            networks[model] = network(config.model, config.data.image_size, machine.device, precision)
+            networks[model] = network(config)
         images, published = sizes.get(fed, (None, ""))
         estimate = replace(_estimate(config, images, networks.get(model), on(machine, run)), published_sizes=published)
         if (record := taken.get(run.digest)) is not None:
@@ -146,7 +146,7 @@ def _estimate(config: RunConfig, images: tuple[int, int] | None, net: Network | 
     if images is None:
         return replace(estimate, basis="unknown where the data are absent and no size is published")
     steps = config.train.epochs * (images[0] // config.train.batch_size)
-    again = machine.activation_checkpointing and net.kept[1].each < net.kept[0].each
+    again = machine.activation_checkpointing and net.has_blocks
     trained = (FORWARD_AND_BACKWARD + again) * steps * config.train.batch_size
     evaluated = -(-config.train.epochs // config.train.eval_every) * images[1] * windows(config)
     return replace(estimate, steps=steps, device_s=net.flops * (trained + evaluated) / speed, basis=basis)
@@ -176,15 +176,11 @@ def windows(config: RunConfig) -> int:
     return math.prod(len(task.starts(max(side, task.image_size))) for side in frame)
 
 
-def precision_of(config: RunConfig) -> str:
-    """In which a run computes: its recipe's, float32 where nothing is trained."""
-    return config.train.precision if config.train else "float32"
-
-
 def memory_bytes(net: Network, batch_size: int, machine: Machine) -> int:
     """Of one device in training, with its largest micro-batch."""
     share = -(-batch_size // machine.devices)
-    return net.training_bytes(min(share, machine.micro_batch or share), machine.activation_checkpointing)
+    images = min(share, machine.micro_batch or share)
+    return net.training_bytes(images, machine.device, machine.activation_checkpointing)
 
 
 def disk_bytes(params: int) -> int:

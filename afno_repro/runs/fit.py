@@ -3,14 +3,15 @@
 On a CPU the whole share, unless the estimate exceeds all the memory there is.
 """
 
+from bisect import bisect_right
 from dataclasses import replace
+from functools import partial
 
 import torch
 
 from afno_repro.config import Machine, RunConfig
 from afno_repro.memory import available_bytes
 from afno_repro.profiling.kept import network
-from afno_repro.runs.estimate import memory_bytes
 from afno_repro.training import engine
 
 ROOM = 0.85  # of a GPU's free memory: the rest is for libraries' working space and what lies between tensors
@@ -26,12 +27,9 @@ def fitted(config: RunConfig, machine: Machine) -> Machine:
     device = torch.device(machine.device)
     free = available_bytes(device)
     room = None if free is None else free * ROOM if device.type == "cuda" else free
-    net = network(config.model, config.data.image_size, machine.device, config.train.precision)
-    share = images_of_each(config, machine)
-    one, whole = (memory_bytes(net, size * machine.devices, machine) for size in (1, share))
-    fits = (
-        share if room is None or whole <= room else int((room - one) // max(1, (whole - one) // max(1, share - 1))) + 1
-    )
+    net, share, again = network(config), images_of_each(config, machine), machine.activation_checkpointing
+    needed = partial(net.training_bytes, device=machine.device, again=again)
+    fits = share if room is None or needed(share) <= room else bisect_right(range(1, share), room, key=needed)
     fits = min(engine.gathered(fits))
     if not 0 < fits < share:
         return machine

@@ -31,4 +31,4 @@ def operations(config: RunConfig, images: tuple[int, int] | None) -> float:
     if config.model is None:
         return 0.0
     passes = 3 * config.train.epochs * images[0] if config.train and images else 1
-    return network(config.model, config.data.image_size).flops * passes
+    return network(config).flops * passes

@@ -18,6 +18,7 @@ from afno_repro.runs.show import Show
 from afno_repro.spec.places import Places
 from afno_repro.spec.plan import EVERYTHING, Run, plan_runs
 from afno_repro.spec.reader import load_spec
+from afno_repro.tasks.inpainting import Inpainting
 from benchmarks.estimates import autocast_anywhere
 from tests.command import answer
 from tests.machine import machine_at
@@ -115,15 +116,14 @@ def test_devices_share_the_time_and_the_batch(tmp_path):
     assert four.device_s == one.device_s == one.wall_s
     assert four.wall_s == pytest.approx(one.wall_s / 4)
     weights = 16 * sum(p.numel() for p in build_model(VIT, 16).parameters())
-    fixed = weights + network(VIT, 16).kept[0].fixed
-    assert one.memory_bytes - fixed == 4 * (four.memory_bytes - fixed) > 0
+    assert one.memory_bytes - weights == pytest.approx(4 * (four.memory_bytes - weights), rel=0.01)
     assert four == estimated(PRETRAIN, machine_at(tmp_path, devices=4, micro_batch=1000))
 
 
 def test_memory_is_sixteen_bytes_a_parameter_and_a_micro_batch_of_what_is_kept_and_passed_back(tmp_path):
     params = sum(p.numel() for p in build_model(VIT, 16).parameters())
-    net = network(VIT, 16)
-    expected = 16 * params + net.kept[0].of(8) + 8 * net.largest_bytes
+    step = network(PRETRAIN).step(8, "cpu")
+    expected = 16 * params + step.kept_bytes(again=False) + step.operators.largest_bytes
     assert estimated(PRETRAIN, machine_at(tmp_path, micro_batch=8)).memory_bytes == expected
     assert estimated(PRETRAIN, machine_at(tmp_path)).disk_bytes == 2 * 12 * params + 4 * params
 
@@ -132,54 +132,81 @@ AFNO = Part("afno", {"num_blocks": 2, "sparsity_threshold": 0.01, "keep": 1.0, "
 FNO = Part("fno", {"modes": [4, 3], "init_std": 0.02})
 
 
-@pytest.mark.parametrize("images", [2, 7])
+def of(mixer: Part, image_size: int = 16, precision: str = "float32") -> RunConfig:
+    """An inpainting with another mixer, image or precision."""
+    data, train = replace(IMAGENET, image_size=image_size), replace(TRAIN, precision=precision)
+    return replace(PRETRAIN, model=replace(VIT, mixer=mixer), data=data, train=train)
+
+
+def kept(config: RunConfig, images: int = 1, device: str = "cpu") -> int:
+    return network(config).step(images, device).kept_bytes(again=False)
+
+
+@pytest.mark.parametrize("images", [1, 7])
 @pytest.mark.parametrize("mixer", [Part("gfn", {"init_std": 0.02}), AFNO, FNO], ids=lambda mixer: mixer.name)
 def test_what_is_kept_on_meta_is_what_is_kept_in_fact(mixer, images, monkeypatch):
     monkeypatch.setattr(afno, "prefers_products", lambda x, modes: False)  # as on a GPU
-    config = replace(VIT, mixer=mixer)
-    model = build_model(config, 16)
-    own, kept = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
+    model, task = build_model(of(mixer).model, 16), Inpainting(16, **INPAINTING.options)
+    own, found = {p.untyped_storage().data_ptr() for p in model.parameters()}, {}
 
     def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor
+        found[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        held = model(torch.randn(images, 3, 16, 16))
+        held = task.loss(model, (torch.randn(images, 3, 16, 16), torch.rand(images, 16, 16) < 0.5))
     assert held.requires_grad
-    assert network(config, 16).kept[0].of(images) == sum(
-        t.untyped_storage().nbytes() for place, t in kept.items() if place not in own
+    assert kept(of(mixer), images) == sum(
+        t.untyped_storage().nbytes() for place, t in found.items() if place not in own
     )
 
 
 def test_attention_keeps_no_scores():
-    small, large = network(VIT, 16).kept[0].each, network(VIT, 64).kept[0].each
-    assert large == pytest.approx(16 * small, rel=0.02)
+    assert kept(of(MIXER, 64)) == pytest.approx(16 * kept(of(MIXER, 16)), rel=0.02)
 
 
 @pytest.mark.parametrize("mixer", [MIXER, AFNO], ids=lambda mixer: mixer.name)
 def test_a_gpu_keeps_half_of_what_is_multiplied_in_half_precision_and_the_weights_in_it_once(mixer):
-    config = replace(VIT, mixer=mixer)
-    nets = [network(config, 32, "cuda", precision) for precision in ("float32", "bf16")]
     with autocast_anywhere():
-        (whole, _), (half, _) = (net.kept for net in nets)
-    assert whole.each / 2 < half.each < whole.each
-    assert whole.fixed < half.fixed <= whole.fixed + 2 * nets[0].params
+        few, many = (
+            [kept(of(mixer, 32, precision), images, "cuda") for precision in ("float32", "bf16")] for images in (2, 12)
+        )
+    whole, half = (after - before for before, after in zip(few, many, strict=True))  # of ten images
+    assert whole / 2 < half < whole
+    params = sum(p.numel() for p in build_model(of(mixer).model, 32).parameters())
+    assert 0 < few[1] - half / 5 <= few[0] - whole / 5 + 2 * params
+
+
+def test_what_does_not_grow_with_images_is_counted_once():
+    net, weights = network(of(FNO)), 16 * network(of(FNO)).params
+    four, eight = (net.training_bytes(images, "cpu") - weights for images in (4, 8))
+    assert four < eight < 2 * four
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_scores_of_a_segmentation_and_their_two_gradients_are_counted(precision):
+    """In float32, whatever the precision."""
+
+    def taken(classes: int) -> int:
+        task = Part("segmentation", {"num_classes": classes, "input": "unit", "stride": 32, "absent": "skip"})
+        head = Part("linear_segmentation", {"num_classes": classes})
+        config = of(AFNO, 32, precision)
+        config = replace(config, task=task, model=replace(config.model, head=head))
+        with autocast_anywhere():
+            return network(config).training_bytes(4, "cuda")
+
+    assert taken(150) - taken(50) >= 3 * 4 * 100 * 32**2 * 4
 
 
 def test_a_mixer_that_launches_kernels_is_counted_without_launching_one():
     fused = replace(AFNO, name="afno_repro.mixers.afno_fused:FusedAFNO")
-    kept = [
-        network(replace(VIT, mixer=mixer), 32, device, "tf32").kept
-        for mixer, device in ((fused, "cuda"), (AFNO, "cpu"))
-    ]
-    assert kept[0] == kept[1]
+    assert kept(of(fused, 32, "tf32"), device="cuda") == kept(of(AFNO, 32))
 
 
 def test_computing_activations_again_takes_less_memory_and_more_time(tmp_path):
-    kept, again = (estimated(PRETRAIN, machine_at(tmp_path, activation_checkpointing=on)) for on in (False, True))
-    assert again.memory_bytes < kept.memory_bytes
-    assert kept.device_s < again.device_s < 4 / 3 * kept.device_s + 1e-9
+    whole, again = (estimated(PRETRAIN, machine_at(tmp_path, activation_checkpointing=on)) for on in (False, True))
+    assert again.memory_bytes < whole.memory_bytes
+    assert whole.device_s < again.device_s < 4 / 3 * whole.device_s + 1e-9
 
 
 def test_a_record_counts_for_its_own_digest_alone(tmp_path):

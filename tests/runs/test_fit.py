@@ -42,8 +42,7 @@ def gpu(monkeypatch):
 
 
 def kept(config, machine):
-    net = network(config.model, config.data.image_size, machine.device, config.train.precision)
-    return memory_bytes(net, config.train.batch_size, machine)
+    return memory_bytes(network(config), config.train.batch_size, machine)
 
 
 def test_a_batch_that_no_gpu_holds_is_cut_by_the_estimate(gpu, tmp_path):
