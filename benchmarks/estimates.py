@@ -51,7 +51,7 @@ def main() -> None:
     of = parser.parse_args().of
     with (RESULTS / of / "steps.csv").open(newline="") as file:
         steps = [step for step in csv.DictReader(file) if step["form"] == "as trained" and step["GPU, measured MiB"]]
-    title = f"Memory of a training step at paper scale, measured on {of} and estimated without a GPU"
+    title = "Memory of a training step at paper scale, as in steps.md and as estimated without a GPU, by this torch"
     print(write("estimates", of, title, HEADER, [beside(step) for step in steps]).read_text())
 
 

@@ -141,7 +141,7 @@ class _Operators(TorchDispatchMode):
 
     def weigh(self, operator: Any, args: Any, result: Any) -> None:
         """Note the memory of an operator; attention is fused on real devices and never holds all its scores."""
-        if self.attention_products is None and isinstance(result, Tensor) and not result._is_view():
+        if self.attention_products is None:
             self.largest_bytes = max(self.largest_bytes, operator_bytes(args, result))
             self.product_bytes += result.nbytes if operator in PRODUCTS else 0
 
