@@ -104,13 +104,15 @@ class Learned(BaseModel):
     """What a network must be shown to pass in each `column`, in the column's own sense, for claims on it to be tested.
 
     That is `above`, a row like a filling that learns nothing or another column of the same row, like the same network
-    from scratch; or `chance`, a number for each scale.
+    from scratch; or `chance`, a number for each scale. Where it does not decide, the table says who falls short of it,
+    and claims are tested all the same.
     """
 
     model_config = STRICT
     column: ListOfNames
     above: str | None = None
     chance: dict[ScaleName, float] | None = None
+    decides: bool = True
     why: str
 
     @model_validator(mode="after")

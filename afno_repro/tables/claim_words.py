@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from afno_repro.spec.claims import Bound, Equivalence, NoWorse, Peak
+from afno_repro.spec.claims import Bound, Equivalence, NoWorse, Ordering, Peak
 from afno_repro.tables.claims import OUTCOMES, Case, Verdict, sides
 from afno_repro.tables.document import Head, Span, Text
 from afno_repro.tables.inference import MOST
@@ -87,6 +87,21 @@ def _many(n: int | None) -> str:
     return f"> {MOST}" if n is None else str(n)
 
 
+def margins(verdicts: Sequence[Verdict]) -> list[str]:
+    """Why the margins of claims are what they are, once for all that have the same reason."""
+    told: dict[tuple[str, str], list[str]] = {}
+    for verdict in verdicts:
+        if isinstance(verdict.claim, NoWorse | Equivalence) and verdict.worst is not None:
+            told.setdefault((verdict.worst.asked, verdict.claim.why), []).append(f'"{sentence(verdict)}"')
+    return [f"Asked {asked} of {' and of '.join(said)}: {why}." for (asked, why), said in told.items()]
+
+
+def sentence(verdict: Verdict) -> str:
+    """A claim with the choice under which it is tested."""
+    claim = verdict.claim
+    return claim.claim + (f", {claim.under}" if claim.under else "")
+
+
 def claims_legend(verdicts: Sequence[Verdict]) -> str:
     """How to read the line of a claim, as far as the claims at hand need it."""
     over = {verdict.worst.over for verdict in verdicts if verdict.worst}
@@ -114,6 +129,8 @@ def claims_legend(verdicts: Sequence[Verdict]) -> str:
         )
     if any(form in (NoWorse, Equivalence) for form in forms):
         text += " Asked > -m: no worse by the margin m that the spec states; within ±m: equivalent."
+    if any(isinstance(each.claim, Ordering) and each.claim.by and each.worst for each in verdicts):
+        text += " More than so much is asked at paper scale alone, elsewhere more than zero."
     if Peak in forms:
         text += " A peak has to be ahead of its neighbours and of the best other row."
     if Bound in forms:

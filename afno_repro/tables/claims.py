@@ -12,14 +12,15 @@ from afno_repro.tables.learning import MARK, stage_of, unlearned
 from afno_repro.tables.table import Cell, Table
 
 OUTCOMES = ("fails", "undecided", "holds")  # worst first
+LACKING = {"diverged": "a training diverged", "out_of_memory": "a run did not fit its device"}  # and no run mends that
 
 
 @dataclass(frozen=True)
 class Case:
     """A pair of `rows`, or a row and a bound, in one column: the difference, and what is asked of it.
 
-    `asked` is in words, `slack` how far inside of it the mean lies, below zero outside; `tie` says whether an exact
-    number may lie on the edge.
+    `asked` is in words, `slack` how far inside of it the mean lies, below zero outside, and `beyond` how far from the
+    other edge of an equivalence; `tie` says whether an exact number may lie on the edge.
     """
 
     rows: tuple[str, ...]
@@ -27,6 +28,7 @@ class Case:
     difference: Difference
     asked: str
     slack: float
+    beyond: float | None = None
     tie: bool = False
 
     @property
@@ -75,7 +77,8 @@ class Verdict:
             return None
         if worst.difference.error == 0 or worst.difference.n == 1:
             return None
-        return worst.difference.detectable, worst.difference.needed(worst.slack)
+        edges = [worst.slack] if worst.slack < 0 or worst.beyond is None else [worst.slack, worst.beyond]
+        return worst.difference.detectable, worst.difference.needed(*edges)
 
 
 def judged(tables: Sequence[Table]) -> dict[str, list[Verdict]]:
@@ -119,8 +122,10 @@ def _verdict(table: Table, claim: Claim, lost: dict[tuple[str, str], list[str]])
     ours, theirs = sides(claim)
     columns = [column for column in table.columns if column.key in claim.column]
     cells = {(row, column.key): table.cells[row, column.key] for row, column in product(ours + theirs, columns)}
-    if any(cell.state != "measured" for cell in cells.values()):
-        return Verdict(claim, "undecided", reason="numbers are missing")
+    lacking = {cell.state for cell in cells.values()} - {"measured"}
+    if lacking:
+        ended = " and ".join(LACKING[state] for state in sorted(lacking)) if lacking <= LACKING.keys() else ""
+        return Verdict(claim, "undecided", reason=ended or "numbers are missing")
     if any(cell.mixed for cell in cells.values()):
         return Verdict(claim, "undecided", reason="the rows saw other data")
     cases = [case for column in columns for case in _cases(table, claim, column)]
@@ -133,7 +138,9 @@ def _verdict(table: Table, claim: Claim, lost: dict[tuple[str, str], list[str]])
         named = " and ".join(flat if len(flat) == 1 else [f'"{name}"' for name in flat])
         return Verdict(claim, "undecided", worst, p, reason=f"{named} {MARK}")
     alone = worst.outcome == "undecided" and (worst.over == "images" or worst.difference.n == 1)
-    return Verdict(claim, worst.outcome, worst, p, reason="one seed" if alone else "")
+    apart = alone and worst.over == "seeds" and all(cells[row, worst.column.key].seeds > 1 for row in worst.rows)
+    reason = "no two seeds in common" if apart else "one seed" if alone else ""
+    return Verdict(claim, worst.outcome, worst, p, reason=reason)
 
 
 def sides(claim: Claim) -> tuple[list[str], list[str]]:
@@ -174,7 +181,7 @@ def _cases(table: Table, claim: Claim, column: Column) -> Iterator[Case]:
             within = isinstance(claim, Equivalence)
             slack = margin - abs(found.mean) if within else margin + found.mean
             asked = f"within ±{margin:g}" if within else f"> -{margin:g}"
-            yield Case((one, other), column, found, asked, slack)
+            yield Case((one, other), column, found, asked, slack, margin + abs(found.mean) if within else None)
 
 
 def _rivals(claim: Peak, cells: Mapping[str, Cell], sign: int) -> list[str]:

@@ -94,11 +94,11 @@ def _grid(cells: Sequence[CostCell]) -> str:
 
 
 def _unprinted(table: Table, row: Row) -> str:
-    """A row that the paper does not print, in one line."""
+    """What was counted of a row that the paper does not print, in one line."""
     values = []
     for column in table.columns:
         cell = table.cell(row, column)
-        if cell.value is not None:
+        if cell.value is not None and not cell.over:
             values.append(
                 f"{column.title} {cell.value:.{max(column.digits + 1, 2)}f}"
                 + (f" {column.unit}" if column.unit else "")

@@ -14,6 +14,7 @@ smaller one is margin - |d| (two one-sided tests, Schuirmann 1987). Each of thes
 
 import math
 import statistics
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,18 +57,19 @@ class Estimate:
         """The smallest true distance from zero that n numbers with this spread show with 80% power."""
         return self.error * float(nctdtrinc(self.freedom, 1 - POWER, quantile(self.freedom)))
 
-    def needed(self, slack: float) -> int | None:
-        """How many numbers with this spread show a true distance of |slack| with 80% power; None: more than MOST."""
-        effect = abs(slack) / (self.error * math.sqrt(self.n))  # in standard deviations
-        low, high = 1, 2
-        while power(effect, high) < POWER:
-            low, high = high, 2 * high
-            if low > MOST:
-                return None
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if power(effect, middle) >= POWER else (middle, high)
-        return high
+    def needed(self, *distances: float) -> int | None:
+        """How many numbers with this spread show true distances from one edge or from both; None: more than MOST.
+
+        With 80% power; what misses one edge seldom misses the other, so that chances of missing add up.
+        """
+        effects = [abs(distance) / (self.error * math.sqrt(self.n)) for distance in distances]  # in standard deviations
+
+        def shows(n: int) -> bool:
+            return sum(1 - power(effect, n) for effect in effects) <= 1 - POWER
+
+        if not shows(MOST):
+            return None
+        return bisect_left(range(MOST), True, lo=2, key=shows)
 
 
 def quantile(freedom: float) -> float:

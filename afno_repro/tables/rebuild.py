@@ -5,6 +5,7 @@ Beside a user's own tables stand those of the reference, told apart; the referen
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from afno_repro.errors import ConfigError
@@ -59,9 +60,19 @@ def _rebuild(places: Places, folder: Path, scale: str, choice: Choice, asked: Se
         for table in tables
     }
     if not choice.changes:
-        for path, text in report_files(folder, tables, figures, reference).items():
+        unrun = _unrun(places, scale, {*names})
+        for path, text in report_files(folder, tables, figures, reference, unrun).items():
             write_atomic(path, text)
     return tables
+
+
+def _unrun(places: Places, scale: str, others: set[str]) -> list[str]:
+    """The specs that have a scale and are none of the others."""
+    found = []
+    for name in [name for name in places.spec_names() if name not in others]:
+        with suppress(ConfigError):
+            found += [name] if scale in sound_specs(places, name)[0].structure.scales else []
+    return found
 
 
 def _reference(places: Places, scale: str, names: set[str], asked: Sequence[Spec]) -> list[Table]:

@@ -31,11 +31,15 @@ from afno_repro.tables.table_section import KINDS, anchor, label, reference_sect
 
 
 def report_files(
-    folder: Path, tables: Sequence[Table], figures: Mapping[str, Sequence[Path]], reference: Sequence[Table] = ()
+    folder: Path,
+    tables: Sequence[Table],
+    figures: Mapping[str, Sequence[Path]],
+    reference: Sequence[Table] = (),
+    unrun: Sequence[str] = (),
 ) -> dict[Path, str]:
     """The same content twice, as report.md and report.html: tables of one scale, PNG files by table name.
 
-    Tables of the reference stand in a part of their own, with its name.
+    Tables of the reference stand in a part of their own, with its name; `unrun` are specs that have no records.
     """
     tables, reference = _ordered(tables), _ordered(reference)
     said = {stem: text for table in tables for stem, text in captions(table).items()}
@@ -52,7 +56,11 @@ def report_files(
         "The tables and figures of Adaptive Fourier Neural Operators (Guibas et al. 2021) as their reproduction's "
         "records show them."
     )
-    sections += [_missing(tables), _provenance(tables), *([reference_section(reference)] if reference else [])]
+    sections += [
+        _missing(tables, scale, unrun),
+        _provenance(tables),
+        *([reference_section(reference)] if reference else []),
+    ]
     title = f"AFNO reproduction{f': {scale} scale' if scale else ''}"
     document = Document(title, [*caveat, Paragraph(lead)], sections)
     return {folder / "report.md": markdown(document), folder / "report.html": html_page(document)}
@@ -95,8 +103,9 @@ def _figure(folder: Path, path: Path, said: Mapping[str, str]) -> Figure:
     return Figure(said.get(path.stem, label(path.stem)), os.path.relpath(path, folder), path.read_bytes())
 
 
-def _missing(tables: Sequence[Table]) -> Section:
+def _missing(tables: Sequence[Table], scale: str, unrun: Sequence[str]) -> Section:
     """Cells without a number or with too few seeds: the command that fills them, or the reason why none does."""
+    whole: list[Text] = [(f"{label(name)}: ", Span(f"afno run {name} --scale {scale}", "code")) for name in unrun]
     lines: list[list[Text]] = []
     for table in tables:
         gaps: dict[tuple[str, str, Span], list[str]] = {}
@@ -120,6 +129,7 @@ def _missing(tables: Sequence[Table]) -> Section:
     blocks: list[Block] = [Grid("Cells to fill", heads, lines, titles=2)] if lines else [Paragraph("No cell is.")]
     stale = [f"{label(table.spec.name)}: {text}" for table in tables for text in table.stale]
     blocks += [Section("Records of another config than the spec's, not used", [Listing(stale)])] if stale else []
+    blocks += [Section("Tables and figures of which nothing was run", [Listing(whole)])] if whole else []
     return Section("What is missing", blocks, "What is missing", "missing")
 
 
@@ -136,7 +146,7 @@ def _gap(table: Table, row: Row, cell: Cell) -> tuple[str, Span] | None:
 
 def _provenance(tables: Sequence[Table]) -> Section:
     """Commits, packages and devices of all records, each record once, and the time of their devices."""
-    records = list({record.digest: record for table in tables for record in table.records}.values())
+    records = list({_made(record): record for table in tables for record in table.records}.values())
     lines: list[list[Text]] = []
     mixed = []
     for title, what in (("Commit", commit), ("Device", _device), ("Packages", _packages)):
@@ -163,6 +173,11 @@ def _provenance(tables: Sequence[Table]) -> Section:
         )
     )
     return Section("Provenance", blocks, "Provenance", "provenance")
+
+
+def _made(record: Record) -> tuple[object, ...]:
+    """What tells a record from another one, of the same config too."""
+    return record.digest, *(str(record.provenance[key]) for key in ("commit", "device", "seconds"))
 
 
 def _device(record: Record) -> str:

@@ -7,12 +7,12 @@ from afno_repro.escape import csv_lines, md, md_code, md_start
 from afno_repro.files import write_atomic
 from afno_repro.runs.record import Record
 from afno_repro.spec.spec import Column
-from afno_repro.tables.claim_words import CSV_HEADER, HEADS, claim_line, claims_legend, csv_line
+from afno_repro.tables.claim_words import CSV_HEADER, HEADS, claim_line, claims_legend, csv_line, margins
 from afno_repro.tables.claims import Verdict, judged
 from afno_repro.tables.document import Grid, grid_markdown
 from afno_repro.tables.grid import grid
 from afno_repro.tables.latex import table_tex
-from afno_repro.tables.learning import learning_notes
+from afno_repro.tables.learning import further_notes, learning_notes
 from afno_repro.tables.numbers import counted, number, six
 from afno_repro.tables.spread import spread_note
 from afno_repro.tables.table import Table
@@ -117,7 +117,7 @@ def table_markdown(table: Table, verdicts: Sequence[Verdict], reference: Table |
     ]
     extra = [column for column in table.columns if not column.printed]
     if extra:
-        parts += ["## Also measured, not printed in the paper", _grid(table, extra)]
+        parts += [f"## {also_measured(table)}", _grid(table, extra)]
     if spec.claims:
         parts += ["## The paper's claims, tested here", _claims(verdicts)]
     if spec.assumptions:
@@ -133,6 +133,11 @@ def table_markdown(table: Table, verdicts: Sequence[Verdict], reference: Table |
         columns = [column for column in reference.columns if column.printed]
         parts += ["## Reference", REFERENCE_NOTE, _grid(reference, columns), _provenance(reference)]
     return "\n\n".join(parts) + "\n"
+
+
+def also_measured(table: Table) -> str:
+    """The title of the columns that are not the paper's."""
+    return "Also measured" + (", not printed in the paper" if table.in_paper else "")
 
 
 def _grid(table: Table, columns: list[Column]) -> str:
@@ -156,7 +161,7 @@ def _legend(table: Table) -> str:
         )
     if any(not row.printed for row in table.spec.rows):
         lines.append("Rows in italics are not in the paper.")
-    lines += [f"- {md_start(md(text))}" for text in learning_notes(table)]
+    lines += [f"- {md_start(md(text))}" for text in (*learning_notes(table), *further_notes(table))]
     lines += [f"- {md_start(md(text))}" for text in _noted(table)]
     lines += [f"- stale record, not used: {md(text)}" for text in table.stale]
     return "\n".join(lines)
@@ -176,7 +181,7 @@ def _noted(table: Table) -> list[str]:
 
 def _claims(verdicts: Sequence[Verdict]) -> str:
     lines = grid_markdown(Grid("", HEADS, [claim_line(verdict) for verdict in verdicts]))
-    return f"{lines}\n\n{claims_legend(verdicts)}"
+    return "\n".join([lines, "", claims_legend(verdicts), *(f"- {md_start(md(text))}" for text in margins(verdicts))])
 
 
 def _assumptions(table: Table) -> str:

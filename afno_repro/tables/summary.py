@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from afno_repro.tables.claim_words import evidence
+from afno_repro.tables.claim_words import evidence, sentence
 from afno_repro.tables.claims import Verdict
 from afno_repro.tables.costs import printed_costs
 from afno_repro.tables.document import Block, Grid, Head, Listing, Paragraph, Section, Span, Text
@@ -103,19 +103,14 @@ def _claims(tables: Sequence[Table], verdicts: Verdicts, other_choices: bool) ->
     blocks: list[Block] = []
     for outcome in MEANING["claims"]:
         items: list[Text] = [
-            (f"{_sentence(verdict)} (", _link(table), f"): {evidence(verdict)}.")
+            (f"{sentence(verdict)} (", _link(table), f"): {evidence(verdict)}.")
             for table, verdict in found
             if verdict.outcome == outcome and verdict.worst is not None
         ]
         if items:
             blocks.append(Section(f"{_title(outcome)} ({len(items)})", [Listing(items)]))
-    waiting = sum(verdict.worst is None for _, verdict in found)
-    return blocks + ([Paragraph(f"{waiting} more are undecided because numbers are missing.")] if waiting else [])
-
-
-def _sentence(verdict: Verdict) -> str:
-    claim = verdict.claim
-    return claim.claim + (f", {claim.under}" if claim.under else "")
+    waiting = Counter(verdict.reason for _, verdict in found if verdict.worst is None)
+    return blocks + [Paragraph(f"{n} more are undecided because {reason}.") for reason, n in sorted(waiting.items())]
 
 
 def _link(table: Table) -> Span:

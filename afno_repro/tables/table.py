@@ -60,6 +60,11 @@ class Table:
     stale: list[str]
     seeds: tuple[int, ...]
 
+    @property
+    def in_paper(self) -> bool:
+        """Whether the paper prints numbers of it."""
+        return any(row.paper for row in self.spec.rows)
+
     def command(self, row: Row) -> str:
         """The command that fills a row's cells."""
         return _command(self.spec, self.scale, row, self.seeds)

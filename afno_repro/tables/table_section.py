@@ -4,13 +4,13 @@ import re
 from collections.abc import Sequence
 
 from afno_repro.spec.spec import Column, Row
-from afno_repro.tables.claim_words import HEADS, claim_line, claims_legend
+from afno_repro.tables.claim_words import HEADS, claim_line, claims_legend, margins
 from afno_repro.tables.claims import Verdict
 from afno_repro.tables.document import Block, Figure, Grid, Head, Listing, Paragraph, Section, Span, Text
 from afno_repro.tables.grid import here
-from afno_repro.tables.learning import learning_notes, stage_of, unlearned
+from afno_repro.tables.learning import further_notes, learning_notes, stage_of, unlearned
 from afno_repro.tables.numbers import number, percent
-from afno_repro.tables.results import REFERENCE_NOTE
+from afno_repro.tables.results import REFERENCE_NOTE, also_measured
 from afno_repro.tables.spread import spread_note
 from afno_repro.tables.table import Cell, Table
 
@@ -40,27 +40,18 @@ def table_section(table: Table, verdicts: Sequence[Verdict], figures: Sequence[F
     """A table as the paper has it, its claims and figures, then what stands behind them."""
     spec = table.spec.structure
     name = label(table.spec.name)
+    caption = f"{name} as the paper has it; a column without the paper's value is of the {table.scale} scale alone"
+    caption = caption if table.in_paper else f"{name}, {table.scale} scale; the paper prints none of these numbers"
     printed, extra = ([column for column in table.columns if column.printed is wanted] for wanted in (True, False))
-    blocks: list[Block] = [
-        _mirror(
-            table,
-            printed,
-            f"{name} as the paper has it; a column without the paper's value is of the {table.scale} scale alone",
-        )
-    ]
-    blocks.append(Listing([spread_note(table), *learning_notes(table)]))
+    blocks: list[Block] = [_mirror(table, printed, caption)]
+    blocks.append(Listing([spread_note(table), *learning_notes(table), *further_notes(table)]))
     if extra:
-        blocks.append(
-            Section(
-                "Also measured, not printed in the paper",
-                [_mirror(table, extra, f"{name}, further columns")],
-                folded=True,
-            )
-        )
+        blocks.append(Section(also_measured(table), [_mirror(table, extra, f"{name}, further columns")], folded=True))
     blocks.append(Section("Runs, seeds and spec lines", [_runs(table)], folded=True))
     if verdicts:
         grid = Grid(claims_legend(verdicts), HEADS, [claim_line(verdict) for verdict in verdicts])
-        blocks.append(Section("The paper's claims, tested here", [grid]))
+        why: list[Block] = [Listing(margins(verdicts))] if margins(verdicts) else []
+        blocks.append(Section("The paper's claims, tested here", [grid, *why]))
     blocks += [Section("Figures", figures)] if figures else []
     blocks += [Section("What does not add up in the paper", [Listing(tuple(spec.remarks))])] if spec.remarks else []
     blocks += (

@@ -1,5 +1,7 @@
 """What the committed specs say, held to each other and to the paper."""
 
+import re
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from afno_repro.spec.reader import load_spec
 from tests.specs import ROOT, all_specs
 
 SPECS = {spec.name: spec for spec in all_specs()}
+TRAINED = ("table2", "table3", "table4", "table5", "table6", "fig1", "fig5")
 AT_ALL = ["smoke", "tiny", "small", "paper"]
 
 
@@ -85,6 +88,21 @@ def test_rows_of_a_tiny_table_have_equal_parameters(table, stage):
     sizes = [params(table, "tiny", row, stage) for row in rows]
     middle = (max(sizes) + min(sizes)) / 2
     assert max(abs(size / middle - 1) for size in sizes) < 0.08
+
+
+def test_sizes_that_assumptions_tell_are_those_of_the_networks_trained():
+    """Millions of parameters, over all rows that train, of the specs whose costs are of other networks."""
+    told = set()
+    for name, spec in SPECS.items():
+        (text,) = [each.choice for each in spec.structure.assumptions if each.key == "scales"] or [""]
+        for low, high, scale in re.findall(r"of (\d\.\d+) to (\d\.\d+)(?: million parameters)? at (\w+)", text):
+            needs = plan_runs(spec, scale).needs
+            rows = {row for (row, stage, _), run in needs.items() if stage == "pretrain" and run.config.model}
+            sizes = [params(name, scale, row, "pretrain") / 1e6 for row in rows]
+            digits = len(low) - 2
+            assert (low, high) == (f"{min(sizes):.{digits}f}", f"{max(sizes):.{digits}f}"), (name, scale)
+            told.add((name, scale))
+    assert {name for name, scale in told if scale == "tiny"} == {*TRAINED}
 
 
 @pytest.mark.parametrize(

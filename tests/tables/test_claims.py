@@ -11,7 +11,7 @@ from scipy.stats import nct, t, ttest_1samp, ttest_rel
 from afno_repro.errors import ConfigError
 from afno_repro.spec.claims import Bound, Equivalence, NoWorse, Ordering, Peak
 from afno_repro.spec.reader import load_spec
-from afno_repro.tables.claim_words import claim_line
+from afno_repro.tables.claim_words import claim_line, margins
 from afno_repro.tables.claims import claim_verdicts, judged
 from afno_repro.tables.inference import holm
 from afno_repro.tables.report import report_files
@@ -358,6 +358,38 @@ def test_seeds_are_paired_by_their_number_whatever_else_a_row_has(tmp_path):
         made.put("gfn", "pretrain", seed, psnr=value)
     found = claim_verdicts(made.table())[0].worst.difference
     assert (found.n, found.mean) == (2, pytest.approx(1.1))
+
+
+@pytest.mark.parametrize(("theirs", "reason"), [((2, 3), "no two seeds in common"), ((2,), "one seed")])
+def test_rows_of_other_seeds_are_not_compared(tmp_path, theirs, reason):
+    made = Made(tmp_path, text(OLD, "[0, 1, 2, 3]"))
+    for seed in (0, 1):
+        made.put("afno", "pretrain", seed, psnr=20.0 + seed)
+    for seed in theirs:
+        made.put("gfn", "pretrain", seed, psnr=15.0 + seed)
+    (found,) = claim_verdicts(made.table())
+    assert (found.outcome, found.reason) == ("undecided", reason)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"), [("diverged", "a training diverged"), ("out_of_memory", "a run did not fit its device")]
+)
+def test_a_claim_on_a_run_that_ended_without_a_number_says_how_it_ended(tmp_path, outcome, reason):
+    made = Made(tmp_path, text(OLD, "[0]"))
+    made.put("afno", "pretrain", outcome=outcome)
+    assert claim_verdicts(made.table())[0].reason == "numbers are missing"
+    made.put("gfn", "pretrain", psnr=20.0)
+    (found,) = claim_verdicts(made.table())
+    assert (found.outcome, found.reason) == ("undecided", reason)
+    (page,) = (text for path, text in report_files(tmp_path, [made.table()], {}).items() if path.suffix == ".md")
+    assert f"1 more are undecided because {reason}." in page
+
+
+def test_an_equivalence_needs_both_edges_and_its_margin_has_a_reason(tmp_path):
+    found = verdict(tmp_path, EQUAL, {"afno": (20.3, 19.6, 20.2), "gfn": (20.0, 20.1, 20.1)})
+    edges = 0.5 - abs(found.worst.difference.mean), 0.5 + abs(found.worst.difference.mean)
+    assert found.power[1] == found.worst.difference.needed(*edges) > found.worst.difference.needed(edges[0])
+    assert margins([found]) == [f'Asked within ±0.5 of "{found.claim.claim}": {found.claim.why}.']
 
 
 def test_images_of_one_network_decide_nothing(tmp_path):

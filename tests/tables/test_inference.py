@@ -62,6 +62,21 @@ def test_the_needed_number_is_the_textbooks():
     assert Estimate(9.0, 1e-3, 2, 3).needed(9.0) == 2
 
 
+@pytest.mark.parametrize("mean", [0.0, 0.3])
+def test_an_equivalence_needs_as_many_as_show_both_of_its_edges_four_times_in_five(mean):
+    n = Estimate(mean, 1 / 3**0.5, 2, 3).needed(1 - mean, 1 + mean)
+    assert n is not None
+    draws = np.random.default_rng(n).normal(mean, 1.0, (40_000, n))
+    low, high = ttest_1samp(draws, 0.0, axis=1).confidence_interval(0.95)
+    assert ((low > -1) & (high < 1)).mean() == pytest.approx(0.8, abs=0.05)
+
+
+def test_more_than_anybody_trains_is_no_number():
+    found = Estimate(1.0, 1.0, 2, 3)
+    assert found.needed(3**0.5 * 0.0283) == pytest.approx(9802, rel=0.01)  # (1.960 + 0.842)^2 / 0.0283^2
+    assert found.needed(3**0.5 * 0.0279) is None  # 10,086
+
+
 @pytest.mark.parametrize(("effect", "n"), [(0.5, 3), (2.0, 5), (0.1, 400)])
 def test_power_is_that_of_the_noncentral_t(effect, n):
     assert power(effect, n) == pytest.approx(nct.sf(t.ppf(0.975, n - 1), n - 1, effect * n**0.5), abs=1e-9)

@@ -11,7 +11,7 @@ from afno_repro.spec.reader import load_spec
 from afno_repro.tables import figures
 from afno_repro.tables.claims import claim_verdicts
 from afno_repro.tables.figures import draw_figures
-from afno_repro.tables.learning import learning_notes, unlearned
+from afno_repro.tables.learning import further_notes, learning_notes, unlearned
 from afno_repro.tables.report import report_files
 from afno_repro.tables.results import table_csv, table_markdown
 from tests.specs import SMALL, write_spec
@@ -146,6 +146,28 @@ def test_it_is_named_in_table_and_report(tmp_path):
     assert "did not learn" not in table_csv(table)  # numbers alone
 
 
+def test_what_decides_nothing_is_said_and_claims_are_tested(tmp_path):
+    asked, afno = FILL + ", decides: false", (19.0, 19.1, 18.9)
+    table = made(tmp_path, asked, afno).table()
+    assert unlearned(table) == {}
+    assert all("did not learn" not in verdict.reason for verdict in claim_verdicts(table))
+    for page in (table_markdown(table, claim_verdicts(table)), *report_files(tmp_path, [table], {}).values()):
+        page = page.replace("&nbsp;", " ").replace("\\", "")
+        assert "Not shown to be better than mean fill: AFNO, PSNR -1.00 dB [-1.25, -0.75]." in page
+        assert "Rows that did not learn" not in page
+    assert further_notes(made(tmp_path / "above", asked, (21.0, 21.1, 20.9)).table()) == []
+
+
+def test_with_one_seed_the_least_gain_is_said(tmp_path):
+    alone = made(tmp_path, FILL, (20.01,), seeds="[0]").table()
+    (note,) = further_notes(alone)
+    assert (
+        note
+        == "With one seed no interval shows that a row learned. The least gain: AFNO, PSNR +0.01 dB above mean fill."
+    )
+    assert further_notes(made(tmp_path / "three", FILL, (21.0, 21.1, 20.9)).table()) == []
+
+
 def test_of_rows_with_the_same_mixer_the_one_that_did_not_learn_is_told_apart(tmp_path):
     asked = text(FILL).replace("[ViT, GFN]", "[one residual, AFNO]").replace("[ViT, AFNO]", "[two residuals, AFNO]")
     table = Made(tmp_path, asked).put("fill_mean", "pretrain", psnr=20.0).put("afno", "pretrain", psnr=19.0).table()
@@ -187,7 +209,7 @@ def test_it_is_named_in_figures_of_its_network(tmp_path, monkeypatch):
         ),
         ("column: psnr, above", "column: snr, above", "learned.0.column: there is no column 'snr'"),
         (", why: so", "", "learned.0: the key 'why' is missing"),
-        ("why: so", "why: so, whi: x", "learned.0.whi: unknown key 'whi'\n  its keys: column, above, chance, why"),
+        ("why: so", "why: so, whi: x", "learned.0.whi: unknown key 'whi'\n  its keys: column, above, chance, decides"),
     ],
 )
 def test_a_mistake_in_what_is_asked_is_named(tmp_path, old, new, says):

@@ -212,6 +212,28 @@ def test_provenance_counts_device_hours_once_and_says_mixtures(tmp_path):
     assert all(f"{len(table.records)} runs, 1 device-hours in all" in text for text in twice.values())
 
 
+def test_two_trainings_of_one_config_are_two_runs_unless_they_are_the_same(tmp_path):
+    table = made(tmp_path).table()
+    elsewhere = [replace(each, provenance={**each.provenance, "device": "another machine"}) for each in table.records]
+    again = replace(table, spec=replace(table.spec, name="again"), records=elsewhere)
+    for text in report_files(tmp_path, [table, again], {}).values():
+        assert f"{2 * len(table.records)} runs, " in text
+
+
+def test_what_was_not_run_at_all_is_named_with_its_command(tmp_path):
+    table = made(tmp_path).table()
+    for text in report_files(tmp_path, [table], {}, unrun=["table3"]).values():
+        assert "Tables and figures of which nothing was run" in text
+        assert "afno run table3 --scale tiny" in text
+
+
+def test_a_table_of_which_the_paper_prints_nothing_is_not_as_the_paper_has_it(tmp_path):
+    own = made(tmp_path, re.sub(r"    paper: \{.*\n", "", SMALL)).table()
+    for text in report_files(tmp_path, [own], {}).values():
+        assert "Small, tiny scale; the paper prints none of these numbers" in text
+        assert "as the paper has it" not in text
+
+
 def test_figures_are_embedded_in_the_page_and_linked_in_markdown(tmp_path):
     picture, other = tmp_path / "results" / "small a.png", tmp_path / "results" / "fig5.png"
     picture.parent.mkdir(exist_ok=True)
