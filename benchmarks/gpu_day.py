@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 LIMIT_S, GRACE_S, CLOSING_S, LAST_LINES = 585.0, 3.0, 7.0, 15  # the day; after a stage is told to end; for sums
 PASSED, NO_DATA = "passed", "left out: its data are not here"
-LACKS_DATA = 3  # the command's exit code
+LACKS_DATA, START_S = 3, 12  # the command's exit code; for a stage's start, and a line longer than those before
 PATIENCE = 10  # how many times as long a CPU may take for its small sizes
 RUNS = ("torch", "numpy", "pydantic", "pyyaml", "typer", "rich")  # what commands and benchmarks import
 DRAWN = ("torchvision", "scikit-image", "scikit-learn", "scipy", "pandas", "matplotlib", "safetensors")  # what runs do
@@ -46,6 +46,8 @@ USES = {  # of the packages, by the names that pip knows
 }
 RUNNING = set[subprocess.Popen[bytes]]()  # stages
 UNTIMED = ("doctor", "tests", "deterministic", "trained", "small", "compiling")
+PACED = ("compiling", "kernel", "mixers", "steps", "loading", "compiled")  # begin nothing that they cannot end
+TOGETHER_S = 150.0  # for those that measure no time
 
 
 class Stage(NamedTuple):
@@ -63,7 +65,7 @@ class Stage(NamedTuple):
 def stages(device: str, small: bool, out: Path, data: Path) -> list[Stage]:
     """What the day is made of, in order: what measures no time, then what does."""
     smoke = ("--scale", "smoke")
-    rows: Sequence[str] = ("--seconds", "85")  # Table 2's steps with 4 images, Table 4's with one
+    rows = (*smoke, "--images", "2", "--rounds", "1", "--backend", "eager") if small else ()
     sizes: dict[str, Sequence[str]] = {  # of a GPU; other steps of Table 2 have 16 images
         "mixers": ("--shapes", "5", "--rounds", "5", "--batch", "32", "--compiled", "1"),
         "steps": ("--rounds", "2"),
@@ -71,7 +73,6 @@ def stages(device: str, small: bool, out: Path, data: Path) -> list[Stage]:
         "small": ("--seed", "0"),
     }
     if small:
-        rows = (*smoke, "--images", "2", "--rounds", "1", "--backend", "eager")
         sizes = {
             "mixers": ("--shapes", "1", "--side", "4", "--rounds", "1"),
             "steps": (*smoke, "--tables", "table2", "--images", "2", "--rounds", "1"),
@@ -90,23 +91,24 @@ def stages(device: str, small: bool, out: Path, data: Path) -> list[Stage]:
     quick, deep = ("-q", "-o", "addopts=", "-m", "gpu", "-p", "no:cacheprovider"), (*RUNS, *DRAWN)
     epoch = ("--scale", "small", "--set", "pretrain.train.epochs=1", "--data", str(data))
     three = ("--precision", "float32", "tf32", "bf16")
+    ready = ("--ready", str(out / "tables" / "compiling"))
 
     def root(name: str) -> tuple[str, ...]:
         return "--root", str(out / "trained" / name)
 
     return [
-        stage("doctor", "what afno finds here", 20, RUNS, "afno_repro", "doctor"),
-        stage("tests", "whether CPU and GPU agree", 150, (*deep, "pytest"), "pytest", *quick, *tested),
-        stage("deterministic", "what has no deterministic form", 90, deep, "benchmarks.deterministic"),
-        stage("trained", "Table 2 beside the reference", 150, deep, "benchmarks.trained", *root("tiny")),
-        stage("small", "an epoch of Table 2 at small scale", 90, deep, "benchmarks.trained", *root("small"), *epoch),
-        stage("compiling", "torch.compile, all rows", 150, deep, "benchmarks.compiled", "--side-by-side", *rows),
-        stage("rates", "what the device copies and multiplies", 10, RUNS, "benchmarks.rates"),
-        stage("kernel", "the Triton kernel", 25, (*RUNS, "triton"), "benchmarks.kernel_here"),
-        stage("mixers", "mixers side by side", 140, RUNS, "benchmarks.mixers", *three),
-        stage("steps", "training steps", 120, deep, "benchmarks.steps"),
-        stage("loading", "files to device", 30, deep, "benchmarks.loading"),
-        stage("compiled", "steps through torch.compile", 100, deep, "benchmarks.compiled", *rows),
+        stage("doctor", "what afno finds here", TOGETHER_S, RUNS, "afno_repro", "doctor"),
+        stage("tests", "whether CPU and GPU agree", TOGETHER_S, (*deep, "pytest"), "pytest", *quick, *tested),
+        stage("deterministic", "what has no deterministic form", TOGETHER_S, deep, "benchmarks.deterministic"),
+        stage("trained", "Table 2 beside the reference", TOGETHER_S, deep, "benchmarks.trained", *root("tiny")),
+        stage("small", "an epoch at small scale", TOGETHER_S, deep, "benchmarks.trained", *root("small"), *epoch),
+        stage("compiling", "torch.compile", TOGETHER_S, deep, "benchmarks.compiled", "--side-by-side", *rows),
+        stage("rates", "what the device copies and multiplies", 15, RUNS, "benchmarks.rates"),
+        stage("kernel", "the Triton kernel", 30, (*RUNS, "triton"), "benchmarks.kernel_here"),
+        stage("mixers", "mixers side by side", 130, RUNS, "benchmarks.mixers", *three),
+        stage("steps", "training steps", 125, deep, "benchmarks.steps"),
+        stage("loading", "files to device", 40, deep, "benchmarks.loading"),
+        stage("compiled", "steps through torch.compile", 85, deep, "benchmarks.compiled", *ready, *rows),
     ]
 
 
@@ -121,7 +123,7 @@ def found(package: str) -> str | None:
 def nvidia_smi(*options: str) -> str | None:
     """What nvidia-smi says; None where it does not run."""
     try:
-        return subprocess.run(["nvidia-smi", *options], capture_output=True, text=True, check=True, timeout=5).stdout
+        return subprocess.run(["nvidia-smi", *options], capture_output=True, text=True, check=True, timeout=30).stdout
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -159,8 +161,9 @@ def done(stage: Stage, out: Path, limit_s: float) -> dict[str, Any]:
         return told | {"outcome": "left out: no time"}
     started, log, written = time.monotonic(), out / f"{stage.name}.log", out / "tables" / stage.name
     shutil.rmtree(written, ignore_errors=True)
-    first = stage.timed or stage.name == "compiling"  # which takes longest of those side by side
-    outcome = ended(stage.command if first else ["nice", *stage.command], log, limit_s, written)
+    command = [*stage.command, *(("--seconds", f"{max(1.0, limit_s - START_S):.0f}") if stage.name in PACED else ())]
+    first = stage.timed or stage.name in ("doctor", "compiling")  # the last takes longest of those side by side
+    outcome = ended(command if first else ["nice", *command], log, limit_s, written)
     if outcome == f"failed with {LACKS_DATA}" and not stage.brings_data:
         outcome = NO_DATA
     tables = {path.stem: list(csv.reader(path.read_text().splitlines())) for path in sorted(written.glob("*/*.csv"))}
@@ -265,6 +268,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="stages by name, beside what FOLDER has of others")
     asked = parser.parse_args()
     out, seen, patience = asked.out.resolve(), gpus(), PATIENCE if asked.small else 1
+    if not (seen or asked.small or asked.device):
+        parser.error("nvidia-smi names no GPU: --device cuda all the same, or --small for a CPU")
     out.mkdir(parents=True, exist_ok=True)
     missing = {package: use for package, use in USES.items() if found(package) is None}
     packages = {package: found(package) for package in USES}

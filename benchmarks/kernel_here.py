@@ -9,6 +9,8 @@ after every shape; ends with 1 where a shape failed or its output is wrong.
 import argparse
 import sys
 from functools import partial
+from itertools import product
+from math import inf
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ from afno_repro.runs.devices import find_device
 from afno_repro.runs.provenance import device_name
 from benchmarks.kernel_sizes import PRECISIONS, Shape, named
 from benchmarks.rates import ASSUMED
-from benchmarks.side_by_side import timed, write
+from benchmarks.side_by_side import NO_TIME, paced, timed, write
 
 SHAPES = [
     Shape(8, 96, 1624),
@@ -92,22 +94,22 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=inf, help="within which lines are begun that can end")
     asked = parser.parse_args()
     device, lines, faults = torch.device(find_device(asked.device)), list[list[str]](), list[str]()
     set_precision("tf32", device)  # the plain form's products, too
-    for shape in SHAPES:
+    for (shape, precision), begins in paced(product(SHAPES, PRECISIONS), asked.seconds):
         images = max(1, asked.images * 2**13 // max(2**13, shape.modes))
-        for precision in PRECISIONS:
-            cells = ["", "", "", "", ""]
-            try:
-                if device.type == "cuda":
-                    cells = measured(shape, images, asked.rounds, precision, device)
-            except Exception as error:  # told at the end: other shapes are to be measured all the same
-                faults.append(f"{shape} {precision}: {type(error).__name__}: {error}")
-            told = [f"{shape.blocks}x{shape.width}", str(shape.modes), str(images)]
-            told += ["tf32" if precision == "float32" else precision, named(cut_of(shape.width).layers)]
-            told += [f"{predicted_ms(shape, images, precision):.3f}"]
-            lines.append([*told, *cells])
+        cells = ["" if begins else NO_TIME, "", "", "", ""]
+        try:
+            if device.type == "cuda" and begins:
+                cells = measured(shape, images, asked.rounds, precision, device)
+        except Exception as error:  # told at the end: other shapes are to be measured all the same
+            faults.append(f"{shape} {precision}: {type(error).__name__}: {error}")
+        told = [f"{shape.blocks}x{shape.width}", str(shape.modes), str(images)]
+        told += ["tf32" if precision == "float32" else precision, named(cut_of(shape.width).layers)]
+        told += [f"{predicted_ms(shape, images, precision):.3f}"]
+        lines.append([*told, *cells])
         path = write("kernel_here", device_name(device.type), "The block MLP in one kernel", HEADER, lines)
     print(path.read_text())
     if faults:

@@ -9,7 +9,8 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import cycle, islice
+from itertools import cycle, islice, product
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from afno_repro.runs.devices import find_device
 from afno_repro.runs.provenance import device_name
 from afno_repro.tasks import TASKS
 from afno_repro.training.augment import augmented
-from benchmarks.side_by_side import write
+from benchmarks.side_by_side import NO_TIME, paced, write
 from benchmarks.steps import configs
 
 NAMES = ("astronaut", "chelsea", "china", "coffee", "flower", "grace_hopper", "motorcycle", "rocket")
@@ -64,6 +65,7 @@ def main() -> None:
     parser.add_argument("--workers", nargs="+", type=int, default=[0, 4, 8, 16])
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=inf, help="within which lines are begun that can end")
     asked = parser.parse_args()
     device, config = torch.device(find_device(asked.device)), configs("table2", asked.scale)["afno"]
     assert config.train is not None
@@ -78,11 +80,11 @@ def main() -> None:
             "bytes": (prepare, task.enter),
             "float32": (lambda example, rng: task.enter(prepare(example, rng)), lambda batch: batch),
         }
-        for workers in asked.workers:
-            for way, (made, enter) in ways.items():
-                found = rate(Samples(images, made, 0, TRAIN), asked.batch, workers, enter, device)
-                lines.append([str(workers), way, f"{found:.0f}"])
-                path = write("loading", device_name(device.type), "Batches from files to the device", HEADER, lines)
+        for (workers, way), begins in paced(product(asked.workers, ways), asked.seconds):
+            made, enter = ways[way]
+            found = rate(Samples(images, made, 0, TRAIN), asked.batch, workers, enter, device) if begins else None
+            lines.append([str(workers), way, NO_TIME if found is None else f"{found:.0f}"])
+            path = write("loading", device_name(device.type), "Batches from files to the device", HEADER, lines)
     print(path.read_text())
 
 

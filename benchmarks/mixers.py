@@ -20,6 +20,8 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -35,7 +37,7 @@ from afno_repro.mixers.self_attention import SelfAttention
 from afno_repro.precision import autocast, set_precision
 from afno_repro.runs.provenance import device_name
 from benchmarks.literal import LiteralAFNO, LiteralGFN, LiteralLongShort
-from benchmarks.side_by_side import Timing, timed, write
+from benchmarks.side_by_side import NO_TIME, Timing, paced, timed, write
 
 TOLERANCE = 1e-6  # of the mixer's output, relative to its largest value
 # With more, one pass takes a minute on a CPU, and the scores in float64 more than a GPU's memory.
@@ -271,22 +273,28 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", default=["float32"], choices=list(NAMES))
     usual = "also the usual AFNO through torch.compile, on the first N shapes"
     parser.add_argument("--compiled", nargs="?", type=int, metavar="N", default=0, const=len(SHAPES), help=usual)
+    parser.add_argument("--seconds", type=float, default=inf, help="within which lines are begun that can end")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     console, device, title = Console(stderr=True), torch.device(asked.device), f"Token mixers, batch {asked.batch}"
     lines: dict[str, list[list[str]]] = {precision: [] for precision in asked.precision}
-    for i, shape in enumerate(SHAPES[: asked.shapes]):
+    for ((i, shape), precision), begins in paced(product(enumerate(SHAPES[: asked.shapes]), lines), asked.seconds):
         shape = shape._replace(side=asked.side or shape.side)
-        for precision in lines:
-            started = time.perf_counter()
-            compiled = i < asked.compiled and precision == asked.precision[0]
-            lines[precision] += measured(shape, asked.batch, asked.rounds, device, compiled, precision)
-            write(NAMES[precision], device_name(asked.device), f"{title}, {precision}", HEADER, lines[precision])
-            console.print(f"{shape} in {precision}: {time.perf_counter() - started:.0f} s")
+        started = time.perf_counter()
+        compiled = i < asked.compiled and precision == asked.precision[0]
+        made = [[str(shape), "AFNO", NO_TIME, *[""] * (len(HEADER) - 3)]]
+        if begins:
+            made = measured(shape, asked.batch, asked.rounds, device, compiled, precision)
+        lines[precision] += made
+        write(NAMES[precision], device_name(asked.device), f"{title}, {precision}", HEADER, lines[precision])
+        console.print(f"{shape} in {precision}: {time.perf_counter() - started:.0f} s")
     for precision, all_lines in lines.items():
-        ours = statistics.median(float(line[3]) for line in all_lines if line[1] == "AFNO")
-        print(f"{precision}: AFNO is {ours:.2f} times as fast forward as the literal layer, the median over shapes")
+        if ours := [float(line[3]) for line in all_lines if line[1] == "AFNO" and line[3]]:
+            middle = statistics.median(ours)
+            print(
+                f"{precision}: AFNO is {middle:.2f} times as fast forward as the literal layer, the median over shapes"
+            )
 
 
 if __name__ == "__main__":

@@ -4,14 +4,16 @@ import csv
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 RESULTS = Path(os.environ.get("AFNO_BENCHMARKS", Path(__file__).parent / "results"))
 FLUSH_MIB = 256  # more than any L2 cache
+NO_TIME = "no time"
+Case = TypeVar("Case")
 
 
 class Timing(NamedTuple):
@@ -24,6 +26,15 @@ class Timing(NamedTuple):
     ratio: float
     low: float
     high: float
+
+
+def paced(cases: Iterable[Case], seconds: float) -> Iterator[tuple[Case, bool]]:
+    """Case after case, each with whether as much time as the longest one took is left of so many seconds."""
+    ends, longest = time.monotonic() + seconds, 0.0
+    for case in cases:
+        began = time.monotonic()
+        yield case, began + longest <= ends
+        longest = max(longest, time.monotonic() - began)
 
 
 def timed(variants: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device) -> dict[str, Timing]:

@@ -4,15 +4,17 @@ Every row at `--scale`, in every precision, with `--images` of each table at a t
 the first of which is how it trains. `predicted` is a roofline: each operator of the very step takes as long as its
 bytes at the rate of a copy here, or as its multiplications at the rate of a matrix product here, whichever is longer;
 it is no measurement, and there is none of the Triton kernel, which no operator shows. The table is written after every
-row. `kernels` lists what four of the steps spend their time in.
+row. `kernels` lists what four of the steps spend their time in. What `--seconds` leave no time for is told.
 """
 
 import argparse
 import copy
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +39,14 @@ from afno_repro.tasks import TASKS, Batch
 from afno_repro.training.loop import optimise
 from afno_repro.training.optim import make_optimizer
 from benchmarks.rates import SIZES, Rates, rates
-from benchmarks.side_by_side import once, write
+from benchmarks.side_by_side import NO_TIME, once, paced, write
 
 ROOT = Path(__file__).parents[1]
 STAGES = {"table2": "pretrain", "table4": "finetune", "table6": "pretrain"}
 PRECISIONS = ("float32", "tf32", "bf16")
 FORMS = ("as trained", "products", "kernel")  # FFTs on a GPU; matrix products alone; the Triton kernel between FFTs
 PROFILED, TOP = ("self_attention", "afno", "efficient_self_attention", "afno_100"), 15
+STEPS_SHARE = 0.85  # of the time that there is, before the kernels'
 UNMOVED = {"empty", "empty_like", "empty_strided", "new_empty", "detach", "_unsafe_view", "resize_"}
 HEADER = ["table", "row", "precision", "form", "images"]
 HEADER += ["images/s, predicted", "images/s, measured", "measured / predicted", "GPU, measured MiB"]
@@ -188,7 +191,9 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", default=["table2", "table4"], choices=list(STAGES))
     parser.add_argument("--images", nargs="+", type=int, default=[16, 1], help="at a time, for each table")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=inf, help="within which lines are begun that can end")
     asked = parser.parse_args()
+    ends = time.monotonic() + asked.seconds
     device = torch.device(find_device(asked.device))
     at, name = rates(device, *SIZES[device.type]), device_name(device.type)
     trained = [
@@ -197,16 +202,20 @@ def main() -> None:
         for row, c in configs(t, asked.scale).items()
     ]
     lines, spent, title = list[list[str]](), list[list[str]](), f"Training steps at {asked.scale} scale"
-    for table, row, config, images in trained:
-        model = built(config)
-        for precision, form in [(each, form) for each in PRECISIONS for form in forms(config, each, device)]:
-            cells = measured(model, config, precision, form, images, asked.rounds, device, at)
-            lines.append([table, row, precision, form, str(images), *cells])
+    network = lru_cache(maxsize=1)(lambda i: built(trained[i][2]))
+    cases = [(i, p, form) for i, case in enumerate(trained) for p in PRECISIONS for form in forms(case[2], p, device)]
+    for (i, precision, form), begins in paced(cases, STEPS_SHARE * (ends - time.monotonic())):
+        table, row, config, images = trained[i]
+        cells = ["", NO_TIME, "", ""]
+        if begins:
+            cells = measured(network(i), config, precision, form, images, asked.rounds, device, at)
+        lines.append([table, row, precision, form, str(images), *cells])
         print(write("steps", name, title, HEADER, lines), row, flush=True)
-    for table, row, config, images in trained:
-        if row in PROFILED:
-            spent += [[table, row, *line] for line in kernels(config, images, device)]
-            write("kernels", name, f"{title}, bf16", ["table", "row", "kernel", "calls", "ms"], spent)
+    looked = [case for case in trained if case[1] in PROFILED]
+    for (table, row, config, images), begins in paced(looked, ends - time.monotonic()):
+        found = kernels(config, images, device) if begins else [[NO_TIME, "", ""]]
+        spent += [[table, row, *line] for line in found]
+        write("kernels", name, f"{title}, bf16", ["table", "row", "kernel", "calls", "ms"], spent)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the benchmarks compare computes the same."""
 
+import argparse
 import copy
 import json
 import weakref
@@ -14,12 +15,13 @@ from afno_repro.mixers.afno import AFNO
 from afno_repro.mixers.gfn import GFN
 from afno_repro.mixers.long_short import LongShort
 from afno_repro.models import build_model
+from benchmarks import compiled, side_by_side, steps, train, trained
 from benchmarks import mixers as side
-from benchmarks import side_by_side, steps, train, trained
 from benchmarks.deterministic import refused
 from benchmarks.literal import LiteralAFNO, LiteralGFN, LiteralLongShort
 from benchmarks.mixers import SHAPES, Shape, floor_flops, mixers, saved_units
 from benchmarks.rates import Rates
+from benchmarks.side_by_side import paced
 from benchmarks.steps import Roofline
 
 
@@ -262,3 +264,23 @@ def test_trainings_are_read_where_the_command_puts_them(tmp_path, monkeypatch, c
     row, seeds, reference, measured, inside = table.read_text().splitlines()[1].split(",")
     assert (row, seeds, measured) == ("afno", "1", "1.50")
     assert (reference == "", inside) == ((True, "") if changes else (False, "no"))
+
+
+def test_nothing_is_begun_that_takes_longer_than_the_time_left(monkeypatch):
+    now = iter([0.0, 0.0, 4.0, 4.0, 7.0, 7.0, 8.0, 8.0, 8.0])  # the start, then each case's start and end
+    monkeypatch.setattr(side_by_side.time, "monotonic", lambda: next(now))
+    assert list(paced("abcd", 10.0)) == [("a", True), ("b", True), ("c", False), ("d", False)]
+
+
+def test_how_rows_were_compiled_is_told_and_one_that_failed_fails_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(side_by_side, "RESULTS", tmp_path)
+    ends = {"gfn": compiled.COMPILED, "afno": compiled.NO_TIME, "long_short": "failed with 1"}
+    monkeypatch.setattr(
+        compiled, "compile_alone", lambda table, row, n, *_: [table, row, "", str(n), ends[row], "", ""]
+    )
+    asked = argparse.Namespace(backend="eager")
+    for rows, code in ((("gfn", "afno"), False), (("gfn", "long_short"), True)):
+        with pytest.raises(SystemExit) as left:
+            compiled.compile_all([("table2", row, 2) for row in rows], asked, "cpu")
+        assert left.value.code is code
+        assert compiled.ready(tmp_path) == {("table2", "gfn")}

@@ -48,7 +48,7 @@ def gone_through(tmp_path, monkeypatch):
     def go(*stages: Stage) -> tuple[int, dict[str, dict]]:
         monkeypatch.setattr(gpu_day, "stages", lambda *_: stages)
         monkeypatch.setattr(gpu_day.signal, "signal", lambda *_: None)  # this process goes on
-        monkeypatch.setattr("sys.argv", ["gpu_day", "--out", str(tmp_path)])
+        monkeypatch.setattr("sys.argv", ["gpu_day", "--out", str(tmp_path), "--device", "cpu"])
         with pytest.raises(SystemExit) as left:
             gpu_day.main()
         return left.value.code, day(tmp_path)
@@ -91,10 +91,11 @@ def test_a_day_that_is_stopped_stops_its_stages_and_keeps_what_there_is(asked, t
         "from benchmarks import gpu_day; from benchmarks.gpu_day import Stage;"
         f"gpu_day.stages = lambda *_: {stages!r}; gpu_day.main()"
     )
-    command = [sys.executable, "-c", code, "--out", str(tmp_path)]
+    command = [sys.executable, "-c", code, "--out", str(tmp_path), "--device", "cpu"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         log = tmp_path / "hangs.log"
         while not (log.exists() and "waiting for" in log.read_text() and "first" in day(tmp_path)):
+            assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(asked)
         _, said = process.communicate(timeout=20)
@@ -156,6 +157,23 @@ def test_what_there_is_no_time_for_is_left_out(gone_through, monkeypatch):
     assert gone_through(python("late", ""))[1]["late"]["outcome"] == "left out: no time"
 
 
+def test_a_stage_that_can_leave_lines_out_is_told_how_long_it_has(tmp_path, gone_through):
+    said = "import sys; print(*sys.argv[1:]); sys.exit(1)"
+    _, found = gone_through(python("steps", said, 30), python("other", said, 30))
+    assert found["steps"]["last_words"] == [f"--seconds {30 - gpu_day.START_S}"]
+    assert found["other"]["last_words"] == [""]
+
+
+def test_without_a_gpu_the_day_begins_only_where_it_is_asked_to(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu_day, "gpus", list)
+    monkeypatch.setattr("sys.argv", ["gpu_day", "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as left:
+        gpu_day.main()
+    assert left.value.code == 2
+    assert "nvidia-smi names no GPU" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_all_stages_together_fit_the_day():
     ends = gpu_day.limits(gpu_day.stages("cuda", False, Path("out"), Path("data")))
     assert max(ends) <= gpu_day.LIMIT_S < 590
@@ -186,7 +204,7 @@ def test_tests_run_one_by_one_where_nothing_runs_them_side_by_side(monkeypatch):
 
 def test_missing_packages_are_named_by_a_python_that_has_none(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-S", "-m", "benchmarks.gpu_day", "--out", tmp_path],
+        [sys.executable, "-S", "-m", "benchmarks.gpu_day", "--out", tmp_path, "--device", "cpu"],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
