@@ -13,6 +13,7 @@ from afno_repro.models import build_model
 from afno_repro.profiling.kept import network
 from afno_repro.runs import estimate
 from afno_repro.runs.estimate import PUBLISHED, Estimate, estimates, image_counts, total, windows
+from afno_repro.runs.provenance import device_name
 from afno_repro.runs.record import Record
 from afno_repro.runs.show import Show
 from afno_repro.spec.places import Places
@@ -209,15 +210,26 @@ def test_computing_activations_again_takes_less_memory_and_more_time(tmp_path):
     assert whole.device_s < again.device_s < 4 / 3 * whole.device_s + 1e-9
 
 
-def test_a_record_counts_for_its_own_digest_alone(tmp_path):
-    record = Record(
-        "run", digest(PRETRAIN), PRETRAIN, "ok", {}, {}, {"seconds": 100.0, "device": "a GPU", "devices": 2}
-    )
+def recorded(seconds: float, device: str) -> Record:
+    made_with = {"seconds": seconds, "device": device, "devices": 2}
+    return Record("run", digest(PRETRAIN), PRETRAIN, "ok", {}, {}, made_with)
+
+
+def test_a_record_counts_for_its_own_digest_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "device_name", lambda device: "a GPU")
     same, other = (
-        estimated(config, machine_at(tmp_path, devices=4), [record]) for config in (PRETRAIN, replace(PRETRAIN, seed=1))
+        estimated(config, machine_at(tmp_path, devices=4), [recorded(100.0, "a GPU")])
+        for config in (PRETRAIN, replace(PRETRAIN, seed=1))
     )
     assert (same.device_s, same.wall_s, same.basis) == (200.0, 50.0, "as before on a GPU")
     assert "matrix products" in other.basis
+
+
+def test_a_record_of_another_device_says_nothing_of_this_one(tmp_path):
+    machine, here = machine_at(tmp_path), device_name("cpu")
+    elsewhere, mine = recorded(0.1, "a GPU"), recorded(100.0, here)
+    assert estimated(PRETRAIN, machine, [elsewhere]) == estimated(PRETRAIN, machine)
+    assert estimated(PRETRAIN, machine, [mine, elsewhere]).device_s == 200.0  # whichever was found last
 
 
 def test_whole_frames_are_evaluated_in_windows():
