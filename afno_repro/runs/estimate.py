@@ -100,13 +100,12 @@ def estimates(runs: Iterable[Run], before: Iterable[Record], machine: Machine) -
     return found
 
 
-def total(parts: list[Estimate], machine: Machine) -> Estimate:
-    """The sums of what is known, the largest memory, and the time of runs side by side."""
+def total(parts: list[Estimate], wall_s: float) -> Estimate:
+    """The sums of what is known, the largest memory, and the time from the first start to the last end."""
 
     def known(key: str) -> list[float]:
         return [number for part in parts if (number := getattr(part, key)) is not None]
 
-    wall_s = sum(known("wall_s")) / machine.jobs
     return Estimate(
         sum(part.steps or 0 for part in parts),
         sum(known("device_s")),

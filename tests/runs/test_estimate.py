@@ -12,7 +12,7 @@ from afno_repro.mixers import afno
 from afno_repro.models import build_model
 from afno_repro.profiling.kept import network
 from afno_repro.runs import estimate
-from afno_repro.runs.estimate import PUBLISHED, Estimate, estimates, image_counts, total, windows
+from afno_repro.runs.estimate import PUBLISHED, Estimate, estimates, image_counts, windows
 from afno_repro.runs.provenance import device_name
 from afno_repro.runs.record import Record
 from afno_repro.runs.show import Show
@@ -237,18 +237,6 @@ def test_whole_frames_are_evaluated_in_windows():
     config = replace(PRETRAIN, task=task, data=DataConfig("cityscapes", 1024, 1.0, 0, {}))
     assert windows(config) == 3
     assert windows(PRETRAIN) == 1
-
-
-def test_totals_are_the_sums_and_the_largest_memory(tmp_path):
-    machine = machine_at(tmp_path, jobs=2)
-    data = DataConfig("digits", 16, 1.0, 0, {"train_images": 600})
-    configs = [PRETRAIN, replace(PRETRAIN, seed=1), replace(PRETRAIN, kind="finetune", data=data, init="0" * 12)]
-    parts = list(estimates(map(a_run, configs), [], machine).values())
-    whole = total([*parts, Estimate()], machine)
-    for key in ("steps", "device_s", "disk_bytes"):
-        assert getattr(whole, key) == pytest.approx(sum(getattr(part, key) for part in parts))
-    assert whole.memory_bytes == max(part.memory_bytes for part in parts)
-    assert whole.wall_s == pytest.approx(sum(part.wall_s for part in parts) / 2)
 
 
 def test_the_plan_counts_equal_runs_once_and_ends_with_the_totals(tmp_path, capsys):
