@@ -15,7 +15,7 @@ def longest_first(runs: list[Run], machine: Machine) -> list[Run]:
 
     On a CPU as they stand in the plan: there the rows of a table take about as long.
     """
-    if not machine.gpus:
+    if machine.device == "cpu":
         return list(runs)
     images = {repr(run.config.data): image_counts(run.config.data, machine)[0] for run in runs}
 
