@@ -125,6 +125,13 @@ def test_a_wrong_structure_is_named_with_its_line(tmp_path, old, new, says):
     assert all(p.place.startswith("small.yaml:") for p in error.value.problems)
 
 
+def test_a_scale_without_seeds_is_named_with_its_line(tmp_path):
+    text = SMALL.replace("tiny: {seeds: [0]}", "tiny: {seeds: []}")
+    (mistake,) = mistakes(tmp_path, text)
+    assert f"small.yaml:{line_of(text, 'seeds: []')}:" in mistake
+    assert "scales.tiny.seeds: must have a seed, as in [0]; is []" in mistake
+
+
 def test_all_mistakes_are_found_at_once(tmp_path):
     changes = {
         "group: inpainting": "group: inpainting\ngroop: x",
