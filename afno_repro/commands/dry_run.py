@@ -32,7 +32,7 @@ def planned(places: Places, prepared: Prepared, scale: str, machine: Machine) ->
     for each in prepared.plans:
         for (row, stage, seed), run in each.needs.items():
             state = "done" if run.digest not in found else "no data" if run.digest in prepared.absent else "to do"
-            if state == "to do" and (store.directory(run) / "checkpoints").is_dir():
+            if state == "to do" and store.half_done(run):
                 state = "half done"
             entry = {"table": each.spec.name, "row": row, "stage": stage, "seed": seed, "run": run.id, "state": state}
             value.append(
