@@ -142,6 +142,11 @@ class Machine:
     worker: bool  # whether what other commands hold is waited for, as long as it takes
     code: Mapping[str, Any]  # commit and source as the command started: see runs.source
 
+    @property
+    def per_gpu(self) -> int:
+        """How many processes share a GPU at most."""
+        return -(-self.jobs // max(1, len(self.gpus)))
+
 
 def canonical_json(config: RunConfig) -> str:
     """The config as JSON with sorted keys, less what is as before: the text whose hash is the run's identity."""

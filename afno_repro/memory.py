@@ -14,11 +14,12 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or no_memory(error)
 
 
-def available_bytes(device: torch.device) -> int | None:
-    """Memory that can still be taken; None where the system does not say."""
+def available_bytes(device: torch.device, sharing: int = 1) -> int | None:
+    """Memory that can still be taken, of a GPU an equal part by each of those sharing it; None where nobody knows."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        return int(torch.cuda.mem_get_info(device)[0])
+        free, total = torch.cuda.mem_get_info(device)
+        return min(int(free), int(total) // sharing)
     kib = _proc_kib("/proc/meminfo", "MemAvailable")
     return None if kib is None else 1024 * kib
 

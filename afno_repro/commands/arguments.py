@@ -170,3 +170,9 @@ def check_worker(worker: bool, rerun: bool) -> None:
             "--rerun: not with --worker, for each would do again what another one has just done\n"
             "  run it without --worker, on one machine"
         )
+
+
+def by_user(context: typer.Context, name: str) -> bool:
+    """Whether the command line says an argument, at its default or not."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

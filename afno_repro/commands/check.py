@@ -35,7 +35,7 @@ def checked(places: "Places", name: str, scale: str, machine: "Machine") -> Answ
     """Every spec of a name at every scale, and the data of one; raises ConfigError, then DataError."""
     from afno_repro.commands.reproduce import prepare
     from afno_repro.commands.terminal import say
-    from afno_repro.runs.check import check_runs
+    from afno_repro.runs.check import check_runs, metric_problems
     from afno_repro.runs.show import Show
     from afno_repro.spec.places import load_specs
     from afno_repro.spec.plan import Choice, resolve_runs
@@ -51,6 +51,7 @@ def checked(places: "Places", name: str, scale: str, machine: "Machine") -> Answ
                 continue
             plan, found = resolve_runs(spec, each)
             found += check_runs(plan, plan.runs)
+            found = found or metric_problems(plan)
             problems += [p for p in found if (p.place, p.message) not in {(q.place, q.message) for q in problems}]
             value.append({"table": spec.name, "scale": each, "runs": len(plan.runs)})
     if problems:

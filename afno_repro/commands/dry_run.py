@@ -8,6 +8,7 @@ from afno_repro.commands.terminal import print_grid, say
 from afno_repro.config import Machine
 from afno_repro.runs.bound import unread
 from afno_repro.runs.estimate import Estimate, estimates, total
+from afno_repro.runs.order import elapsed_s
 from afno_repro.runs.store import Store, readable, records_folder
 from afno_repro.spec.places import Places
 from afno_repro.tables.numbers import counted
@@ -31,12 +32,13 @@ def planned(places: Places, prepared: Prepared, scale: str, machine: Machine) ->
     for each in prepared.plans:
         for (row, stage, seed), run in each.needs.items():
             state = "done" if run.digest not in found else "no data" if run.digest in prepared.absent else "to do"
-            if state == "to do" and (store.directory(run) / "checkpoints").is_dir():
+            if state == "to do" and store.half_done(run):
                 state = "half done"
             entry = {"table": each.spec.name, "row": row, "stage": stage, "seed": seed, "run": run.id, "state": state}
             value.append(
                 {**entry, **found.get(run.digest, Estimate()).costs, "missing": prepared.absent.get(run.digest, "")}
             )
+    wall_s = elapsed_s(prepared.pending, {digest: each.wall_s or 0.0 for digest, each in found.items()}, machine)
     value.append(
         {
             "table": "total",
@@ -45,7 +47,7 @@ def planned(places: Places, prepared: Prepared, scale: str, machine: Machine) ->
             "seed": None,
             "run": "",
             "state": "",
-            **total(list(found.values()), machine).costs,
+            **total(list(found.values()), wall_s).costs,
             "missing": "",
         }
     )
@@ -94,9 +96,10 @@ def _expectations(value: list[dict[str, Any]], machine: Machine, left: int, abse
     """What the numbers of a plan rest on and mean, in sentences."""
     if not left:
         return ["everything is done"]
-    beside = f"{machine.jobs} side by side" if machine.devices == 1 else f"on {machine.devices} devices"
+    jobs = min(machine.jobs, left)
+    beside = f" on {machine.devices} devices" if machine.devices > 1 else f", {jobs} side by side" if jobs > 1 else ""
     return [
-        f"{counted(left, 'run')} to do, about {_hours(value[-1]['estimate_s'] / 3600)} {beside}"
+        f"{counted(left, 'run')} to do, about {_hours(value[-1]['estimate_s'] / 3600)}{beside}"
         + (f"; {absent} of them lack their data" if absent else ""),
         *(f"time {basis}" for basis in dict.fromkeys(e["basis"] for e in value) if basis),
         *(

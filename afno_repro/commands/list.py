@@ -124,10 +124,12 @@ def _where(places: "Places", scales: list[str]) -> list[str]:
 def runs_of(places: "Places", name: str, scale: str, machine: "Machine") -> Answer:
     """Every run of a spec at a scale: whether the reference has it, whether you have, what `afno run` would do."""
     from afno_repro.commands.terminal import print_grid
+    from afno_repro.runs.store import Store
     from afno_repro.spec.places import at_scale, sound_specs
     from afno_repro.spec.plan import plan_runs
 
     value: list[dict[str, Any]] = []
+    store = Store(machine.runs_root)
     for spec in at_scale(sound_specs(places, name), scale):
         asked = plan_runs(spec, scale)
         plan, left = with_further_seeds(places, asked), to_do(asked, machine)
@@ -135,7 +137,8 @@ def runs_of(places: "Places", name: str, scale: str, machine: "Machine") -> Answ
         for (row, stage, seed), run in plan.needs.items():
             entry = {"table": spec.name, "scale": scale, "row": row, "stage": stage, "seed": seed, "run": run.id}
             need = (row, stage, seed)
-            value.append({**entry, "reference": need in reference, "yours": need in yours, "to_do": run.digest in left})
+            held = {"reference": need in reference, "yours": need in yours, "to_do": run.digest in left}
+            value.append({**entry, **held, "half_done": held["to_do"] and store.half_done(run)})
 
     def show() -> None:
         heads = ["row", "stage", "seed", "reference", "yours", "run"]
@@ -147,7 +150,8 @@ def runs_of(places: "Places", name: str, scale: str, machine: "Machine") -> Answ
 
 def _line(entry: dict[str, Any]) -> list[str]:
     held = ["yes" if entry[key] else "" for key in ("reference", "yours")]
-    return [entry["row"], entry["stage"], str(entry["seed"]), *held, "to do" if entry["to_do"] else "done"]
+    state = "half done" if entry["half_done"] else "to do" if entry["to_do"] else "done"
+    return [entry["row"], entry["stage"], str(entry["seed"]), *held, state]
 
 
 def with_further_seeds(places: "Places", plan: "Plan") -> "Plan":

@@ -88,9 +88,10 @@ def _stage(spec: Spec, stage: str, runs: dict[str, Run], asked: Exhibit, machine
         ["row", "metric", "value"],
         *([title, key, f"{value:.6g}"] for title, p in shown.items() for key, value in p.metrics.items()),
     ]
-    table = asked.out / f"{spec.name}_{stage}.csv"
-    write_atomic(table, csv_lines(lines))
-    files = [table]
+    files = list[Path]()
+    if len(lines) > 1:  # triptychs and overlays are not measured
+        files.append(asked.out / f"{spec.name}_{stage}.csv")
+        write_atomic(files[-1], csv_lines(lines))
     config = next(iter(runs.values())).config
     arrays = {title: p.arrays for title, p in shown.items()}
     if config.task.name == "spectra":

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from afno_repro.spec.places import Places
 
 
+AD_HOC = ("res", "backbone", "batch", "precision", "mode", "out")  # options that a spec has no use for
+OF_SPECS = ("scale", "row", "update_reference")  # and --mixer
+
+
 def profile(
+    context: typer.Context,
     spec: Annotated[
         str | None,
         typer.Argument(
@@ -56,6 +61,10 @@ def profile(
 
     if (spec is None) == (mixer is None):
         raise ConfigError("profile takes a spec, tables or --mixer, one of them")
+    options = {name: f"--{name.replace('_', '-')}" for name in (AD_HOC if mixer is None else OF_SPECS)}
+    if useless := [option for name, option in options.items() if given.by_user(context, name)]:
+        of = "--mixer and not to a spec" if mixer is None else "a spec and not to --mixer"
+        raise ConfigError(f"{', '.join(useless)}: belongs to {of}")
     machine = given.machine(Asked(device), root, None, runs, quiet)
     if spec is not None:
         choice = Choice(

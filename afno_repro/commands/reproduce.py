@@ -74,12 +74,14 @@ def prepare(
         pending |= {run.digest} if run.config.init in pending else set()
     prepared.pending = [run for run in every.values() if run.digest in pending]
     if prepared.pending or problems or check_all:
-        from afno_repro.runs.check import check_runs
+        from afno_repro.runs.check import check_runs, metric_problems
 
         digests = {run.digest for run in prepared.pending}
         for plan in plans:
             chosen = plan.runs if check_all or problems else [run for run in plan.runs if run.digest in digests]
             problems += [p for p in check_runs(plan, chosen) if p not in problems]
+            if not problems and choice.rows is None and choice.kinds is None:
+                problems += metric_problems(plan)
     if problems:
         raise ConfigError(*problems)
     if prepared.pending:

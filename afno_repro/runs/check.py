@@ -14,6 +14,7 @@ from afno_repro.models import build_model, check_model, check_own_mixer
 from afno_repro.options import option_problems, suggest
 from afno_repro.profiling.flops import CountingRule
 from afno_repro.profiling.measure import Latency
+from afno_repro.runs.executors import metrics_of
 from afno_repro.spec.plan import Plan, Run, located, stage_tree
 from afno_repro.tasks import TASKS
 from afno_repro.visualize.visuals import VISUALS
@@ -40,6 +41,25 @@ def check_runs(plan: Plan, runs: list[Run]) -> list[Problem]:
         for problem in (located(error, tree, run.row, run.stage) if tree else error).problems:
             problems.setdefault((problem.place, problem.message), problem)
     return list(problems.values())
+
+
+def metric_problems(plan: Plan) -> list[Problem]:
+    """Columns of a sound plan of all rows whose stage has no such metric in any of them."""
+    problems, spec = list[Problem](), plan.spec
+    for i, (column, own) in enumerate(zip(spec.columns(plan.scale), spec.structure.columns, strict=True)):
+        stage, metric = column.source.split("/")
+        of_rows = [metrics_of(run.config) for need, run in plan.needs.items() if need[1] == stage]
+        known = {key for keys in of_rows for key in keys or ()}
+        watched = metric.startswith("alive_")  # of an AFNO's layers, which its network tells
+        if of_rows and None not in of_rows and metric not in known and not watched:
+            changed = column.source != own.source
+            keys = ("scales", plan.scale, "columns", own.key, "source") if changed else ("columns", i, "source")
+            hint = suggest(metric, sorted(known), "its metrics")
+            place = spec.tree.locate(keys)
+            problems.append(
+                Problem(f"the stage {stage!r} has no metric {metric!r}", tuple(map(str, keys)), hint, place)
+            )
+    return problems
 
 
 def _start_problems(run: Run) -> list[Problem]:

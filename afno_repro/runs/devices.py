@@ -49,6 +49,7 @@ def told(machine: Machine) -> str:
     if machine.jobs > 1 and machine.gpus:  # whose names are left to those that use them
         return f"on {min(machine.jobs, len(machine.gpus))} GPUs, {machine.jobs} runs side by side"
     if machine.device != "cpu":
-        return f"on {device_name(machine.device)} ({machine.device}, {gpu_count()} visible)"
+        beside = f", {machine.jobs} runs side by side" if machine.jobs > 1 else ""
+        return f"on {device_name(machine.device)} ({machine.device}, {gpu_count()} visible){beside}"
     files = ", ".join(map(str, gpu_files()))
     return f"on the CPU, {cores()} cores" + (f"; torch {installed('torch')} leaves {files} unused" if files else "")

@@ -1,6 +1,7 @@
 """What runs will take, before any of them: steps, time, memory of a device and disk, also where the data are absent.
 
-    time    what a record of the very same run says, else counted operations over the speed of a matrix product here
+    time    what a record of the very same run on the same kind of device says, else counted operations over the speed
+            of a matrix product here
     memory  weights, gradients and Adam's two moments (16 bytes a parameter), what a forward pass keeps, and as
             much as the largest operator reads and writes, whose gradients come at once (profiling/kept.py)
     disk    two checkpoints of weights and moments (12 bytes a parameter each), and the final weights
@@ -24,6 +25,7 @@ from afno_repro.fills import FILLS
 from afno_repro.precision import set_precision
 from afno_repro.profiling.kept import Network, network, precision_of
 from afno_repro.runs.machine import on
+from afno_repro.runs.provenance import device_name
 from afno_repro.runs.record import Record
 from afno_repro.spec.plan import Run
 from afno_repro.tasks.inpainting import Inpainting
@@ -75,8 +77,9 @@ class Estimate:
 
 
 def estimates(runs: Iterable[Run], before: Iterable[Record], machine: Machine) -> dict[str, Estimate]:
-    """By digest. A record counts for its own digest alone: another scale, size or length is another run."""
-    taken = {record.digest: record for record in before}
+    """By digest. A record counts for its own digest and device alone: another scale, size or length is another run."""
+    device = device_name(machine.device)
+    taken = {record.digest: record for record in before if record.provenance["device"] == device}
     networks: dict[str, Network] = {}
     sizes: dict[str, tuple[tuple[int, int] | None, str]] = {}
     found: dict[str, Estimate] = {}
@@ -91,19 +94,18 @@ def estimates(runs: Iterable[Run], before: Iterable[Record], machine: Machine) -
         estimate = replace(_estimate(config, images, networks.get(model), on(machine, run)), published_sizes=published)
         if (record := taken.get(run.digest)) is not None:
             seconds = record.provenance["seconds"] * record.provenance.get("devices", 1)
-            estimate = replace(estimate, device_s=seconds, basis=f"as before on {record.provenance['device']}")
+            estimate = replace(estimate, device_s=seconds, basis=f"as before on {device}")
         shared = machine.devices if config.train is not None else 1
         found[run.digest] = replace(estimate, wall_s=None if estimate.device_s is None else estimate.device_s / shared)
     return found
 
 
-def total(parts: list[Estimate], machine: Machine) -> Estimate:
-    """The sums of what is known, the largest memory, and the time of runs side by side."""
+def total(parts: list[Estimate], wall_s: float) -> Estimate:
+    """The sums of what is known, the largest memory, and the time from the first start to the last end."""
 
     def known(key: str) -> list[float]:
         return [number for part in parts if (number := getattr(part, key)) is not None]
 
-    wall_s = sum(known("wall_s")) / machine.jobs
     return Estimate(
         sum(part.steps or 0 for part in parts),
         sum(known("device_s")),

@@ -91,7 +91,7 @@ def _outcome(run: Run, machine: Machine, directory: Path, report: Report) -> tup
     """What a run came to, and by how many images at a time, if nobody chose.
 
     Running out of memory and diverging are results, as is any number that is not finite. Raises DataError where a GPU
-    had no memory because other processes held it.
+    had no memory for the fewest images because other processes held it.
     """
     machine = fitted(run.config, machine)
     while True:
@@ -107,13 +107,12 @@ def _outcome(run: Run, machine: Machine, directory: Path, report: Report) -> tup
                 raise
             engine.meet()
             device = torch.device(machine.device)
-            peak, others = peak_mib(device), held_by_others_bytes(device)
-            if any(engine.anywhere(others > 0)):
+            fewer, peak, others = halved(run.config, machine), peak_mib(device), held_by_others_bytes(device)
+            if fewer is None and any(engine.anywhere(others > 0)):
                 raise DataError(
                     f"{run.id} ran out of memory while other processes held {others / 2**30:.1f} GiB of the GPU\n"
                     "  the same command continues once they have ended; --micro-batch 1 needs least"
                 ) from error
-        fewer = halved(run.config, machine)
         if fewer is None:
             return (
                 "out_of_memory",

@@ -32,6 +32,7 @@ from afno_repro.visualize.visuals import VISUALS
 from afno_repro.weights.checkpoint import read_state_dict
 from afno_repro.weights.load import load_weights, trunk
 
+OPERATIONS = ("gflops", "mixer_gflops", "gflops_full", "mixer_gflops_full", "mlp_share")
 Report = Callable[[Progress], None]
 
 
@@ -45,6 +46,17 @@ class Outcome:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
+def metrics_of(config: RunConfig) -> tuple[str, ...] | None:
+    """The metrics that a sound run's record has; None of a picture's, which only its network tells."""
+    if config.kind == "visualize":
+        return None
+    if config.kind == "profile":
+        return ("params_m", "mixer_params_m", *OPERATIONS) if config.task.name == "count" else ("latency_s",)
+    options = {key: value for key, value in config.task.options.items() if key != "fill"}
+    task = TASKS[config.task.name](config.data.image_size, **options)
+    return task.metrics().keys if config.kind == "baseline" else (*task.metrics().keys, f"best_{task.best}", "loss")
+
+
 def profile(run: Run, machine: Machine, directory: Path, report: Report) -> Outcome:
     """Count the model on `meta`, or time its forward pass on the machine."""
     config = run.config
@@ -53,10 +65,7 @@ def profile(run: Run, machine: Machine, directory: Path, report: Report) -> Outc
         with torch.device("meta"):
             model = build_model(config.model, config.data.image_size)
         counted = count(model, config.data.image_size, CountingRule(**config.task.options))
-        costs = {
-            key: getattr(counted, key)
-            for key in ("gflops", "mixer_gflops", "gflops_full", "mixer_gflops_full", "mlp_share")
-        }
+        costs = {key: getattr(counted, key) for key in OPERATIONS}
         return Outcome({"params_m": counted.params / 1e6, "mixer_params_m": counted.mixer_params / 1e6, **costs})
     device = engine.start(machine, "float32")
     engine.seed_everything(config.seed)

@@ -14,7 +14,7 @@ from afno_repro.memory import available_bytes
 from afno_repro.profiling.kept import network
 from afno_repro.training import engine
 
-ROOM = 0.85  # of a GPU's free memory: the rest is for libraries' working space and what lies between tensors
+ROOM = 0.85  # of the GPU memory that a process may take: the rest is for working space and what lies between tensors
 
 
 def fitted(config: RunConfig, machine: Machine) -> Machine:
@@ -25,7 +25,7 @@ def fitted(config: RunConfig, machine: Machine) -> Machine:
     if config.train is None or config.model is None or machine.micro_batch is not None:
         return machine
     device = torch.device(machine.device)
-    free = available_bytes(device)
+    free = available_bytes(device, machine.per_gpu)
     room = None if free is None else free * ROOM if device.type == "cuda" else free
     net, share, again = network(config), images_of_each(config, machine), machine.activation_checkpointing
     needed = partial(net.training_bytes, device=machine.device, again=again)

@@ -39,7 +39,7 @@ class Asked:
 
 
 def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
-    """What runs are done with; `jobs` defaults to the CPU's cores, or to one for each GPU that does runs of its own.
+    """What runs are done with; `jobs` defaults to the CPU's cores, or to `per_gpu` for each GPU with runs of its own.
 
     Runs side by side share the cores out as threads. Raises ConfigError for what no machine has, DataError for a CUDA
     device that is not there, ModuleNotFoundError for a log whose package is not installed.
@@ -66,7 +66,7 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
         )
     names = tuple(asked.visible.split(",") if asked.visible else map(str, range(gpus)))[:gpus]
     spread = names if chosen == "cuda" and together == 1 else ()
-    jobs = asked.jobs or (cores() if not gpus and together == 1 else max(1, len(spread) * asked.per_gpu))
+    jobs = asked.jobs or (1 if together > 1 else max(1, len(spread)) * asked.per_gpu if gpus else cores())
     workers = asked.workers
     if workers is None:
         workers = max(1, cores() // (1 if asked.placed else max(gpus, jobs, asked.devices))) if gpus else 0

@@ -89,11 +89,8 @@ def _in_order(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
     trained = [run for run in runs if run.config.kind in SEEDED]
     others = [run for run in runs if run.config.kind not in SEEDED and not is_latency(run)]
     failures = _one_by_one(others, machine, show)
-    failures += (
-        _side_by_side(trained, machine, show)
-        if machine.jobs > 1 and len(trained) > 1
-        else _one_by_one(trained, machine, show)
-    )
+    together = replace(machine, jobs=max(1, min(machine.jobs, len(trained))))  # what fewer share leaves more for each
+    failures += (_side_by_side if together.jobs > 1 else _one_by_one)(trained, together, show)
     return failures + _one_by_one(timed, _alone(machine), show)
 
 

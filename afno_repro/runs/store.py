@@ -154,6 +154,10 @@ class Store:
             for name in ("checkpoints", CURVES):
                 remove(directory / name)
 
+    def half_done(self, run: Run) -> bool:
+        """Whether an unfinished run has a checkpoint to go on from."""
+        return (self.directory(run) / "checkpoints").is_dir()
+
     def parent(self, run: Run) -> dict[str, Any] | None:
         """What tells the run that this one starts from: its weights and its data; None where it starts from none."""
         record = self.record(run.config.init) if run.parent and run.config.init else None

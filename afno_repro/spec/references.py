@@ -52,6 +52,9 @@ def reference_problems(spec: Spec) -> list[Problem]:
     for i, column in enumerate(s.columns):
         known(column.source.split("/")[0], stages, "stage", "columns", i, "source")
     for name, scale in s.scales.items():
+        if not scale.seeds:
+            place = spec.tree.locate(("scales", name, "seeds"))
+            problems.append(Problem("must have a seed, as in [0]; is []", ("scales", name, "seeds"), "", place))
         for key in scale.unavailable:
             known(key, stages, "stage", "scales", name, "unavailable", key)
         for key in scale.model_extra or {}:

@@ -177,7 +177,8 @@ def _cell(
         if not failed and not column.printed and len(records) == len(wanted):
             return Cell("not_applicable")  # such as a layer that a scale's smaller network does not have
         state = failed[0] if failed else "missing"
-        note = "" if failed else _command(plan.spec, plan.scale, row, seeds)
+        done = not failed and len(records) == len(wanted)
+        note = "" if failed else _without(records, column) if done else _command(plan.spec, plan.scale, row, seeds)
         return Cell(state, paper=paper, runs=ids, note=note)
     entry: Any = values.loc[(row.key, column.key)]
     value, spread = float(entry["value"]), float(entry["spread"])
@@ -197,6 +198,13 @@ def _cell(
         ids,
         note,
     )
+
+
+def _without(records: list[Record], column: Column) -> str:
+    """That finished runs have another metric than a column asks for; a training may have been before it was added."""
+    metric, known = column.source.split("/")[1], ", ".join(sorted(records[0].scores)) or "none"
+    later = "; afno evaluate adds what its task has since" if records[0].config.train is not None else ""
+    return f"its record has no {metric}, only {known}{later}"
 
 
 def _command(spec: Spec, scale: str, row: Row, seeds: tuple[int, ...]) -> str:

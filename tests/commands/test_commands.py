@@ -186,6 +186,24 @@ def test_seeds_says_how_many_in_all_and_keeps_what_is_finished(done, tmp_path):
     assert hashes(tmp_path / "runs" / "smoke") == rebuilt  # no option is needed to see them
 
 
+def test_a_column_of_a_metric_that_no_run_has_ends_with_2_before_any_work(tmp_path):
+    write_spec(tmp_path, SMALL.replace("pretrain/psnr", "pretrain/psrn"))
+    for arguments in (("check", "small"), (*SMOKE, "--dry-run")):
+        said = afno(*arguments, root=tmp_path, expect=2).stderr
+        assert "no metric 'psrn'" in said
+        assert "Did you mean 'psnr'?" in said
+
+
+def test_the_list_and_the_plan_call_a_training_with_a_checkpoint_half_done(tmp_path):
+    plan = plan_runs(load_spec(write_spec(tmp_path)), "smoke")
+    (tmp_path / "runs" / plan.needs["afno", "pretrain", 0].id / "checkpoints").mkdir(parents=True)
+    planned = answer(*SMOKE, "--dry-run", root=tmp_path)
+    assert [(e["row"], e["stage"]) for e in planned if e["state"] == "half done"] == [("afno", "pretrain")]
+    listed = answer("list", "small", "--scale", "smoke", root=tmp_path)
+    assert [(e["row"], e["stage"]) for e in listed if e["half_done"]] == [("afno", "pretrain")]
+    assert afno("list", "small", "--scale", "smoke", root=tmp_path).stdout.count("half done") == 1
+
+
 def test_report_rebuilds_the_same_bytes_from_records(done):
     before = hashes(done / "runs" / "smoke")
     for name in ("small.csv", "small.md", "cells.csv", "claims.csv", "report.md", "report.html"):

@@ -138,6 +138,10 @@ def test_what_cannot_fit_is_a_state_and_is_not_tried(monkeypatch):
         ([], "one of them"),
         (["table2", "--mixer", "afno"], "one of them"),
         (["table22"], "there is no spec 'table22'"),
+        (["table4", "--res", "64", "--batch", "1", "--out", "here"], "--res, --batch, --out: belongs to --mixer"),
+        (["tables", "--precision", "bf16", "--mode", "train"], "--precision, --mode: belongs to --mixer"),
+        (["table4", "--backbone", "vit-b"], "--backbone: belongs to --mixer"),
+        (["--mixer", "afno", "--scale", "tiny", "--row", "afno"], "--scale, --row: belongs to a spec"),
     ],
     ids=" ".join,
 )

@@ -118,6 +118,13 @@ def test_a_run_s_folder_or_weights_file_can_be_shown(root, tmp_path):
     )
 
 
+def test_pictures_that_are_not_measured_have_no_table(root, tmp_path):
+    run = next((root / "runs").glob("pretrain-afno-*"))
+    shown = answer("visualize", "small", "--from", str(run), "--row", "afno", "--out", str(tmp_path), root=root)
+    names = {f"small_triptychs.{ending}" for ending in ("png", "svg", "pdf")}
+    assert {Path(file).name for file in shown["files"]} == {path.name for path in tmp_path.iterdir()} == names
+
+
 def test_a_figure_without_a_finished_run_names_the_command_that_makes_it(root, tmp_path):
     Image.fromarray(np.zeros((20, 20, 3), dtype=np.uint8)).save(tmp_path / "a.png")
     done = afno(

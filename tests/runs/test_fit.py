@@ -57,7 +57,7 @@ def test_a_batch_that_no_gpu_holds_is_cut_by_the_estimate(gpu, tmp_path):
     assert kept(config, found) <= fit.ROOM * 80 * GIB < kept(config, replace(found, micro_batch=-(-256 // (parts - 1))))
     shared = replace(machine, devices=8)
     assert fit.fitted(config, replace(shared, micro_batch=32)) == replace(shared, micro_batch=32)  # as the user says
-    gpu(free=10**13)
+    gpu(free=10**13, total=10**13)
     assert fit.fitted(config, machine) == machine
     gpu(free=GIB)
     assert fit.fitted(config, machine) == machine  # not even one image has room
@@ -67,7 +67,7 @@ def test_a_batch_that_no_gpu_holds_is_cut_by_the_estimate(gpu, tmp_path):
 def test_on_a_cpu_only_a_batch_that_exceeds_all_there_is_is_cut(run, tmp_path, monkeypatch, there, expected):
     machine = machine_at(tmp_path)
     needed = kept(run.config, machine)
-    monkeypatch.setattr(fit, "available_bytes", lambda device: None if there is None else int(there * needed) + 1)
+    monkeypatch.setattr(fit, "available_bytes", lambda *_: None if there is None else int(there * needed) + 1)
     assert fit.fitted(run.config, machine).micro_batch == expected
 
 
@@ -113,6 +113,33 @@ def test_memory_that_another_process_holds_is_no_result(run, gpu, tmp_path, monk
     with pytest.raises(DataError, match=r"while other processes held 57.0 GiB"):
         execute.run_one(run, machine_at(tmp_path, device="cuda"), lambda step: None)
     assert Store(tmp_path / "runs").record(run.digest) is None
+
+
+def test_fewer_images_are_tried_before_others_that_hold_memory_are_told(run, gpu, tmp_path, monkeypatch):
+    """As the processes of `--per-gpu` are to each other."""
+    gpu(free=GIB, total=80 * GIB, reserved=20 * GIB)
+    tried = lacking(monkeypatch, 1)
+    record = execute.run_one(run, machine_at(tmp_path, device="cuda"), lambda step: None)
+    assert (tried, record.outcome) == ([4, 2, 1], "ok")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "gpus", "sharing"), [(4, (), 4), (4, ("0",), 4), (4, ("0", "1"), 2), (3, ("0", "1"), 2)]
+)
+def test_processes_that_share_a_gpu_have_room_for_all_of_them(gpu, tmp_path, jobs, gpus, sharing):
+    config = plan_runs(load_spec(ROOT / "experiments/table2.yaml"), "paper").needs["afno", "pretrain", 0].config
+    machine = machine_at(tmp_path, device="cuda", jobs=jobs, gpus=gpus)
+    gpu()  # each finds all of it free
+    assert sharing * kept(config, fit.fitted(config, machine)) <= fit.ROOM * 80 * GIB
+    gpu(free=10 * GIB)  # and no more than is free, whatever its part
+    assert kept(config, fit.fitted(config, machine)) <= fit.ROOM * 10 * GIB
+
+
+def test_a_lone_run_shares_its_gpu_with_nobody(run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(schedule, "run_one", lambda run, machine, report: seen.append(machine.per_gpu))
+    schedule.execute([run], machine_at(tmp_path, device="cuda", jobs=4, gpus=("0",)), Show())
+    assert seen == [1]
 
 
 def test_a_peak_is_that_of_the_run_and_not_of_those_before():

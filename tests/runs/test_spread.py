@@ -9,6 +9,7 @@ import pytest
 
 from afno_repro.errors import LockedError
 from afno_repro.runs import schedule
+from afno_repro.runs.devices import told
 from afno_repro.runs.order import longest_first
 from afno_repro.runs.record import Record
 from afno_repro.runs.schedule import Failure, execute
@@ -69,7 +70,7 @@ def test_each_process_sees_one_gpu_before_torch_is_imported_and_takes_run_after_
 
 def test_the_longest_run_begins_first_and_parents_before_what_starts_from_them(tmp_path, runs, monkeypatch):
     monkeypatch.setattr(schedule, "_work", tell)
-    machine = machine_at(tmp_path, jobs=2, gpus=("0", "1"))
+    machine = machine_at(tmp_path, device="cuda", jobs=2, gpus=("0", "1"))
     assert execute(list(reversed(runs)), machine, Show()) == []
     lines = given(tmp_path)
     assert {tuple(line[1:3]) for line in lines[:2]} == {("pretrain", "afno")}
@@ -101,8 +102,12 @@ def test_a_gpu_that_fails_ends_its_process_and_its_run_and_not_the_table(tmp_pat
         (4, {"jobs": 2}, ("0", "1", "2", "3"), 2),
         (4, {"devices": 4}, (), 1),
         (4, {"device": "cuda:1"}, (), 1),
+        (4, {"device": "cuda:1", "per_gpu": 4}, (), 4),
+        (4, {"device": "cuda:1", "per_gpu": 4, "jobs": 2}, (), 2),
+        (4, {"devices": 4, "per_gpu": 4}, (), 1),
     ],
 )
 def test_one_run_for_each_visible_gpu_is_the_default(computer, gpus, asked, spread, jobs):  # noqa: F811
     machine = computer("nvidia0", gpus=gpus)(**asked)
     assert (machine.gpus, machine.jobs) == (spread, jobs)
+    assert jobs == 1 or f"{jobs} runs side by side" in told(machine)

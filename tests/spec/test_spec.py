@@ -6,7 +6,7 @@ import pytest
 from afno_repro.config import Part
 from afno_repro.errors import ConfigError
 from afno_repro.runs import check
-from afno_repro.runs.check import check_runs
+from afno_repro.runs.check import check_runs, metric_problems
 from afno_repro.spec.plan import Choice, plan_runs, resolve_runs
 from afno_repro.spec.reader import load_spec, read_spec
 from tests.specs import SMALL, all_specs, write_spec
@@ -30,7 +30,7 @@ def test_every_committed_spec_is_sound_at_every_scale(spec):
     for scale in spec.structure.scales:
         plan, problems = resolve_runs(spec, scale)
         assert problems == []
-        assert check_runs(plan, plan.runs) == []
+        assert check_runs(plan, plan.runs) == metric_problems(plan) == []
 
 
 def test_a_model_that_was_sound_once_is_not_built_again_unless_its_mixer_is_ones_own(tmp_path, monkeypatch):
@@ -123,6 +123,35 @@ def test_a_wrong_structure_is_named_with_its_line(tmp_path, old, new, says):
         load_spec(write_spec(tmp_path, text), "small.yaml")
     assert says in str(error.value)
     assert all(p.place.startswith("small.yaml:") for p in error.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "allowed"),
+    [
+        (
+            "pretrain/psnr",
+            "pretrain/psrn",
+            "best_psnr, loss, psnr, psnr_masked, ssim, ssim_masked. Did you mean 'psnr'?",
+        ),
+        ("pretrain/psnr", "pretrain/best_ssim", "best_psnr"),
+        ("cost/gflops", "cost/gflop", "Did you mean 'gflops'?"),
+        ("cost/gflops", "cost/latency_s", "params_m"),
+    ],
+)
+def test_a_metric_that_no_row_of_a_stage_has_is_named_with_its_line(tmp_path, old, new, allowed):
+    text = SMALL.replace(f"source: {old},", f"source: {new},")
+    (mistake,) = map(str, metric_problems(plan_runs(load_spec(write_spec(tmp_path, text), "small.yaml"), "tiny")))
+    assert f"small.yaml:{line_of(text, new)}:" in mistake
+    stage, metric = new.split("/")
+    assert f"source: the stage '{stage}' has no metric '{metric}'" in mistake
+    assert allowed in mistake
+
+
+def test_a_scale_without_seeds_is_named_with_its_line(tmp_path):
+    text = SMALL.replace("tiny: {seeds: [0]}", "tiny: {seeds: []}")
+    (mistake,) = mistakes(tmp_path, text)
+    assert f"small.yaml:{line_of(text, 'seeds: []')}:" in mistake
+    assert "scales.tiny.seeds: must have a seed, as in [0]; is []" in mistake
 
 
 def test_all_mistakes_are_found_at_once(tmp_path):

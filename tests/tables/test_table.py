@@ -69,6 +69,14 @@ def test_a_cell_is_the_mean_over_seeds_with_the_sample_standard_deviation(tmp_pa
     assert (cell.seeds, cell.state, len(cell.runs)) == (3, "measured", 3)
 
 
+def test_a_finished_run_without_a_column_s_metric_is_not_sent_to_do_again(tmp_path):
+    made = Made(tmp_path).put("gfn", "pretrain", ssim=0.5).put("gfn", "cost", params_m=1.0)
+    cells = made.table().cells
+    assert cells["gfn", "psnr"].note == "its record has no psnr, only ssim; afno evaluate adds what its task has since"
+    assert cells["gfn", "gflops"].note == "its record has no gflops, only params_m"
+    assert cells["afno", "psnr"].note == "afno run small --scale tiny --row afno"
+
+
 def test_one_run_is_no_plural(tmp_path):
     made = Made(tmp_path).put("gfn", "cost", gflops=1.0)
     for n in ("1 run", "2 runs"):
