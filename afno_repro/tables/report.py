@@ -25,6 +25,7 @@ from afno_repro.tables.document import (
 from afno_repro.tables.numbers import counted
 from afno_repro.tables.page import html_page
 from afno_repro.tables.results import SCALE_NOTE, commit
+from afno_repro.tables.sources import mixed_sources, source_notes
 from afno_repro.tables.summary import overview, summary
 from afno_repro.tables.table import Cell, Table
 from afno_repro.tables.table_section import KINDS, anchor, label, reference_section, table_section
@@ -153,6 +154,7 @@ def _provenance(tables: Sequence[Table]) -> Section:
         found = Counter(what(record) for record in records)
         mixed += [f"{title.lower().removesuffix('s')}s"] if len(found) > 1 else []
         lines += [[title, text, str(count)] for text, count in sorted(found.items())]
+    mixed += ["sources"] if mixed_sources(records) else []
     unused = Counter(_unused(record) for record in records if record.provenance.get("left_out"))
     lines += [["Files not used", text, str(count)] for text, count in sorted(unused.items())]
     total = f"{counted(len(records), 'run')}, {_hours(records):.3g} device-hours in all; "
@@ -172,6 +174,8 @@ def _provenance(tables: Sequence[Table]) -> Section:
             times,
         )
     )
+    notes: list[Text] = [f"{label(table.spec.name)}: {note}" for table in tables for note in source_notes(table)]
+    blocks += [Listing(notes)] if notes else []
     return Section("Provenance", blocks, "Provenance", "provenance")
 
 

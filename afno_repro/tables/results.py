@@ -14,6 +14,7 @@ from afno_repro.tables.grid import grid
 from afno_repro.tables.latex import table_tex
 from afno_repro.tables.learning import further_notes, learning_notes
 from afno_repro.tables.numbers import counted, number, six
+from afno_repro.tables.sources import UNKNOWN, mixed_sources, source_notes, source_of
 from afno_repro.tables.spread import spread_note
 from afno_repro.tables.table import Table
 
@@ -193,7 +194,7 @@ def _assumptions(table: Table) -> str:
 
 
 def _provenance(table: Table) -> str:
-    """What the records were made with; a mixture of commits or devices is said."""
+    """What the records were made with; a mixture of commits, devices or sources is said."""
     if not table.records:
         return "No records."
     lines = []
@@ -205,11 +206,11 @@ def _provenance(table: Table) -> str:
         found = sorted({what(record) for record in table.records})
         mixed = " **The records mix them.**" if len(found) > 1 and title != "Packages" else ""
         lines.append(f"- {title}: {md('; '.join(found))}{mixed}")
-    sources = {str(record.provenance.get("source") or "unknown") for record in table.records}
-    if sources == {"unknown"}:
+    if {source_of(record.provenance) for record in table.records} == {UNKNOWN}:
         lines.append("- Source: made before records knew the source that made them.")
-    elif len(sources) > 1:
-        lines.append(f"- Source: {md('; '.join(sorted(sources)))} **The records mix them.**")
+    for of, sources in mixed_sources(table.records).items():
+        lines.append(f"- Source of {md(of)}: {md('; '.join(sources))} **The records mix them.**")
+    lines += [f"- Source: {md(note)}" for note in source_notes(table)]
     seconds = sum(record.provenance["seconds"] for record in table.records)
     lines.append(f"- {counted(len(table.records), 'run')}, {seconds:.0f} s of computing in all.")
     return "\n".join(lines)

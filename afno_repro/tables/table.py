@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from afno_repro.runs.record import Record
 from afno_repro.runs.store import published, published_seeds
-from afno_repro.spec.plan import Choice, Plan, Run, plan_runs, stage_scale
+from afno_repro.spec.plan import Choice, Need, Plan, Run, plan_runs, stage_scale
 from afno_repro.spec.resolve import SEEDED
 from afno_repro.spec.spec import Column, Row, Spec
 
@@ -50,15 +50,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A spec's rows and columns with their cells, the records behind them, and the seeds that it is the mean over."""
+    """A spec's rows and columns with their cells, the records found for them, and the seeds that they average."""
 
     spec: Spec
     scale: str
     columns: list[Column]
     cells: Mapping[tuple[str, str], Cell]  # by row and column key
-    records: list[Record]
+    found: Mapping[Need, Record]
     stale: list[str]
     seeds: tuple[int, ...]
+
+    @property
+    def records(self) -> list[Record]:
+        """The records, each once."""
+        return list({record.digest: record for record in self.found.values()}.values())
 
     @property
     def in_paper(self) -> bool:
@@ -83,7 +88,7 @@ def build_table(spec: Spec, scale: str, records: Path, changes: tuple[str, ...] 
     own = tuple(spec.structure.scales[scale].seeds) if scale in spec.structure.scales else ()
     further = sorted(published_seeds(records) - {*own})
     plan = plan_runs(spec, scale, Choice(all_seeds=(*own, *further), changes=changes))
-    found: dict[tuple[str, str, int], Record] = {}
+    found: dict[Need, Record] = {}
     stale: list[str] = []
     for (row, stage, seed), run in plan.needs.items():
         record = _read(records, row, stage, seed, run, stale)
@@ -100,7 +105,7 @@ def build_table(spec: Spec, scale: str, records: Path, changes: tuple[str, ...] 
         column = next(column for column in columns if column.key == key)
         if cell.value is not None and (row, column.source.split("/")[0]) in mixed:
             cells[row, key] = replace(cell, mixed=True, note="; ".join(filter(None, (cell.note, OTHER_DATA))))
-    return Table(spec, scale, columns, cells, list({r.digest: r for r in found.values()}.values()), stale, seeds)
+    return Table(spec, scale, columns, cells, found, stale, seeds)
 
 
 def _read(folder: Path, row: str, stage: str, seed: int, run: Run, stale: list[str]) -> Record | None:
@@ -115,7 +120,7 @@ def _read(folder: Path, row: str, stage: str, seed: int, run: Run, stale: list[s
     return record
 
 
-def _mixed(found: Mapping[tuple[str, str, int], Record]) -> set[tuple[str, str]]:
+def _mixed(found: Mapping[Need, Record]) -> set[tuple[str, str]]:
     """Rows and stages whose data are asked for by one config and differ in content."""
     groups: dict[str, dict[str, set[tuple[str, str]]]] = {}
     for (row, stage, _), record in found.items():
@@ -125,7 +130,7 @@ def _mixed(found: Mapping[tuple[str, str, int], Record]) -> set[tuple[str, str]]
     return {place for seen in groups.values() if len(seen) > 1 for places in seen.values() for place in places}
 
 
-def _aggregate(columns: list[Column], found: Mapping[tuple[str, str, int], Record]) -> "pd.DataFrame":
+def _aggregate(columns: list[Column], found: Mapping[Need, Record]) -> "pd.DataFrame":
     """Mean, sample standard deviation and samples per row and column; a lone run's repeats count as its samples."""
     import pandas as pd  # not above: listing tables needs no pandas
 
@@ -157,7 +162,7 @@ def _cell(
     plan: Plan,
     row: Row,
     column: Column,
-    found: Mapping[tuple[str, str, int], Record],
+    found: Mapping[Need, Record],
     values: "pd.DataFrame",
     seeds: tuple[int, ...],
 ) -> Cell:
