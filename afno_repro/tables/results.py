@@ -54,10 +54,10 @@ def write_results(folder: Path, tables: Sequence[Table], reference: Sequence[Tab
         files[folder / f"{table.spec.name}.md"] = table_markdown(
             table, verdicts[table.spec.name], beside.get(table.spec.name)
         )
-    files[folder / "cells.csv"] = csv_lines([CELL_HEADER, *(line for table in tables for line in _ledger(table))])
-    files[folder / "claims.csv"] = csv_lines(
-        [CSV_HEADER, *(csv_line(table.spec.name, v) for table in tables for v in verdicts[table.spec.name])]
-    )
+    changes = tables[0].changes if tables else ()  # those of a folder have the same
+    claims = [csv_line(table.spec.name, verdict) for table in tables for verdict in verdicts[table.spec.name]]
+    files[folder / "cells.csv"] = _csv([CELL_HEADER, *(line for table in tables for line in _ledger(table))], changes)
+    files[folder / "claims.csv"] = _csv([CSV_HEADER, *claims], changes)
     for path, text in files.items():
         write_atomic(path, text)
     return list(files)
@@ -84,7 +84,13 @@ def table_csv(table: Table) -> str:
                 cell.verdict,
             ]
         lines.append(line)
-    return csv_lines([header, *lines])
+    return _csv([header, *lines], table.changes)
+
+
+def _csv(lines: Sequence[Sequence[str]], changes: Sequence[str]) -> str:
+    """CSV; where `--set` changed something each line ends with it."""
+    told = ["set", *["; ".join(changes)] * (len(lines) - 1)]
+    return csv_lines([[*line, said] for line, said in zip(lines, told, strict=True)] if changes else lines)
 
 
 def _ledger(table: Table) -> Iterable[list[str]]:
@@ -111,7 +117,7 @@ def table_markdown(table: Table, verdicts: Sequence[Verdict], reference: Table |
     """
     spec = table.spec.structure
     parts = [
-        f"# {table.spec.name}: {md(spec.title)} ({table.scale} scale)",
+        f"# {table.spec.name}: {md(spec.title)} ({md(table.at)})",
         SCALE_NOTE[table.scale],
         _grid(table, [column for column in table.columns if column.printed]),
         _legend(table),

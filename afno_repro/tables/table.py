@@ -1,8 +1,10 @@
 """A table is a view on records: every cell finds its runs, or says why it has no number."""
 
+import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +61,12 @@ class Table:
     found: Mapping[Need, Record]
     stale: list[str]
     seeds: tuple[int, ...]
+    changes: tuple[str, ...]  # what --set made different from the spec
+
+    @property
+    def at(self) -> str:
+        """The scale, and what differs there from the spec."""
+        return f"{self.scale} scale" + (f", changed by{_options(self.changes)}" if self.changes else "")
 
     @property
     def records(self) -> list[Record]:
@@ -72,7 +80,7 @@ class Table:
 
     def command(self, row: Row) -> str:
         """The command that fills a row's cells."""
-        return _command(self.spec, self.scale, row, self.seeds)
+        return _command(self.spec, self.scale, self.seeds, self.changes, row)
 
     def cell(self, row: Row, column: Column) -> Cell:
         """The cell of a row and a column."""
@@ -96,16 +104,18 @@ def build_table(spec: Spec, scale: str, records: Path, changes: tuple[str, ...] 
             found[row, stage, seed] = record
     seeds = (*own, *(seed for seed in further if any(need[2] == seed for need in found)))
     plan = replace(plan, needs={need: run for need, run in plan.needs.items() if need[2] in (0, *seeds)})
-    columns = spec.columns(scale)
+    columns, command = spec.columns(scale), partial(_command, spec, scale, seeds, changes)
     values, mixed = _aggregate(columns, found), _mixed(found)
     cells = {
-        (row.key, column.key): _cell(plan, row, column, found, values, seeds) for row in spec.rows for column in columns
+        (row.key, column.key): _cell(plan, row, column, found, values, command)
+        for row in spec.rows
+        for column in columns
     }
     for (row, key), cell in cells.items():
         column = next(column for column in columns if column.key == key)
         if cell.value is not None and (row, column.source.split("/")[0]) in mixed:
             cells[row, key] = replace(cell, mixed=True, note="; ".join(filter(None, (cell.note, OTHER_DATA))))
-    return Table(spec, scale, columns, cells, found, stale, seeds)
+    return Table(spec, scale, columns, cells, found, stale, seeds, changes)
 
 
 def _read(folder: Path, row: str, stage: str, seed: int, run: Run, stale: list[str]) -> Record | None:
@@ -164,7 +174,7 @@ def _cell(
     column: Column,
     found: Mapping[Need, Record],
     values: "pd.DataFrame",
-    seeds: tuple[int, ...],
+    command: Callable[[Row], str],
 ) -> Cell:
     stage = column.source.split("/")[0]
     wanted = [need for need in plan.needs if need[:2] == (row.key, stage)]
@@ -182,7 +192,7 @@ def _cell(
         if not failed and not column.printed and len(records) == len(wanted):
             return Cell("not_applicable")  # such as a layer that a scale's smaller network does not have
         state = failed[0] if failed else "missing"
-        note = "" if failed else _command(plan.spec, plan.scale, row, seeds)
+        note = "" if failed else command(row)
         return Cell(state, paper=paper, runs=ids, note=note)
     entry: Any = values.loc[(row.key, column.key)]
     value, spread = float(entry["value"]), float(entry["spread"])
@@ -204,9 +214,14 @@ def _cell(
     )
 
 
-def _command(spec: Spec, scale: str, row: Row, seeds: tuple[int, ...]) -> str:
+def _command(spec: Spec, scale: str, seeds: tuple[int, ...], changes: tuple[str, ...], row: Row) -> str:
     more = set(seeds) - {*spec.structure.scales[scale].seeds}  # type: ignore[index]
-    return f"afno run {spec.name} --scale {scale} --row {row.key}" + (f" --seeds {max(more) + 1}" if more else "")
+    options = (f" --seeds {max(more) + 1}" if more else "") + _options(changes)
+    return f"afno run {spec.name} --scale {scale} --row {row.key}{options}"
+
+
+def _options(changes: tuple[str, ...]) -> str:
+    return "".join(f" --set {shlex.quote(change)}" for change in changes)
 
 
 def _over(records: list[Record], column: Column) -> str:
