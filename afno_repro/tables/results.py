@@ -14,6 +14,7 @@ from afno_repro.tables.grid import grid
 from afno_repro.tables.latex import table_tex
 from afno_repro.tables.learning import further_notes, learning_notes
 from afno_repro.tables.numbers import counted, number, six
+from afno_repro.tables.scales import scale_note
 from afno_repro.tables.sources import UNKNOWN, mixed_sources, source_notes, source_of
 from afno_repro.tables.spread import spread_note
 from afno_repro.tables.table import Table
@@ -32,15 +33,6 @@ CELL_HEADER = [
     "state",
     "runs",
 ]
-SCALE_NOTE = {
-    "smoke": "Smoke scale: a few steps on tiny images, to see that everything runs. Its qualities mean nothing.",
-    "tiny": "Tiny scale: small models on photographs, texture mosaics and digits from inside the installed packages. "
-    "Its qualities are not the paper's and are not comparable with them; what can be compared is which mixer is "
-    "better, and a claim that fails here says nothing about paper scale.",
-    "small": "Small scale: open data on one GPU. Its qualities are not the paper's and are not comparable with them; "
-    "what can be compared is which mixer is better.",
-    "paper": "Paper scale: the paper's data, models and epochs.",
-}
 REFERENCE_NOTE = "The results that ship with afno_repro, for comparison. Nothing of this part was computed here."
 
 
@@ -118,7 +110,7 @@ def table_markdown(table: Table, verdicts: Sequence[Verdict], reference: Table |
     spec = table.spec.structure
     parts = [
         f"# {table.spec.name}: {md(spec.title)} ({md(table.at)})",
-        SCALE_NOTE[table.scale],
+        scale_note(table.scale, [table]),
         _grid(table, [column for column in table.columns if column.printed]),
         _legend(table),
     ]

@@ -62,6 +62,7 @@ class Table:
     stale: list[str]
     seeds: tuple[int, ...]
     changes: tuple[str, ...]  # what --set made different from the spec
+    data: frozenset[str]  # the data sets that its runs are fed
 
     @property
     def at(self) -> str:
@@ -104,6 +105,7 @@ def build_table(spec: Spec, scale: str, records: Path, changes: tuple[str, ...] 
             found[row, stage, seed] = record
     seeds = (*own, *(seed for seed in further if any(need[2] == seed for need in found)))
     plan = replace(plan, needs={need: run for need, run in plan.needs.items() if need[2] in (0, *seeds)})
+    data = frozenset(run.config.data.name for run in plan.needs.values() if run.config.data.name is not None)
     columns, command = spec.columns(scale), partial(_command, spec, scale, seeds, changes)
     values, mixed = _aggregate(columns, found), _mixed(found)
     cells = {
@@ -115,7 +117,7 @@ def build_table(spec: Spec, scale: str, records: Path, changes: tuple[str, ...] 
         column = next(column for column in columns if column.key == key)
         if cell.value is not None and (row, column.source.split("/")[0]) in mixed:
             cells[row, key] = replace(cell, mixed=True, note="; ".join(filter(None, (cell.note, OTHER_DATA))))
-    return Table(spec, scale, columns, cells, found, stale, seeds, changes)
+    return Table(spec, scale, columns, cells, found, stale, seeds, changes, data)
 
 
 def _read(folder: Path, row: str, stage: str, seed: int, run: Run, stale: list[str]) -> Record | None:
