@@ -247,7 +247,7 @@ def test_operations_without_a_deterministic_form_are_named_and_allowed_afterward
 @pytest.mark.parametrize("changes", [(), ("--set", "pretrain.train.epochs=1")])
 def test_trainings_are_read_where_the_command_puts_them(tmp_path, monkeypatch, changes):
     def run(command, check):
-        folder = tmp_path / f"results/{'custom' if changes else 'tiny'}/records/table2"
+        folder = tmp_path / f"results/{'custom/tiny' if changes else 'tiny'}/records/table2"
         folder.mkdir(parents=True)
         record = {"outcome": "ok", "metrics": {"psnr": 1.5}}
         (folder / "afno.pretrain.0.json").write_text(json.dumps(record))

@@ -118,7 +118,7 @@ Data = Annotated[
 Runs = Annotated[Path | None, typer.Option("--runs", help="Where runs are kept; default: runs/ below the root.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="KEY=VALUE, as in pretrain.train.lr=1e-4; such tables go to results/custom/."),
+    typer.Option("--set", help="KEY=VALUE, as in pretrain.train.lr=1e-4; such tables go to results/custom/SCALE/."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON value on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing while running.")]

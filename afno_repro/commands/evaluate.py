@@ -32,7 +32,10 @@ def evaluate(
     json: given.Json = False,
     quiet: given.Quiet = False,
 ) -> None:
-    """Evaluate finished runs again from their weights. For a metric added later, or other validation images."""
+    """Evaluate finished runs again from their weights. For a metric added later, or other validation images.
+
+    Tables take from it what a training did not measure.
+    """
     from afno_repro.commands.terminal import show_for
     from afno_repro.runs.devices import told
     from afno_repro.runs.machine import Asked
@@ -50,6 +53,7 @@ def evaluate(
 
 def reevaluated(places: "Places", name: str, scale: str, choice: "Choice", machine: "Machine", show: "Show") -> Answer:
     """Evaluate what is finished, add that to the records, and write the tables anew."""
+    from afno_repro.commands.reproduce import other_source
     from afno_repro.commands.terminal import say
     from afno_repro.runs.show import Place
     from afno_repro.runs.store import Store, publish, records_folder
@@ -61,12 +65,15 @@ def reevaluated(places: "Places", name: str, scale: str, choice: "Choice", machi
     value: list[dict[str, Any]] = []
     specs = at_scale(sound_specs(places, name), scale)
     new: dict[str, Record | None] = {}
+    elsewhere: list[Run] = []
     plans = {spec.name: plan_runs(spec, scale, choice).needs for spec in specs}
     show.plan([Place(r.digest, row, stage, "waiting") for p in plans.values() for (row, stage, _), r in p.items()])
     for spec in specs:
         for (row, stage, seed), run in plans[spec.name].items():
             if run.digest not in new:
-                new[run.digest] = _watched(run, store, machine, show)
+                new[run.digest] = record = _watched(run, store, machine, show)
+                if record and record.provenance.get("source") != record.evaluations[-1]["source"]:
+                    elsewhere.append(run)
             record = new[run.digest]
             found = {"table": spec.name, "row": row, "stage": stage, "seed": seed, "run": run.id}
             value.append({**found, "state": "not finished", "metrics": {}, "data": ""})
@@ -75,6 +82,8 @@ def reevaluated(places: "Places", name: str, scale: str, choice: "Choice", machi
                 value[-1] |= {"state": "evaluated", "metrics": newest["metrics"], "data": newest["data"]}
                 publish(records_folder(folder, spec.name), row, stage, seed, record, store.directory(run))
     rebuild(places, scale, choice, specs)
+    if elsewhere:
+        show.note(f"{other_source(elsewhere)}\n  what they measured themselves stays in the tables")
 
     def text() -> None:
         for entry in value:

@@ -176,7 +176,7 @@ def reproduce(
 def other_source(runs: Sequence[Run]) -> str:
     """What to say of finished runs that other source than today's made."""
     names = ", ".join(run.id for run in runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
-    return f"made by other source than today's, --rerun does them again: {names}"
+    return f"made by other source than today's, afno run --rerun does them again: {names}"
 
 
 def _execute(prepared: Prepared, machine: Machine, show: Show) -> list[Any]:

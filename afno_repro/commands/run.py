@@ -179,7 +179,7 @@ def shown(places: "Places", built: "list[Table]", scale: str, choice: "Choice") 
             titles = len(table.spec.structure.row_title)
             columns = [column for column in table.columns if column.printed]
             print_grid(
-                f"{table.spec.structure.title} ({table.scale} scale)",
+                f"{table.spec.structure.title} ({table.at})",
                 *grid(table, columns, brief=True),
                 whole=titles if titles <= 2 else 0,
                 ranks=ranks(table, columns),

@@ -24,7 +24,7 @@ def visualize(
         typer.Option("--from", help="Show this network: a run's folder or a weights file; needs one --row."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where pictures of other images or networks go; default: results/custom/.")
+        Path | None, typer.Option(help="Where pictures of other images or networks go; default: results/custom/SCALE/.")
     ] = None,
     scale: given.Scale = "tiny",
     row: given.Rows = None,

@@ -51,10 +51,18 @@ class Record:
 
     @property
     def scores(self) -> dict[str, float]:
-        """The metrics, with those that were evaluated later on the run's own validation images."""
+        """The metrics, with those that were evaluated later."""
+        return {**{key: each["metrics"][key] for key, each in self.later.items()}, **self.metrics}
+
+    @property
+    def later(self) -> dict[str, Mapping[str, Any]]:
+        """The newest evaluation, on the run's own validation images, of each metric that the run did not measure.
+
+        What the run measured stays: newer source may compute something else from the same weights.
+        """
         own = str(self.provenance.get("data") or "").rpartition("/")[2]
-        later = [each["metrics"] for each in self.evaluations if each["data"] == own]
-        return {**self.metrics, **{key: value for metrics in later for key, value in metrics.items()}}
+        of = {key: each for each in self.evaluations if each["data"] == own for key in each["metrics"]}
+        return {key: each for key, each in of.items() if key not in self.metrics}
 
     def to_json(self) -> str:
         """The text of record.json, with a checksum of the rest."""

@@ -69,11 +69,17 @@ def source_of(config: RunConfig, package: str) -> str | None:
 
     None where the module of that mixer is not found.
     """
-    mixer = config.model.mixer if config.model else None
-    if mixer is None or ":" not in mixer.name:
+    module = own_module(config)
+    if module is None:
         return package
-    own = _own_hash(re.split("[.:]", mixer.name)[0])
+    own = _own_hash(module)
     return hashlib.sha256(f"{package} {own}".encode()).hexdigest()[:16] if own else None
+
+
+def own_module(config: RunConfig) -> str | None:
+    """The module, or the package that it lies in, of a run's mixer of one's own; None where it has no such mixer."""
+    mixer = config.model.mixer if config.model else None
+    return re.split("[.:]", mixer.name)[0] if mixer is not None and ":" in mixer.name else None
 
 
 @cache

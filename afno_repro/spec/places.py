@@ -52,7 +52,7 @@ class Places:
         """The folder of a scale's tables; smoke tables and changed ones never mix with the reproduction's."""
         if scale == "smoke" and not self.as_reference:
             return self.runs / ("smoke/custom" if changed else "smoke")
-        return self.tables / ("custom" if changed else scale)
+        return self.tables / ("custom" if changed else "") / scale
 
     def spec_names(self) -> list[str]:
         """The names of the root's specs, or of those that ship where it has none: what `all` means."""

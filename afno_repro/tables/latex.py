@@ -30,7 +30,7 @@ def table_tex(table: Table) -> str:
     body = [f"{' & '.join(line)} \\\\" for line in ([tex(name) for name in header], *rows)]
     return "\n".join(
         [
-            f"% {plain(table.spec.structure.title)} ({table.scale} scale); the notes stand in {table.spec.name}.md",
+            f"% {plain(table.spec.structure.title)} ({plain(table.at)}); the notes stand in {table.spec.name}.md",
             FITTED,
             rf"\begin{{tabular}}{{{'l' * titles}{'r' * (len(header) - titles)}}}",
             r"\toprule",

@@ -24,7 +24,9 @@ from afno_repro.tables.document import (
 )
 from afno_repro.tables.numbers import counted
 from afno_repro.tables.page import html_page
-from afno_repro.tables.results import SCALE_NOTE, commit
+from afno_repro.tables.results import commit
+from afno_repro.tables.scales import scale_note
+from afno_repro.tables.sources import mixed_sources, source_notes
 from afno_repro.tables.summary import overview, summary
 from afno_repro.tables.table import Cell, Table
 from afno_repro.tables.table_section import KINDS, anchor, label, reference_section, table_section
@@ -51,7 +53,7 @@ def report_files(
     for table in tables:
         sections.append(table_section(table, verdicts[table.spec.name], pictures.get(table.spec.name, [])))
     sections += [Section(label(name), pictures[name], label(name), anchor(name)) for name in others]
-    caveat = [Paragraph(Span(SCALE_NOTE[scale], "strong"))] if scale else []
+    caveat = [Paragraph(Span(scale_note(scale, tables or reference), "strong"))] if scale else []
     lead = (
         "The tables and figures of Adaptive Fourier Neural Operators (Guibas et al. 2021) as their reproduction's "
         "records show them."
@@ -89,7 +91,7 @@ def readme(scales: Mapping[str, Sequence[Table]]) -> str:
         links = [(f"{what}: ", Span(file, link=f"{scale}/{file}")) for what, file in files.items()]
         links_to = {table.spec.name: f"{scale}/{table.spec.name}.md" for table in tables}
         counts = overview(tables, judged(tables), links_to, titled=True)
-        blocks: list[Block] = [Paragraph(SCALE_NOTE.get(scale, "")), Listing(links), counts]
+        blocks: list[Block] = [Paragraph(scale_note(scale, tables)), Listing(links), counts]
         sections.append(Section(f"{scale.capitalize()} scale", blocks))
     return markdown(Document("Results", [lead], sections))
 
@@ -153,6 +155,7 @@ def _provenance(tables: Sequence[Table]) -> Section:
         found = Counter(what(record) for record in records)
         mixed += [f"{title.lower().removesuffix('s')}s"] if len(found) > 1 else []
         lines += [[title, text, str(count)] for text, count in sorted(found.items())]
+    mixed += ["sources"] if mixed_sources(records) else []
     unused = Counter(_unused(record) for record in records if record.provenance.get("left_out"))
     lines += [["Files not used", text, str(count)] for text, count in sorted(unused.items())]
     total = f"{counted(len(records), 'run')}, {_hours(records):.3g} device-hours in all; "
@@ -172,6 +175,8 @@ def _provenance(tables: Sequence[Table]) -> Section:
             times,
         )
     )
+    notes: list[Text] = [f"{label(table.spec.name)}: {note}" for table in tables for note in source_notes(table)]
+    blocks += [Listing(notes)] if notes else []
     return Section("Provenance", blocks, "Provenance", "provenance")
 
 

@@ -14,6 +14,8 @@ from afno_repro.tables.grid import grid
 from afno_repro.tables.latex import table_tex
 from afno_repro.tables.learning import further_notes, learning_notes
 from afno_repro.tables.numbers import counted, number, six
+from afno_repro.tables.scales import scale_note
+from afno_repro.tables.sources import UNKNOWN, mixed_sources, source_notes, source_of
 from afno_repro.tables.spread import spread_note
 from afno_repro.tables.table import Table
 
@@ -31,15 +33,6 @@ CELL_HEADER = [
     "state",
     "runs",
 ]
-SCALE_NOTE = {
-    "smoke": "Smoke scale: a few steps on tiny images, to see that everything runs. Its qualities mean nothing.",
-    "tiny": "Tiny scale: small models on photographs, texture mosaics and digits from inside the installed packages. "
-    "Its qualities are not the paper's and are not comparable with them; what can be compared is which mixer is "
-    "better, and a claim that fails here says nothing about paper scale.",
-    "small": "Small scale: open data on one GPU. Its qualities are not the paper's and are not comparable with them; "
-    "what can be compared is which mixer is better.",
-    "paper": "Paper scale: the paper's data, models and epochs.",
-}
 REFERENCE_NOTE = "The results that ship with afno_repro, for comparison. Nothing of this part was computed here."
 
 
@@ -53,10 +46,10 @@ def write_results(folder: Path, tables: Sequence[Table], reference: Sequence[Tab
         files[folder / f"{table.spec.name}.md"] = table_markdown(
             table, verdicts[table.spec.name], beside.get(table.spec.name)
         )
-    files[folder / "cells.csv"] = csv_lines([CELL_HEADER, *(line for table in tables for line in _ledger(table))])
-    files[folder / "claims.csv"] = csv_lines(
-        [CSV_HEADER, *(csv_line(table.spec.name, v) for table in tables for v in verdicts[table.spec.name])]
-    )
+    changes = tables[0].changes if tables else ()  # those of a folder have the same
+    claims = [csv_line(table.spec.name, verdict) for table in tables for verdict in verdicts[table.spec.name]]
+    files[folder / "cells.csv"] = _csv([CELL_HEADER, *(line for table in tables for line in _ledger(table))], changes)
+    files[folder / "claims.csv"] = _csv([CSV_HEADER, *claims], changes)
     for path, text in files.items():
         write_atomic(path, text)
     return list(files)
@@ -83,7 +76,13 @@ def table_csv(table: Table) -> str:
                 cell.verdict,
             ]
         lines.append(line)
-    return csv_lines([header, *lines])
+    return _csv([header, *lines], table.changes)
+
+
+def _csv(lines: Sequence[Sequence[str]], changes: Sequence[str]) -> str:
+    """CSV; where `--set` changed something each line ends with it."""
+    told = ["set", *["; ".join(changes)] * (len(lines) - 1)]
+    return csv_lines([[*line, said] for line, said in zip(lines, told, strict=True)] if changes else lines)
 
 
 def _ledger(table: Table) -> Iterable[list[str]]:
@@ -110,8 +109,8 @@ def table_markdown(table: Table, verdicts: Sequence[Verdict], reference: Table |
     """
     spec = table.spec.structure
     parts = [
-        f"# {table.spec.name}: {md(spec.title)} ({table.scale} scale)",
-        SCALE_NOTE[table.scale],
+        f"# {table.spec.name}: {md(spec.title)} ({md(table.at)})",
+        scale_note(table.scale, [table]),
         _grid(table, [column for column in table.columns if column.printed]),
         _legend(table),
     ]
@@ -193,7 +192,7 @@ def _assumptions(table: Table) -> str:
 
 
 def _provenance(table: Table) -> str:
-    """What the records were made with; a mixture of commits or devices is said."""
+    """What the records were made with; a mixture of commits, devices or sources is said."""
     if not table.records:
         return "No records."
     lines = []
@@ -205,11 +204,11 @@ def _provenance(table: Table) -> str:
         found = sorted({what(record) for record in table.records})
         mixed = " **The records mix them.**" if len(found) > 1 and title != "Packages" else ""
         lines.append(f"- {title}: {md('; '.join(found))}{mixed}")
-    sources = {str(record.provenance.get("source") or "unknown") for record in table.records}
-    if sources == {"unknown"}:
+    if {source_of(record.provenance) for record in table.records} == {UNKNOWN}:
         lines.append("- Source: made before records knew the source that made them.")
-    elif len(sources) > 1:
-        lines.append(f"- Source: {md('; '.join(sorted(sources)))} **The records mix them.**")
+    for of, sources in mixed_sources(table.records).items():
+        lines.append(f"- Source of {md(of)}: {md('; '.join(sources))} **The records mix them.**")
+    lines += [f"- Source: {md(note)}" for note in source_notes(table)]
     seconds = sum(record.provenance["seconds"] for record in table.records)
     lines.append(f"- {counted(len(table.records), 'run')}, {seconds:.0f} s of computing in all.")
     return "\n".join(lines)

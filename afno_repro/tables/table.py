@@ -1,14 +1,16 @@
 """A table is a view on records: every cell finds its runs, or says why it has no number."""
 
+import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from afno_repro.runs.record import Record
 from afno_repro.runs.store import published, published_seeds
-from afno_repro.spec.plan import Choice, Plan, Run, plan_runs, stage_scale
+from afno_repro.spec.plan import Choice, Need, Plan, Run, plan_runs, stage_scale
 from afno_repro.spec.resolve import SEEDED
 from afno_repro.spec.spec import Column, Row, Spec
 
@@ -50,15 +52,27 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A spec's rows and columns with their cells, the records behind them, and the seeds that it is the mean over."""
+    """A spec's rows and columns with their cells, the records found for them, and the seeds that they average."""
 
     spec: Spec
     scale: str
     columns: list[Column]
     cells: Mapping[tuple[str, str], Cell]  # by row and column key
-    records: list[Record]
+    found: Mapping[Need, Record]
     stale: list[str]
     seeds: tuple[int, ...]
+    changes: tuple[str, ...]  # what --set made different from the spec
+    data: frozenset[str]  # the data sets that its runs are fed
+
+    @property
+    def at(self) -> str:
+        """The scale, and what differs there from the spec."""
+        return f"{self.scale} scale" + (f", changed by{_options(self.changes)}" if self.changes else "")
+
+    @property
+    def records(self) -> list[Record]:
+        """The records, each once."""
+        return list({record.digest: record for record in self.found.values()}.values())
 
     @property
     def in_paper(self) -> bool:
@@ -67,7 +81,7 @@ class Table:
 
     def command(self, row: Row) -> str:
         """The command that fills a row's cells."""
-        return _command(self.spec, self.scale, row, self.seeds)
+        return _command(self.spec, self.scale, self.seeds, self.changes, row)
 
     def cell(self, row: Row, column: Column) -> Cell:
         """The cell of a row and a column."""
@@ -83,7 +97,7 @@ def build_table(spec: Spec, scale: str, records: Path, changes: tuple[str, ...] 
     own = tuple(spec.structure.scales[scale].seeds) if scale in spec.structure.scales else ()
     further = sorted(published_seeds(records) - {*own})
     plan = plan_runs(spec, scale, Choice(all_seeds=(*own, *further), changes=changes))
-    found: dict[tuple[str, str, int], Record] = {}
+    found: dict[Need, Record] = {}
     stale: list[str] = []
     for (row, stage, seed), run in plan.needs.items():
         record = _read(records, row, stage, seed, run, stale)
@@ -91,16 +105,19 @@ def build_table(spec: Spec, scale: str, records: Path, changes: tuple[str, ...] 
             found[row, stage, seed] = record
     seeds = (*own, *(seed for seed in further if any(need[2] == seed for need in found)))
     plan = replace(plan, needs={need: run for need, run in plan.needs.items() if need[2] in (0, *seeds)})
-    columns = spec.columns(scale)
+    data = frozenset(run.config.data.name for run in plan.needs.values() if run.config.data.name is not None)
+    columns, command = spec.columns(scale), partial(_command, spec, scale, seeds, changes)
     values, mixed = _aggregate(columns, found), _mixed(found)
     cells = {
-        (row.key, column.key): _cell(plan, row, column, found, values, seeds) for row in spec.rows for column in columns
+        (row.key, column.key): _cell(plan, row, column, found, values, command)
+        for row in spec.rows
+        for column in columns
     }
     for (row, key), cell in cells.items():
         column = next(column for column in columns if column.key == key)
         if cell.value is not None and (row, column.source.split("/")[0]) in mixed:
             cells[row, key] = replace(cell, mixed=True, note="; ".join(filter(None, (cell.note, OTHER_DATA))))
-    return Table(spec, scale, columns, cells, list({r.digest: r for r in found.values()}.values()), stale, seeds)
+    return Table(spec, scale, columns, cells, found, stale, seeds, changes, data)
 
 
 def _read(folder: Path, row: str, stage: str, seed: int, run: Run, stale: list[str]) -> Record | None:
@@ -115,7 +132,7 @@ def _read(folder: Path, row: str, stage: str, seed: int, run: Run, stale: list[s
     return record
 
 
-def _mixed(found: Mapping[tuple[str, str, int], Record]) -> set[tuple[str, str]]:
+def _mixed(found: Mapping[Need, Record]) -> set[tuple[str, str]]:
     """Rows and stages whose data are asked for by one config and differ in content."""
     groups: dict[str, dict[str, set[tuple[str, str]]]] = {}
     for (row, stage, _), record in found.items():
@@ -125,7 +142,7 @@ def _mixed(found: Mapping[tuple[str, str, int], Record]) -> set[tuple[str, str]]
     return {place for seen in groups.values() if len(seen) > 1 for places in seen.values() for place in places}
 
 
-def _aggregate(columns: list[Column], found: Mapping[tuple[str, str, int], Record]) -> "pd.DataFrame":
+def _aggregate(columns: list[Column], found: Mapping[Need, Record]) -> "pd.DataFrame":
     """Mean, sample standard deviation and samples per row and column; a lone run's repeats count as its samples."""
     import pandas as pd  # not above: listing tables needs no pandas
 
@@ -157,9 +174,9 @@ def _cell(
     plan: Plan,
     row: Row,
     column: Column,
-    found: Mapping[tuple[str, str, int], Record],
+    found: Mapping[Need, Record],
     values: "pd.DataFrame",
-    seeds: tuple[int, ...],
+    command: Callable[[Row], str],
 ) -> Cell:
     stage = column.source.split("/")[0]
     wanted = [need for need in plan.needs if need[:2] == (row.key, stage)]
@@ -178,7 +195,7 @@ def _cell(
             return Cell("not_applicable")  # such as a layer that a scale's smaller network does not have
         state = failed[0] if failed else "missing"
         done = not failed and len(records) == len(wanted)
-        note = "" if failed else _without(records, column) if done else _command(plan.spec, plan.scale, row, seeds)
+        note = "" if failed else _without(records, column) if done else command(row)
         return Cell(state, paper=paper, runs=ids, note=note)
     entry: Any = values.loc[(row.key, column.key)]
     value, spread = float(entry["value"]), float(entry["spread"])
@@ -207,9 +224,14 @@ def _without(records: list[Record], column: Column) -> str:
     return f"its record has no {metric}, only {known}{later}"
 
 
-def _command(spec: Spec, scale: str, row: Row, seeds: tuple[int, ...]) -> str:
+def _command(spec: Spec, scale: str, seeds: tuple[int, ...], changes: tuple[str, ...], row: Row) -> str:
     more = set(seeds) - {*spec.structure.scales[scale].seeds}  # type: ignore[index]
-    return f"afno run {spec.name} --scale {scale} --row {row.key}" + (f" --seeds {max(more) + 1}" if more else "")
+    options = (f" --seeds {max(more) + 1}" if more else "") + _options(changes)
+    return f"afno run {spec.name} --scale {scale} --row {row.key}{options}"
+
+
+def _options(changes: tuple[str, ...]) -> str:
+    return "".join(f" --set {shlex.quote(change)}" for change in changes)
 
 
 def _over(records: list[Record], column: Column) -> str:

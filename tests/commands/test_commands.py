@@ -399,7 +399,7 @@ def test_changed_settings_go_to_a_folder_of_their_own(done):
         root=done,
         expect=0,
     )
-    assert (done / "results" / "custom" / "small.csv").is_file()
+    assert "changed by --set pretrain.train.epochs=1" in (done / "results/custom/tiny/small.md").read_text()
     assert hashes(done / "runs" / "smoke") == before
 
 

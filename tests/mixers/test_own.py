@@ -232,3 +232,20 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path):
         assert "there is no module 'own_mixers'" in told
         assert "small.yaml" in told
     assert "sound" in afno("check", "small", root=tmp_path, env=python_path(tmp_path)).stdout
+
+
+def test_weights_evaluated_through_an_edited_mixer_replace_nothing_and_are_told(tmp_path):
+    root, package = tmp_path / "root", make_own(tmp_path / "elsewhere")
+    write_spec(root, SMALL.replace("  - key: fill_mean\n", ROW))
+    asked = ("small", "--scale", "smoke", "--row", "mean", "--device", "cpu")
+    env = with_path(tmp_path / "elsewhere")
+    afno("run", *asked, root=root, env=env)
+    table = root / "runs/smoke/small.csv"
+    measured = table.read_text()
+    same = afno("evaluate", *asked, root=root, env=env)
+    assert "other source" not in same.stderr
+    (package / "parts.py").write_text("FACTOR = 30.0\n")
+    edited = afno("evaluate", *asked, root=root, env=env)
+    assert edited.stdout != same.stdout
+    assert "made by other source than today's, afno run --rerun does them again: pretrain-mean-" in edited.stderr
+    assert table.read_text() == measured

@@ -214,8 +214,11 @@ def test_provenance_counts_device_hours_once_and_says_mixtures(tmp_path):
 
 def test_two_trainings_of_one_config_are_two_runs_unless_they_are_the_same(tmp_path):
     table = made(tmp_path).table()
-    elsewhere = [replace(each, provenance={**each.provenance, "device": "another machine"}) for each in table.records]
-    again = replace(table, spec=replace(table.spec, name="again"), records=elsewhere)
+    elsewhere = {
+        need: replace(each, provenance={**each.provenance, "device": "another machine"})
+        for need, each in table.found.items()
+    }
+    again = replace(table, spec=replace(table.spec, name="again"), found=elsewhere)
     for text in report_files(tmp_path, [table, again], {}).values():
         assert f"{2 * len(table.records)} runs, " in text
 

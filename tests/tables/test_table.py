@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from afno_repro.escape import csv_lines, md
 from afno_repro.runs.provenance import provenance
 from afno_repro.runs.record import Record
 from afno_repro.runs.store import publish, records_folder
+from afno_repro.spec.places import Places
 from afno_repro.spec.plan import Choice, plan_runs
 from afno_repro.spec.reader import load_spec
+from afno_repro.spec.spec import SCALES
 from afno_repro.tables import results
 from afno_repro.tables.claims import claim_verdicts
 from afno_repro.tables.inference import Estimate
@@ -186,6 +189,29 @@ def test_records_of_further_seeds_make_a_table_of_all_of_them(tmp_path):
     assert table.cells["fill_mean", "psnr"].note == ""  # has no seeds
     assert table.command(table.spec.row("gfn")) == "afno run small --scale tiny --row gfn --seeds 3"
     assert table.command(table.spec.row("gfn")) in "".join(report_files(tmp_path, [table], {}).values())
+
+
+def test_a_changed_table_says_what_was_changed_and_its_commands_repeat_it(tmp_path):
+    spec = load_spec(write_spec(tmp_path))
+    changes = ("pretrain.train.lr=5e-4", "model.mixer={name: gfn}")
+    table = build_table(spec, "tiny", tmp_path / "none", changes)
+    command, *options = table.command(spec.row("gfn")).partition(" --set")
+    assert command == "afno run small --scale tiny --row gfn"
+    assert shlex.split("".join(options)) == ["--set", changes[0], "--set", changes[1]]
+    assert table.cells["gfn", "psnr"].note == table.command(spec.row("gfn"))
+    write_results(tmp_path / "changed", [table])
+    write_results(tmp_path / "own", [build_table(spec, "tiny", tmp_path / "none")])
+    for end in ("small.md", "small.tex", "small.csv", "cells.csv", "claims.csv"):
+        first = (tmp_path / "changed" / end).read_text()
+        assert changes[0] in first
+        assert changes[1] in first
+        assert changes[0] not in (tmp_path / "own" / end).read_text()
+
+
+def test_changed_tables_of_two_scales_lie_apart():
+    places = Places(Path("root"), Path("runs"))
+    folders = [places.results(scale, changed) for scale in SCALES for changed in (False, True)]
+    assert len({*folders}) == len(folders)
 
 
 def test_what_is_said_alike_of_several_cells_is_said_once(tmp_path):
