@@ -86,13 +86,8 @@ def test_other_images_are_shown_and_the_unusable_ones_named_and_counted(root, tm
     assert "grey.png: is L, not RGB" in done.stderr
     assert "small.png: is 8 x 8 pixels, at least 16 are needed a side" in done.stderr
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        f"small_triptychs.{ending}" for ending in ("csv", "png", "svg", "pdf")
+        f"small_triptychs.{ending}" for ending in ("png", "svg", "pdf")
     }
-    assert (tmp_path / "out" / "small_triptychs.csv").read_text().splitlines()[0].split(",") == [
-        "row",
-        "metric",
-        "value",
-    ]
 
 
 def test_no_usable_image_is_missing_data(root, tmp_path):
