@@ -24,7 +24,7 @@ from afno_repro.tables.document import (
 )
 from afno_repro.tables.numbers import counted
 from afno_repro.tables.page import html_page
-from afno_repro.tables.results import commit
+from afno_repro.tables.results import commit, trained_on
 from afno_repro.tables.scales import scale_note
 from afno_repro.tables.sources import mixed_sources, source_notes
 from afno_repro.tables.summary import overview, summary
@@ -156,6 +156,8 @@ def _provenance(tables: Sequence[Table]) -> Section:
         mixed += [f"{title.lower().removesuffix('s')}s"] if len(found) > 1 else []
         lines += [[title, text, str(count)] for text, count in sorted(found.items())]
     mixed += ["sources"] if mixed_sources(records) else []
+    fed = Counter(said for record in records if (said := trained_on(record)))
+    lines += [["Trained on", text, str(count)] for text, count in sorted(fed.items())]
     unused = Counter(_unused(record) for record in records if record.provenance.get("left_out"))
     lines += [["Files not used", text, str(count)] for text, count in sorted(unused.items())]
     total = f"{counted(len(records), 'run')}, {_hours(records):.3g} device-hours in all; "

@@ -209,9 +209,19 @@ def _provenance(table: Table) -> str:
     for of, sources in mixed_sources(table.records).items():
         lines.append(f"- Source of {md(of)}: {md('; '.join(sources))} **The records mix them.**")
     lines += [f"- Source: {md(note)}" for note in source_notes(table)]
+    fed = sorted({trained_on(record) for record in table.records} - {""})
+    lines += [f"- Trained on {md('; '.join(fed))}."] if fed else []
     seconds = sum(record.provenance["seconds"] for record in table.records)
     lines.append(f"- {counted(len(table.records), 'run')}, {seconds:.0f} s of computing in all.")
     return "\n".join(lines)
+
+
+def trained_on(record: Record) -> str:
+    """What a training was fed, in words; nothing of a run that trains nothing, or that did not know."""
+    images = record.provenance.get("images") or []
+    if len(images) != 2:
+        return ""
+    return f"{record.config.data.name}: {counted(images[0], 'image')}, and {images[1]} to validate"
 
 
 def commit(record: Record) -> str:

@@ -223,6 +223,15 @@ def test_two_trainings_of_one_config_are_two_runs_unless_they_are_the_same(tmp_p
         assert f"{2 * len(table.records)} runs, " in text
 
 
+def test_table_and_report_say_what_networks_were_trained_on(tmp_path):
+    table = made(tmp_path).table()
+    trained = [record for record in table.records if record.config.kind == "pretrain"]
+    for record in trained:
+        record.provenance["images"] = [24, 8]  # type: ignore[index]
+    assert "- Trained on photos: 24 images, and 8 to validate." in table_markdown(table, claim_verdicts(table))
+    assert f"| Trained on | photos: 24 images, and 8 to validate | {len(trained)} |" in both(tmp_path, table)[0]
+
+
 def test_what_was_not_run_at_all_is_named_with_its_command(tmp_path):
     table = made(tmp_path).table()
     for text in report_files(tmp_path, [table], {}, unrun=["table3"]).values():
