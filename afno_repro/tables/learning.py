@@ -63,18 +63,18 @@ def further_notes(table: Table) -> list[str]:
     short: dict[str, dict[str, list[str]]] = {}
     for gain in [gain for gain in _gains(table, decide=False) if not gain.shown]:
         short.setdefault(gain.name, {}).setdefault(_named(table, gain.row), []).append(f"{gain.column.title} {gain}")
-    notes = [
-        f"Not shown to be better than {name}: " + "; ".join(f"{row}, {', '.join(seen)}" for row, seen in rows.items())
-        for name, rows in short.items()
-    ]
+    notes = []
+    for name, rows in short.items():
+        seen = "; ".join(f"{row}, {', '.join(gains)}" for row, gains in rows.items())
+        notes.append(f"Not shown to be better than {name}: {seen}.")
     alone: dict[tuple[str, str], Gain] = {}
     for gain in sorted(_gains(table, decide=True), key=lambda gain: gain.by.mean):
         if gain.by.n == 1 and gain.shown:
             alone.setdefault((gain.column.key, gain.name), gain)
     least = [f"{_named(table, gain.row)}, {gain.column.title} {gain} above {gain.name}" for gain in alone.values()]
-    return [f"{note}." for note in notes] + (
-        [f"With one seed no interval shows that a row learned. The least gain: {'; '.join(least)}."] if least else []
-    )
+    if least:
+        notes.append(f"With one seed no interval shows that a row learned. The least gain: {'; '.join(least)}.")
+    return notes
 
 
 def stage_of(column: Column) -> str:
