@@ -115,6 +115,11 @@ class RunConfig:
     seed: int
     init: str | None  # digest of the run that it starts from, or sha256:... of a file of weights; None: scratch
 
+    @property
+    def counted(self) -> bool:
+        """Whether its numbers are counts, the same on every machine."""
+        return self.kind == "profile" and self.task.name in ("count", "growth")
+
 
 @dataclass(frozen=True)
 class Machine:

@@ -94,7 +94,7 @@ def _watched(config: RunConfig, model: nn.Module, images: int, device: str) -> "
             for name, own in (*model.named_parameters(), *model.named_buffers())
         }
         forward: Any = partial(torch.func.functional_call, model.train(), weights)
-        step = Step(model, list(weights.values()))
+        step = Step([part for part in model.modules() if isinstance(part, Block)], list(weights.values()))
         keeping = torch.autograd.graph.saved_tensors_hooks(step.keep, lambda tensor: tensor)
         with keeping, step, step.operators, half:
             task.loss(forward, _batch(config, images, where))
@@ -116,17 +116,16 @@ def _batch(config: RunConfig, images: int, device: torch.device) -> Batch:
 class Step(TorchFunctionMode):
     """Inside, adds up what is kept for autograd, less weights; each memory once. Fused attention keeps no scores.
 
-    `inside` are the bytes of each mixer block, `outside` those of the rest and the blocks' inputs.
+    `inside` are the bytes of each part, such as a mixer block, `outside` those of the rest and the parts' inputs.
     """
 
-    def __init__(self, model: nn.Module, weights: list[Tensor]):
+    def __init__(self, parts: list[nn.Module], weights: list[Tensor]):
         super().__init__()
         self.seen: dict[int, Any] = {own.untyped_storage()._cdata: own for own in weights}
-        self.outside, self.inside, self.in_block = 0, list[int](), False
+        self.outside, self.inside, self.in_part = 0, list[int](), False
         self.operators = _Operators()
-        blocks = [module for module in model.modules() if isinstance(module, Block)]
-        self.hooks = [block.register_forward_pre_hook(self.enter) for block in blocks]
-        self.hooks += [block.register_forward_hook(self.leave) for block in blocks]
+        self.hooks = [part.register_forward_pre_hook(self.enter) for part in parts]
+        self.hooks += [part.register_forward_hook(self.leave) for part in parts]
 
     def __exit__(self, *error: Any) -> None:
         for hook in self.hooks:
@@ -134,22 +133,22 @@ class Step(TorchFunctionMode):
         super().__exit__(*error)
 
     def kept_bytes(self, again: bool) -> int:
-        """In all, or where one block at a time is computed again."""
+        """In all, or where one part at a time is computed again."""
         return self.outside + (max(self.inside, default=0) if again else sum(self.inside))
 
-    def enter(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def enter(self, part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.keep(inputs[0])
         self.inside.append(0)
-        self.in_block = True
+        self.in_part = True
 
     def leave(self, *_: Any) -> None:
-        self.in_block = False
+        self.in_part = False
 
     def keep(self, tensor: Tensor) -> Tensor:
         memory = tensor.untyped_storage()
         if memory._cdata not in self.seen:
             self.seen[memory._cdata] = memory  # held, so that no other takes its place
-            if self.in_block:
+            if self.in_part:
                 self.inside[-1] += memory.nbytes()
             else:
                 self.outside += memory.nbytes()

@@ -13,6 +13,7 @@ from afno_repro.fills import FILLS
 from afno_repro.models import build_model, check_model, check_own_mixer
 from afno_repro.options import option_problems, suggest
 from afno_repro.profiling.flops import CountingRule
+from afno_repro.profiling.growth import Growth
 from afno_repro.profiling.measure import Latency
 from afno_repro.runs.executors import metrics_of
 from afno_repro.spec.plan import Plan, Run, located, stage_tree
@@ -22,7 +23,7 @@ from afno_repro.weights.checkpoint import read_state_dict
 from afno_repro.weights.load import fit, trunk
 
 MAX_SIZE, MAX_LAYERS = 2**16, 1000  # of a model: any whole number, and layers of a stage
-PROFILES: dict[str, Any] = {"count": CountingRule, "latency": Latency}
+PROFILES: dict[str, Any] = {"count": CountingRule, "growth": Growth, "latency": Latency}
 _sound: set[str] = set()  # models of this package that were built before, as other stages and scales have them too
 
 

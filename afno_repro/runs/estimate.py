@@ -88,7 +88,7 @@ def estimates(runs: Iterable[Run], before: Iterable[Record], machine: Machine) -
         model = repr((config.model, config.data.image_size, config.task, precision_of(config)))
         if config.data.name is not None and fed not in sizes:
             sizes[fed] = image_counts(config.data, machine)
-        if config.model is not None and config.task.name != "count" and model not in networks:
+        if config.model is not None and not config.counted and model not in networks:
             networks[model] = network(config)
         images, published = sizes.get(fed, (None, ""))
         estimate = replace(_estimate(config, images, networks.get(model), on(machine, run)), published_sizes=published)
@@ -120,7 +120,7 @@ def _estimate(config: RunConfig, images: tuple[int, int] | None, net: Network | 
     if config.kind == "baseline":
         seconds = None if images is None else images[1] * fill_seconds(config)
         return Estimate(device_s=seconds, basis="of a filling: that of one image on this machine, times images")
-    if config.task.name == "count" or net is None:
+    if config.counted or net is None:
         return Estimate(device_s=0.0)
     precision = precision_of(config)
     speed = product_flops_per_s(machine.device, machine.threads, precision)

@@ -79,7 +79,7 @@ def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: P
         "files": {name: found for name in (LOG, ARTIFACTS) if (found := checksum(directory, name)) is not None},
         "parent": store.parent(run),
         **left_out(run.config, machine),
-        "tf32": None if run.config.model is None or run.config.task.name == "count" else rounded(),
+        "tf32": None if run.config.model is None or run.config.counted else rounded(),
         "skipped": len(run.config.data.options.get("skip", [])),
     }
     record = Record(run.id, run.digest, run.config, outcome, result.metrics, result.repeats, made_with)

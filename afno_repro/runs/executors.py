@@ -18,6 +18,7 @@ from afno_repro.errors import DataError, Diverged, StorageError
 from afno_repro.fills import FILLS
 from afno_repro.models import build_model
 from afno_repro.profiling.flops import CountingRule, count
+from afno_repro.profiling.growth import GROWTHS, Growth, growth
 from afno_repro.profiling.measure import Latency, latencies_s
 from afno_repro.runs.bound import Fed, contents, fed
 from afno_repro.runs.store import WEIGHTS, Store, checksum
@@ -33,6 +34,11 @@ from afno_repro.weights.checkpoint import read_state_dict
 from afno_repro.weights.load import load_weights, trunk
 
 OPERATIONS = ("gflops", "mixer_gflops", "gflops_full", "mixer_gflops_full", "mlp_share")
+PROFILED = {
+    "count": ("params_m", "mixer_params_m", *OPERATIONS),
+    "growth": GROWTHS,
+    "latency": ("latency_s",),
+}
 Report = Callable[[Progress], None]
 
 
@@ -51,14 +57,14 @@ def metrics_of(config: RunConfig) -> tuple[str, ...] | None:
     if config.kind == "visualize":
         return None
     if config.kind == "profile":
-        return ("params_m", "mixer_params_m", *OPERATIONS) if config.task.name == "count" else ("latency_s",)
+        return PROFILED[config.task.name]
     options = {key: value for key, value in config.task.options.items() if key != "fill"}
     task = TASKS[config.task.name](config.data.image_size, **options)
     return task.metrics().keys if config.kind == "baseline" else (*task.metrics().keys, f"best_{task.best}", "loss")
 
 
 def profile(run: Run, machine: Machine, directory: Path, report: Report) -> Outcome:
-    """Count the model on `meta`, or time its forward pass on the machine."""
+    """Count the model on `meta`, at one size or at several, or time its forward pass on the machine."""
     config = run.config
     assert config.model is not None
     if config.task.name == "count":
@@ -67,6 +73,8 @@ def profile(run: Run, machine: Machine, directory: Path, report: Report) -> Outc
         counted = count(model, config.data.image_size, CountingRule(**config.task.options))
         costs = {key: getattr(counted, key) for key in OPERATIONS}
         return Outcome({"params_m": counted.params / 1e6, "mixer_params_m": counted.mixer_params / 1e6, **costs})
+    if config.task.name == "growth":
+        return Outcome(growth(config.model, config.data.image_size, Growth(**config.task.options)))
     device = engine.start(machine, "float32")
     engine.seed_everything(config.seed)
     model = build_model(config.model, config.data.image_size)

@@ -59,10 +59,17 @@ class Peak(_Claim):
 
 
 class Bound(_Claim):
-    """A sentence of the paper as a bound: each cell of `better` is above `above`."""
+    """A sentence of the paper as a bound: each cell of `better` is above `above`, or below `below`."""
 
     better: ListOfNames
-    above: float
+    above: float | None = None
+    below: float | None = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "Bound":
+        if (self.above is None) == (self.below is None):
+            raise PydanticCustomError("bound", "must have either above or below")
+        return self
 
 
 FORMS: dict[str, type[BaseModel]] = {
@@ -74,7 +81,7 @@ FORMS: dict[str, type[BaseModel]] = {
 }
 FORMS_HINT = (
     "a claim has better, worse and by; or no_worse, than, margin and why; or equivalent, to, margin and why; "
-    "or peak and over; or better and above"
+    "or peak and over; or better and above or below"
 )
 
 
@@ -83,7 +90,7 @@ def _form(claim: Any) -> str:
     keys = claim if isinstance(claim, dict) else {}
     own = {
         "peak claim": ("peak", "over"),
-        "bound claim": ("above",),
+        "bound claim": ("above", "below"),
         "no-worse claim": ("no_worse", "than"),
         "equivalence claim": ("equivalent", "to"),
     }

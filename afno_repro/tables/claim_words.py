@@ -134,7 +134,7 @@ def claims_legend(verdicts: Sequence[Verdict]) -> str:
     if Peak in forms:
         text += " A peak has to be ahead of its neighbours and of the best other row."
     if Bound in forms:
-        text += " A bound's difference is the value less the bound."
+        text += " A bound's difference is how far beyond the bound the value lies."
     if any(verdict.claim.doubt for verdict in verdicts):
         text += " In doubt: numbers of the paper that contradict its own sentence."
     return text

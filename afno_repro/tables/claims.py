@@ -162,9 +162,10 @@ def _cases(table: Table, claim: Claim, column: Column) -> Iterator[Case]:
     sign = 1 if column.higher_is_better else -1
     cells = {row: cell for (row, key), cell in table.cells.items() if key == column.key}
     ours, theirs = sides(claim)
-    if isinstance(claim, Bound):  # above it, whichever sense the column has
+    if isinstance(claim, Bound):  # above or below it, whichever sense the column has
+        bound, sense = (claim.above, 1) if claim.below is None else (claim.below, -1)
         for row in ours:
-            found = difference(cells[row], Cell("measured", claim.above))
+            found = difference(cells[row], Cell("measured", bound), sense)
             yield Case((row,), column, found, "> 0", found.mean)
         return
     if isinstance(claim, Peak):

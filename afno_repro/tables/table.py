@@ -199,7 +199,7 @@ def _cell(
         return Cell(state, paper=paper, runs=ids, note=note)
     entry: Any = values.loc[(row.key, column.key)]
     value, spread = float(entry["value"]), float(entry["spread"])
-    counted = plan.needs[wanted[0]].config.task.name == "count"
+    counted = plan.needs[wanted[0]].config.counted
     verdict = _verdict(plan.spec, row, column, value, paper) if counted and paper is not None else ""
     note = f"{len(records)} of {len(wanted)} seeds" if len(records) < len(wanted) else ""
     state = failed[0] if failed else "measured"

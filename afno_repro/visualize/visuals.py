@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from afno_repro.visualize.clustering import Clusters
 from afno_repro.visualize.pictures import Pictures
+from afno_repro.visualize.resolution import Resolution
 from afno_repro.visualize.sparsity import Spectra
 from afno_repro.visualize.training import Overlays, Triptychs
 
@@ -25,6 +26,7 @@ class Visual(Protocol):
 VISUALS: dict[str, Callable[..., Visual]] = {
     "clusters": Clusters,
     "spectra": Spectra,
+    "resolution": Resolution,
     "triptychs": Triptychs,
     "overlays": Overlays,
 }

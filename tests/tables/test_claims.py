@@ -165,6 +165,20 @@ def test_a_bound_is_above_in_every_column_whatever_its_sense(tmp_path):
     assert told(verdict(tmp_path, BOUND.replace("psnr", "error"), values))[1] == pytest.approx(11.0)
 
 
+def test_a_bound_from_above_is_held_to_the_largest_cell(tmp_path):
+    below = BOUND.replace("above: 20", "below: 30")
+    values = {"afno": (21.0, 21.1, 20.9), "gfn": (25.0, 25.0, 25.0)}
+    assert told(verdict(tmp_path, below, values)) == ("holds", pytest.approx(5.0))
+    values["gfn"] = (31.0, 31.1, 30.9)
+    assert told(verdict(tmp_path, below, values)) == ("fails", pytest.approx(-1.0))
+
+
+@pytest.mark.parametrize("bounds", ["above: 20, below: 30", "above: null"])
+def test_a_bound_is_on_one_side(tmp_path, bounds):
+    with pytest.raises(ConfigError, match=r"claims\.0: must have either above or below"):
+        Made(tmp_path, text(BOUND.replace("above: 20", bounds)))
+
+
 def test_a_bound_without_seeds_or_numbers_is_undecided(tmp_path):
     found = verdict(tmp_path, BOUND, {"afno": (25.0,), "gfn": (24.0,)}, seeds="[0]")
     assert (*told(found), found.reason) == ("undecided", pytest.approx(4.0), "one seed")
@@ -267,7 +281,7 @@ FORMS += "or peak and over; or better and above"
             "by: 0.0",
             "above: 0.5",
             "claims.0.worse: unknown key 'worse'\n"
-            "  the bound claim's keys: claim, where, column, doubt, under, better, above.",
+            "  the bound claim's keys: claim, where, column, doubt, under, better, above, below.",
         ),
         (PEAK, "peak: l_0.01, ", "", "claims.0: the key 'peak' is missing\n  " + FORMS),
         (PEAK, f", over: [{', '.join(AXIS)}]", "", "claims.0: the key 'over' is missing\n  " + FORMS),
