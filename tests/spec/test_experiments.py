@@ -77,7 +77,8 @@ def test_block_counts_are_compared_at_equal_parameters(scale, stage):
 
 
 @pytest.mark.parametrize(
-    ("table", "stage"), [("table2", "pretrain"), ("table3", "pretrain"), ("table4", "pretrain"), ("table6", "pretrain")]
+    ("table", "stage"),
+    [(f"table{number}", "pretrain") for number in range(2, 7)],
 )
 def test_rows_of_a_tiny_table_have_equal_parameters(table, stage):
     rows = [
