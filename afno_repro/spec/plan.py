@@ -136,7 +136,7 @@ def _stage_runs(
     if not choice.latency and _name(tree.get("task")) == "latency":
         return []
     seeds = _all_seeds(spec, scale, choice) if choice.seeds is None else choice.seeds
-    if _said(tree, "kind") == "visualize":
+    if _said(tree, "kind") == "visualize" and spec.draws(stage):
         seeds = seeds[:1]  # one picture is enough
     found: list[tuple[Need, Run]] = []
     first = _run(spec, scale, row, stage, tree, seeds[0], changes, made) if seeds else None

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from afno_repro.spec.claims import Claim, Learned, ScaleName
-from afno_repro.spec.figures import STRICT, Figure
+from afno_repro.spec.figures import STRICT, Figure, Shown
 from afno_repro.spec.names import Name, RowName, Seed, Source
 from afno_repro.spec.tree import Tree
 
@@ -112,6 +112,10 @@ class Spec:
         rows = self.tree.value["rows"].value
         found: Tree = next(tree for tree in rows if tree.value["key"].value == key)
         return found
+
+    def draws(self, stage: str) -> bool:
+        """Whether a figure shows what the runs of a stage have."""
+        return any(isinstance(figure, Shown) and figure.stage == stage for figure in self.structure.figures)
 
     def columns(self, scale: str) -> list[Column]:
         """The columns, with the changes that a scale makes."""

@@ -89,6 +89,20 @@ def test_profiles_and_baselines_have_one_run_whatever_the_seeds(spec):
     assert ("fill_mean", "pretrain", 1) not in needs
 
 
+@pytest.mark.parametrize(("figures", "seeds"), [("", [0, 1, 2]), ("figures: [{name: triptychs, stage: look}]\n", [0])])
+def test_what_a_figure_draws_is_of_one_seed_and_a_number_of_all(tmp_path, figures, seeds):
+    look = "  look: {kind: visualize, init: pretrain, task: {name: resolution, images: 2, factor: 2}, data: DATA}\n"
+    data = next(line.split(": ", 1)[1] for line in SMALL.splitlines() if line.startswith("    data: {name"))
+    look = look.replace("DATA", f"{data} train_crops: 24, test_crops: 8, side: [32, 200]}}")
+    text = SMALL.replace("columns:\n", f"{look}columns:\n").replace("claims:\n", f"{figures}claims:\n")
+    text = text.replace("    cost: null\n", "    cost: null\n    look: null\n")
+    needs = plan_runs(
+        load_spec(write_spec(tmp_path, text.replace("tiny: {seeds: [0]", "tiny: {seeds: [0, 1, 2]"))), "tiny"
+    ).needs
+    assert [seed for row, stage, seed in needs if (row, stage) == ("afno", "look")] == seeds
+    assert [seed for row, stage, seed in needs if (row, stage) == ("afno", "pretrain")] == [0, 1, 2]
+
+
 def test_rows_seeds_and_kinds_can_be_chosen(spec):
     needs = plan_runs(spec, "paper", Choice(rows=("afno",), seeds=(1,), kinds=("pretrain",))).needs
     assert list(needs) == [("afno", "pretrain", 1)]
