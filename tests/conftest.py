@@ -1,4 +1,4 @@
-"""Tests share the cores: one thread each, and no command's thread spins while it waits."""
+"""As many tests run at once as there are cores: one thread each, and no command's thread spins while it waits."""
 
 import compileall
 import os
@@ -25,11 +25,6 @@ def pytest_configure(config: pytest.Config) -> None:
     """Write the package's bytecode once: hundreds of commands would compile it anew where Python may write none."""
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(Path(__file__).parents[1] / "afno_repro", quiet=1, workers=0)
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """Half as many tests again as there are cores: many wait for processes of theirs to start, to stop or to die."""
-    return len(os.sched_getaffinity(0)) * 3 // 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
