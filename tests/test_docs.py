@@ -186,7 +186,7 @@ def smoke(tmp_path_factory):
     """A folder with the committed specs, in which Table 5 was run at smoke scale."""
     root = tmp_path_factory.mktemp("docs")
     shutil.copytree(ROOT / "experiments", root / "experiments")
-    afno("run", "table5", "--scale", "smoke", "--device", "cpu", root=root)
+    afno("run", "table5", "--scale", "smoke", "--device", "cpu", "--jobs", "1", root=root)
     return root
 
 
@@ -260,7 +260,7 @@ def test_the_worked_example_is_trained_on_a_flat_folder_of_images(tmp_path):
         folder.mkdir(parents=True)
         for i in range(count):
             imsave(folder / f"{i}.jpg", chelsea()[5 * i : 5 * i + 100, 5 * i : 5 * i + 150])
-    said = afno("run", "axial", "--scale", "smoke", root=tmp_path).stdout
+    said = afno("run", "axial", "--scale", "smoke", "--jobs", "1", root=tmp_path).stdout
     assert "PSNR" in said
     assert "missing" not in said
 

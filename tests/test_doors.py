@@ -198,7 +198,10 @@ def test_nothing_that_is_planted_runs_where_runs_go_side_by_side_and_nothing_lis
     assert len(list((public / "site").glob("[0-9]*"))) >= 3  # the command and two that train
 
 
-@pytest.mark.parametrize(("late", "framed"), [("0", True), ("1", True), ("0", False)])
+@pytest.mark.parametrize(
+    ("late", "framed"),
+    [("0", True), pytest.param("1", True, marks=pytest.mark.slow), pytest.param("0", False, marks=pytest.mark.slow)],
+)
 def test_nothing_that_a_neighbour_sends_to_two_processes_runs(tmp_path, public, somebody, late, framed):
     done, told, ran = attacked(tmp_path, public, framed, late, "--devices", "2")
     assert ran == set()

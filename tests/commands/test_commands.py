@@ -20,7 +20,7 @@ from afno_repro.spec.reader import load_spec
 from tests.command import afno, answer
 from tests.specs import ROOT, SMALL, write_spec
 
-SMOKE = ("run", "small", "--scale", "smoke", "--device", "cpu")
+SMOKE = ("run", "small", "--scale", "smoke", "--device", "cpu", "--jobs", "1")
 
 
 @pytest.fixture(scope="module")
@@ -349,7 +349,7 @@ def test_a_missing_data_folder_names_the_layout_before_anything_runs(tmp_path):
     layout = "imagenet/train/CLASS/*.JPEG"
     assert layout in afno("check", "small", root=tmp_path, expect=3).stderr
     assert layout in afno("pretrain", "small", "--device", "cpu", root=tmp_path, expect=3).stderr
-    part = afno("run", "small", "--device", "cpu", root=tmp_path, expect=4)  # the counts need no data
+    part = afno("run", "small", "--device", "cpu", "--jobs", "1", root=tmp_path, expect=4)  # the counts need no data
     assert "left out: afno, fill_mean, gfn" in part.stderr
     assert "missing" in (tmp_path / "results/tiny/cells.csv").read_text()
 
@@ -405,7 +405,7 @@ def test_changed_settings_go_to_a_folder_of_their_own(done):
 
 def test_pretrain_does_the_trainings_and_the_fills_alone(tmp_path):
     write_spec(tmp_path)
-    afno("pretrain", "small", "--scale", "smoke", "--device", "cpu", root=tmp_path)
+    afno("pretrain", "small", "--scale", "smoke", "--device", "cpu", "--jobs", "1", root=tmp_path)
     assert {p.name.split("-")[0] for p in (tmp_path / "runs").iterdir()} == {"pretrain", "baseline", "smoke", "locks"}
 
 

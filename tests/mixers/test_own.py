@@ -194,7 +194,7 @@ def test_a_mixer_of_pythonpath_is_checked_run_and_known_by_its_source(tmp_path):
     root, package = tmp_path / "root", make_own(tmp_path / "elsewhere")
     write_spec(root, SMALL.replace("  - key: fill_mean\n", ROW))
     env = with_path(tmp_path / "elsewhere")
-    asked = ("--scale", "smoke", "--row", "mean", "--row", "gfn")
+    asked = ("--scale", "smoke", "--row", "mean", "--row", "gfn", "--jobs", "1")
     assert "sound" in afno("check", "small", root=root, env=env).stdout
     (package / "imported").unlink()
     afno("run", "small", *asked, root=root, env=env)

@@ -71,7 +71,7 @@ def test_a_diverged_row_is_a_state_and_the_others_go_on(tmp_path):
         "    paper: {gflops: 0.6", "    pretrain: {train: {lr: 1e30, clip_norm: null}}\n    paper: {gflops: 0.6"
     )
     write_spec(tmp_path, wild)
-    done = afno("run", "small", "--device", "cpu", root=tmp_path, expect=4)
+    done = afno("run", "small", "--device", "cpu", "--jobs", "1", root=tmp_path, expect=4)
     assert "diverged" in done.stdout
     cells = {
         tuple(line.split(",")[1:3]): line.split(",")[-2]

@@ -87,7 +87,7 @@ def test_no_cell_of_the_reference_lies_beyond_the_window(browser, report, tmp_pa
 def test_no_cell_of_a_report_with_long_names_lies_beyond_the_window(browser, tmp_path):
     long = "[ViT-Enormous/16, A mixer with a name of many words and aVeryLongOneWithoutASpaceInItThatNoPhoneHasRoomFor]"
     write_spec(tmp_path, SMALL.replace("[ViT, GFN]", long))
-    afno("run", "small", "--scale", "smoke", "--device", "cpu", root=tmp_path)
+    afno("run", "small", "--scale", "smoke", "--device", "cpu", "--jobs", "1", root=tmp_path)
     assert_fits(measured(browser, (tmp_path / "runs/smoke/report.html").read_text(), tmp_path))
 
 

@@ -194,7 +194,7 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize(("ranks", "expected"), [("01", 4), ("1", 7)])
+@pytest.mark.parametrize(("ranks", "expected"), [pytest.param("01", 4, marks=pytest.mark.slow), ("1", 7)])
 def test_running_out_of_memory_is_an_outcome_where_all_do_and_no_hang_elsewhere(
     tmp_path, monkeypatch, capfd, ranks, expected
 ):
@@ -281,7 +281,7 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("cramped", ["1 None", "0 /runs/"])
+@pytest.mark.parametrize("cramped", ["1 None", pytest.param("0 /runs/", marks=pytest.mark.slow)])
 def test_what_the_system_refuses_where_processes_meet_is_told_as_such_and_not_as_an_end_of_the_other(
     tmp_path, monkeypatch, capfd, cramped
 ):
