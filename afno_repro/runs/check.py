@@ -1,5 +1,6 @@
 """Everything about a run that can be wrong is found here, in seconds, before any work: models are built on `meta`."""
 
+from math import log2
 from typing import Any
 
 import torch
@@ -87,7 +88,8 @@ def config_problems(config: RunConfig) -> list[Problem]:
             config.model, config.data.image_size
         )
     if config.kind == "profile":
-        return problems + _part_problems(config.task, PROFILES, (), "task", construct=True)
+        problems += _part_problems(config.task, PROFILES, (), "task", construct=True)
+        return problems or (_growth_problems(config) if config.task.name == "growth" else [])
     shows = config.kind == "visualize"
     options = {key: value for key, value in config.task.options.items() if key != ("images" if shows else "fill")}
     task = Part(config.task.name, options)
@@ -166,6 +168,14 @@ def _size_problems(model: ModelConfig, image_size: int) -> list[Problem]:
         if any(isinstance(one, int) and one > largest for one in (value if isinstance(value, list) else [value])):
             problems.append(Problem(f"must be at most {largest}, is {value!r}", key))
     return problems
+
+
+def _growth_problems(config: RunConfig) -> list[Problem]:
+    """Doublings that lead to sizes beyond any network's."""
+    doublings = config.task.options["doublings"]
+    if doublings <= log2(MAX_SIZE / config.data.image_size):
+        return []
+    return [Problem(f"{doublings} make images of more than {MAX_SIZE} pixels a side", ("task", "doublings"))]
 
 
 def _part_problems(

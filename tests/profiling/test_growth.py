@@ -7,6 +7,9 @@ import yaml
 from afno_repro.config import ModelConfig, Part
 from afno_repro.errors import ConfigError
 from afno_repro.profiling.growth import Growth, growth
+from afno_repro.runs.check import check_runs
+from afno_repro.spec.plan import Choice, plan_runs
+from afno_repro.spec.reader import load_spec
 from tests.specs import ROOT
 
 SIZES = [16, 32, 64, 128]  # pixels, 4 to 32 tokens a side
@@ -66,6 +69,14 @@ def test_what_table_1_calls_quasi_linear_is_what_n_log_n_fits_as_over_its_own_gr
     tokens = np.array([(first * 2**k) ** 2.0 for k in range(stage["task"]["doublings"] + 1)])
     bound = next(claim["below"] for claim in spec["claims"] if claim["column"] == "flops_growth")
     assert bound == round(np.polyfit(np.log(tokens), np.log(tokens * np.log(tokens)), 1)[0], 3)
+
+
+@pytest.mark.parametrize(("doublings", "sound"), [(10, True), (11, False), (10**18, False)])
+def test_sizes_beyond_any_network_s_are_told_before_any_work(doublings, sound):
+    choice = Choice(rows=("self_attention",), changes=(f"growth.task.doublings={doublings}",))
+    plan = plan_runs(load_spec(ROOT / "experiments" / "table1.yaml"), "tiny", choice)
+    told = [problem.message for problem in check_runs(plan, list(plan.runs))]
+    assert told == ([] if sound else [f"{doublings} make images of more than 65536 pixels a side"])
 
 
 def test_one_size_tells_no_growth():
