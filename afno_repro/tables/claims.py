@@ -12,6 +12,7 @@ from afno_repro.tables.learning import MARK, stage_of, unlearned
 from afno_repro.tables.table import Cell, Table
 
 OUTCOMES = ("fails", "undecided", "holds")  # worst first
+MISSING = "numbers are missing"
 LACKING = {"diverged": "a training diverged", "out_of_memory": "a run did not fit its device"}  # and no run mends that
 
 
@@ -100,8 +101,9 @@ def judged(tables: Sequence[Table]) -> dict[str, list[Verdict]]:
 
 
 def _beside(verdict: Verdict, others: Sequence[Verdict]) -> Verdict:
-    """A verdict with what the same sentence came to under other choices."""
-    found = [(other.claim.under, other.outcome) for other in others if other.claim.claim == verdict.claim.claim]
+    """A verdict with what the same sentence came to under other choices, where these were tried."""
+    same = [other for other in others if other.claim.claim == verdict.claim.claim and other.reason != MISSING]
+    found = [(other.claim.under, other.outcome) for other in same]
     return replace(verdict, choices=(*verdict.choices, *found))
 
 
@@ -125,7 +127,7 @@ def _verdict(table: Table, claim: Claim, lost: dict[tuple[str, str], list[str]])
     lacking = {cell.state for cell in cells.values()} - {"measured"}
     if lacking:
         ended = " and ".join(LACKING[state] for state in sorted(lacking)) if lacking <= LACKING.keys() else ""
-        return Verdict(claim, "undecided", reason=ended or "numbers are missing")
+        return Verdict(claim, "undecided", reason=ended or MISSING)
     if any(cell.mixed for cell in cells.values()):
         return Verdict(claim, "undecided", reason="the rows saw other data")
     cases = [case for column in columns for case in _cases(table, claim, column)]

@@ -468,6 +468,14 @@ def test_claims_under_other_choices_are_of_no_family_and_stand_beside_the_claim(
     assert "AFNO beats GFN (two skips)" in table_markdown(tables[1], found["other"])
 
 
+def test_a_choice_that_was_not_tried_stands_beside_no_claim(tmp_path):
+    first, second = made_twice(tmp_path, "choices_of: one\n")
+    untried = replace(second, cells={key: replace(cell, state="missing") for key, cell in second.cells.items()})
+    found = judged([first, untried])
+    assert [each.reason for each in found["other"]] == ["numbers are missing"] * 2
+    assert [each.choices for each in found["one"]] == [()] * 2
+
+
 def test_the_report_counts_verdicts_before_and_after_holm(tmp_path):
     tables = made_twice(tmp_path, values=((20.83, 20.0), (21.77, 20.0), (21.3, 20.0)))  # p 0.041 and 0.022, twice
     text_ = report_files(tmp_path, tables, {})[tmp_path / "report.md"]
