@@ -122,3 +122,8 @@ class Block(nn.Module):
             return x + self.drop(self.mlp(self.norm2(mixed)))
         x = x + self.drop(mixed)
         return x + self.drop(self.mlp(self.norm2(x)))
+
+
+def blocks_in(model: nn.Module) -> list[Block]:
+    """Every block of a network, in order."""
+    return [module for module in model.modules() if isinstance(module, Block)]

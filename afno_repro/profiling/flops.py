@@ -19,7 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from afno_repro.backbones.layers import MLP, Block, MixFFN
+from afno_repro.backbones.layers import MLP, MixFFN, blocks_in
 from afno_repro.errors import require
 
 aten = torch.ops.aten
@@ -73,7 +73,7 @@ def count(model: nn.Module, image_size: int | tuple[int, int], rule: CountingRul
     """Count a model on the meta device for one image of image_size pixels a side, or of (height, width) pixels."""
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     counter = _Operators(rule)
-    mixers = [block.mixer for block in model.modules() if isinstance(block, Block)]
+    mixers = [block.mixer for block in blocks_in(model)]
     inside = {module for mixer in mixers for module in mixer.modules()}
     watched = [*mixers, *(m for m in model.modules() if isinstance(m, CHANNEL_MIXING) and m not in inside)]
     hooks = [module.register_forward_pre_hook(counter.enter) for module in watched]

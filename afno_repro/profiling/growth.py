@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from afno_repro.backbones.layers import Block
+from afno_repro.backbones.layers import blocks_in
 from afno_repro.config import ModelConfig
 from afno_repro.errors import require
 from afno_repro.models import build_model
@@ -46,7 +46,7 @@ def _costs(config: ModelConfig, image_size: int) -> tuple[float, int, int]:
     with torch.device("meta"):
         model = build_model(config, image_size)
     counted = count(model, image_size, FULL)
-    step = Step([part.mixer for part in model.modules() if isinstance(part, Block)], [*model.parameters()])
+    step = Step([block.mixer for block in blocks_in(model)], [*model.parameters()])
     with torch.autograd.graph.saved_tensors_hooks(step.keep, lambda tensor: tensor), step:
         model(torch.empty(1, 3, image_size, image_size, device="meta"))
     return counted.mixer_gflops_full, sum(step.inside), counted.mixer_params

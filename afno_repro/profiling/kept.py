@@ -6,6 +6,7 @@ which may launch kernels, it is watched on `meta`, too: in float32, with AFNO by
 prefers on small grids, keep up to twice as much of them.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from afno_repro.backbones.layers import Block
+from afno_repro.backbones.layers import blocks_in
 from afno_repro.config import RunConfig
 from afno_repro.models import build_model
 from afno_repro.precision import autocast, set_precision
@@ -43,7 +44,7 @@ class Network:
     @property
     def has_blocks(self) -> bool:
         """Which can be computed again."""
-        return any(isinstance(module, Block) for module in self.model.modules())
+        return bool(blocks_in(self.model))
 
     def training_bytes(self, images: int, device: str, again: bool = False) -> int:
         """Of a step with so many images, where blocks are computed again or not.
@@ -94,7 +95,7 @@ def _watched(config: RunConfig, model: nn.Module, images: int, device: str) -> "
             for name, own in (*model.named_parameters(), *model.named_buffers())
         }
         forward: Any = partial(torch.func.functional_call, model.train(), weights)
-        step = Step([part for part in model.modules() if isinstance(part, Block)], list(weights.values()))
+        step = Step(blocks_in(model), list(weights.values()))
         keeping = torch.autograd.graph.saved_tensors_hooks(step.keep, lambda tensor: tensor)
         with keeping, step, step.operators, half:
             task.loss(forward, _batch(config, images, where))
@@ -119,7 +120,7 @@ class Step(TorchFunctionMode):
     `inside` are the bytes of each part, such as a mixer block, `outside` those of the rest and the parts' inputs.
     """
 
-    def __init__(self, parts: list[nn.Module], weights: list[Tensor]):
+    def __init__(self, parts: Sequence[nn.Module], weights: list[Tensor]):
         super().__init__()
         self.seen: dict[int, Any] = {own.untyped_storage()._cdata: own for own in weights}
         self.outside, self.inside, self.in_part = 0, list[int](), False

@@ -113,7 +113,7 @@ def claim_verdicts(table: Table) -> list[Verdict]:
     A case holds where the whole 95% interval of its difference is inside of what is asked, fails where all of it is
     outside, and is undecided else. Asked is of an ordering, in each column and pair of rows, a difference above `by` at
     paper scale, above zero elsewhere; of no worse, one above -margin; of an equivalence, one within +-margin; of a
-    bound, a value above it; of a peak, that it is ahead of its neighbours along the axis and of the best other row.
+    bound, a value beyond it; of a peak, that it is ahead of its neighbours along the axis and of the best other row.
     With one seed, on a row that did not learn, or where a number is missing or saw other data, nothing is decided.
     """
     lost = unlearned(table)

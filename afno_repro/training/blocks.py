@@ -6,16 +6,15 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from afno_repro.backbones.layers import Block
+from afno_repro.backbones.layers import blocks_in
 
 GRAPHS = 64  # of a block: its shapes, in training and evaluation, at some sizes of images
 
 
 def recompute_blocks(model: nn.Module) -> None:
     """Keep no activations inside mixer blocks: the backward pass computes them again, for less memory."""
-    for module in model.modules():
-        if isinstance(module, Block):
-            module.forward = partial(checkpoint, module.forward, use_reentrant=False)  # type: ignore[method-assign]
+    for block in blocks_in(model):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
 def compile_backbone(model: nn.Module, backend: str = "inductor") -> None:
@@ -27,6 +26,6 @@ def compile_backbone(model: nn.Module, backend: str = "inductor") -> None:
     torch.compiler.reset()
     torch._dynamo.config.recompile_limit = GRAPHS
     backbone = model.get_submodule("backbone")
-    blocks: list[nn.Module] = [module for module in backbone.modules() if isinstance(module, Block)]
+    blocks: list[nn.Module] = [*blocks_in(backbone)]
     for module in blocks or [backbone]:
         module.compile(dynamic=False, backend=backend)

@@ -8,7 +8,7 @@ from math import prod, sqrt
 import torch
 from torch import Tensor, nn
 
-from afno_repro.backbones.layers import Block
+from afno_repro.backbones.layers import blocks_in
 from afno_repro.errors import ConfigError, require
 from afno_repro.mixers.spectral import Grid, Modes, channels_first, channels_last, irfft2, rfft2
 from afno_repro.visualize.clustering import outputs, show
@@ -41,11 +41,6 @@ class Resolution:
             changes.append(sum(change(block.mixer, x, self.factor) for block, x in pairs) / len(blocks))
         repeats = {"change": changes}
         return Pictures(means(repeats), repeats, {})
-
-
-def blocks_in(model: nn.Module) -> list[Block]:
-    """Every block with a mixer."""
-    return [module for module in model.modules() if isinstance(module, Block)]
 
 
 @torch.inference_mode()
