@@ -1,5 +1,6 @@
 """What the committed specs say, held to each other and to the paper."""
 
+import itertools
 import re
 
 import pytest
@@ -7,8 +8,8 @@ import torch
 
 from afno_repro.models import build_model
 from afno_repro.spec.plan import plan_runs
-from afno_repro.spec.reader import load_spec
-from tests.specs import ROOT, all_specs
+from afno_repro.tables.claims import sides
+from tests.specs import all_specs
 
 SPECS = {spec.name: spec for spec in all_specs()}
 TRAINED = ("table2", "table3", "table4", "table5", "table6", "fig1", "fig5")
@@ -203,9 +204,32 @@ def test_all_rows_of_a_table_have_as_many_residuals_as_the_network_that_the_pape
         assert "model.backbone.skips" in {assumption.key for assumption in SPECS[table].structure.assumptions}
 
 
-def test_a_spec_of_other_choices_repeats_sentences_of_the_spec_that_it_names():
-    specs = {path.stem: load_spec(path) for path in (ROOT / "experiments").glob("*.yaml")}
-    for spec in specs.values():
+def test_a_spec_of_other_choices_repeats_claims_of_the_spec_that_it_names_with_one_row_for_each_row():
+    for spec in SPECS.values():
         if of := spec.structure.choices_of:
-            said = {claim.claim for claim in specs[of].structure.claims}
-            assert {claim.claim for claim in spec.structure.claims} <= said, spec.name
+            said = {claim.claim: claim for claim in SPECS[of].structure.claims}
+            instead = {}  # the choice and the other spec's row -> the rows that stand for it here
+            for claim in spec.structure.claims:
+                theirs = said[claim.claim]
+                rows = [
+                    pair
+                    for here, there in zip(sides(claim), sides(theirs), strict=True)
+                    for pair in zip(here, there, strict=True)
+                ]
+                for here, there in rows:
+                    instead.setdefault((claim.under, there), set()).add(here)
+                assert type(claim) is type(theirs)
+                assert (claim.where, claim.column) == (theirs.where, theirs.column)
+                assert getattr(claim, "by", None) == getattr(theirs, "by", None)
+                margins = getattr(claim, "margin", {})
+                assert margins.items() <= getattr(theirs, "margin", {}).items()
+            assert all(len(rows) == 1 for rows in instead.values()), spec.name
+            columns = {column.key for column in spec.structure.columns}
+            for choice in {claim.under for claim in spec.structure.claims}:
+                other = {there for (under, there), here in instead.items() if under == choice and here != {there}}
+                tested = [claim.claim for claim in spec.structure.claims if claim.under == choice]
+                assert sorted(tested) == sorted(
+                    claim.claim
+                    for claim in said.values()
+                    if set(claim.column) <= columns and other & set(itertools.chain(*sides(claim)))
+                )
