@@ -13,6 +13,15 @@ ListOfNames = Annotated[
 ]
 
 
+def _number_or_column(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise PydanticCustomError("bound", "must be a number or the key of a column")
+    return value
+
+
+NumberOrColumn = Annotated[float | str, BeforeValidator(_number_or_column)]
+
+
 class _Claim(BaseModel):
     model_config = STRICT
     claim: str
@@ -23,7 +32,7 @@ class _Claim(BaseModel):
 
 
 class Ordering(_Claim):
-    """A sentence as an ordering: `better` beats `worse` in the column's own sense, at paper scale by at least `by`."""
+    """A sentence as an ordering: `better` beats `worse` in the column's own sense, the paper's own models by `by`."""
 
     better: ListOfNames
     worse: ListOfNames
@@ -59,11 +68,19 @@ class Peak(_Claim):
 
 
 class Bound(_Claim):
-    """A sentence of the paper as a bound: each cell of `better` is above `above`, or below `below`."""
+    """A sentence of the paper as a bound: each cell of `better` is above `above`, or below `below`.
+
+    That is a number, or another column of the same row, like the mean over all layers.
+    """
 
     better: ListOfNames
-    above: float | None = None
-    below: float | None = None
+    above: NumberOrColumn | None = None
+    below: NumberOrColumn | None = None
+
+    @property
+    def bound(self) -> float | str | None:
+        """What the cells are held to."""
+        return self.above if self.below is None else self.below
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "Bound":

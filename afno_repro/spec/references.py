@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from afno_repro.errors import Problem
 from afno_repro.options import suggest
-from afno_repro.spec.claims import Equivalence, NoWorse, Peak, ScaleName
+from afno_repro.spec.claims import Bound, Equivalence, NoWorse, Peak, ScaleName
 from afno_repro.spec.spec import Spec
 
 ROWS = ("better", "worse", "no_worse", "than", "equivalent", "to", "over")  # keys of claims that name rows
@@ -92,6 +92,8 @@ def reference_problems(spec: Spec) -> list[Problem]:
             problems.append(Problem(f"'under' {slip}", ("claims", str(i), "under"), "", place))
         if isinstance(claim, NoWorse | Equivalence):
             every_scale(claim.margin, "claims", i, "margin")
+        if isinstance(claim, Bound) and isinstance(claim.bound, str):
+            known(claim.bound, columns, "column", "claims", i, "above" if claim.below is None else "below")
     for i, learned in enumerate(s.learned):
         for word in learned.column:
             known(word, columns, "column", "learned", i, "column")

@@ -130,11 +130,11 @@ def claims_legend(verdicts: Sequence[Verdict]) -> str:
     if any(form in (NoWorse, Equivalence) for form in forms):
         text += " Asked > -m: no worse by the margin m that the spec states; within ±m: equivalent."
     if any(isinstance(each.claim, Ordering) and each.claim.by and each.worst for each in verdicts):
-        text += " More than so much is asked at paper scale alone, elsewhere more than zero."
+        text += " More than so much is asked of the paper's own models alone, of others more than zero."
     if Peak in forms:
         text += " A peak has to be ahead of its neighbours and of the best other row."
     if Bound in forms:
-        text += " A bound's difference is how far beyond the bound the value lies."
+        text += " A bound's difference is how far beyond the bound, a number or another column, the value lies."
     if any(verdict.claim.doubt for verdict in verdicts):
         text += " In doubt: numbers of the paper that contradict its own sentence."
     return text

@@ -85,7 +85,7 @@ class Verdict:
 def judged(tables: Sequence[Table]) -> dict[str, list[Verdict]]:
     """The verdicts on all claims of one scale's tables, by spec.
 
-    Holm's family are the claims that were tested over seeds, those on rows that did not learn among them, less those of
+    Holm's family are the claims that were tested over seeds, those on rows not shown to learn among them, less those of
     specs that test another spec's claims under choices that it did not make.
     """
     tables = list({table.spec.name: table for table in tables}.values())
@@ -111,10 +111,13 @@ def claim_verdicts(table: Table) -> list[Verdict]:
     """All claims of a table's spec, each as its worst case: the worst outcome, among these the smallest slack.
 
     A case holds where the whole 95% interval of its difference is inside of what is asked, fails where all of it is
-    outside, and is undecided else. Asked is of an ordering, in each column and pair of rows, a difference above `by` at
-    paper scale, above zero elsewhere; of no worse, one above -margin; of an equivalence, one within +-margin; of a
-    bound, a value beyond it; of a peak, that it is ahead of its neighbours along the axis and of the best other row.
-    With one seed, on a row that did not learn, or where a number is missing or saw other data, nothing is decided.
+    outside, and is undecided else. Asked is of an ordering, in each column and pair of rows, a difference above `by` of
+    the paper's own models, above zero of others; of no worse, one above -margin; of an equivalence, one within
+    +-margin; of a bound, a value beyond it; of a peak, that it is ahead of its neighbours along the axis and of the
+    best other row.
+
+    A case with one seed or with a row that is not shown to learn decides nothing. Where a number is missing or saw
+    other data, the claim is undecided.
     """
     lost = unlearned(table)
     return [_verdict(table, claim, lost) for claim in table.spec.structure.claims]
@@ -123,22 +126,30 @@ def claim_verdicts(table: Table) -> list[Verdict]:
 def _verdict(table: Table, claim: Claim, lost: dict[tuple[str, str], list[str]]) -> Verdict:
     ours, theirs = sides(claim)
     columns = [column for column in table.columns if column.key in claim.column]
-    cells = {(row, column.key): table.cells[row, column.key] for row, column in product(ours + theirs, columns)}
+    beside = [claim.bound] if isinstance(claim, Bound) and isinstance(claim.bound, str) else []
+    cells = {(row, key): table.cells[row, key] for row, key in product(ours + theirs, claim.column + beside)}
     lacking = {cell.state for cell in cells.values()} - {"measured"}
     if lacking:
         ended = " and ".join(LACKING[state] for state in sorted(lacking)) if lacking <= LACKING.keys() else ""
         return Verdict(claim, "undecided", reason=ended or MISSING)
     if any(cell.mixed for cell in cells.values()):
         return Verdict(claim, "undecided", reason="the rows saw other data")
+    names = {row.key: row.title[-1] for row in table.spec.rows}
+
+    def flat(case: Case) -> list[str]:
+        return [names[row] for row in case.rows if (row, stage_of(case.column)) in lost]
+
+    def outcome(case: Case) -> str:
+        return "undecided" if flat(case) else case.outcome
+
     cases = [case for column in columns for case in _cases(table, claim, column)]
-    worst = min(cases, key=lambda case: (OUTCOMES.index(case.outcome), case.slack))
+    worst = min(cases, key=lambda case: (OUTCOMES.index(outcome(case)), case.slack))
     seeded = [case for case in cases if case.over == "seeds"]
     p = max(case.p for case in seeded) if seeded and all(case.difference.n > 1 for case in seeded) else None
-    names = {row.key: row.title[-1] for row in table.spec.rows}
-    flat = {names[row]: None for case in cases for row in case.rows if (row, stage_of(case.column)) in lost}
-    if flat:
-        named = " and ".join(flat if len(flat) == 1 else [f'"{name}"' for name in flat])
-        return Verdict(claim, "undecided", worst, p, reason=f"{named} {MARK}")
+    found = list(dict.fromkeys(name for case in cases for name in flat(case)))
+    if found and outcome(worst) == "undecided":
+        named = " and ".join(found if len(found) == 1 else [f'"{name}"' for name in found])
+        return Verdict(claim, "undecided", worst, p, reason=f"{MARK}: {named}")
     alone = worst.outcome == "undecided" and (worst.over == "images" or worst.difference.n == 1)
     apart = alone and worst.over == "seeds" and all(cells[row, worst.column.key].seeds > 1 for row in worst.rows)
     reason = "no two seeds in common" if apart else "one seed" if alone else ""
@@ -165,9 +176,10 @@ def _cases(table: Table, claim: Claim, column: Column) -> Iterator[Case]:
     cells = {row: cell for (row, key), cell in table.cells.items() if key == column.key}
     ours, theirs = sides(claim)
     if isinstance(claim, Bound):  # above or below it, whichever sense the column has
-        bound, sense = (claim.above, 1) if claim.below is None else (claim.below, -1)
+        sense = 1 if claim.below is None else -1
         for row in ours:
-            found = difference(cells[row], Cell("measured", bound), sense)
+            bound = table.cells[row, claim.bound] if isinstance(claim.bound, str) else Cell("measured", claim.bound)
+            found = difference(cells[row], bound, sense)
             yield Case((row,), column, found, "> 0", found.mean)
         return
     if isinstance(claim, Peak):
@@ -175,7 +187,7 @@ def _cases(table: Table, claim: Claim, column: Column) -> Iterator[Case]:
     for one, other in product(ours, theirs):
         found = difference(cells[one], cells[other], sign)
         if isinstance(claim, Ordering):
-            by = claim.by if table.scale == "paper" else 0.0
+            by = claim.by if "paper" in (table.scale, column.at) else 0.0
             yield Case((one, other), column, found, f"> {by:g}", found.mean - by, tie=claim.by == 0)
         elif isinstance(claim, Peak):
             yield Case((one, other), column, found, "> 0", found.mean)

@@ -163,7 +163,7 @@ def training(table: Table, records: Path, options: Mapping[str, Any], paths: lis
 
 
 def _named(table: Table, row: Row, stage: str) -> str:
-    """The row's title, with a word where the network that a stage shows did not learn."""
+    """The row's title, with a word where the network that a stage shows is not shown to learn."""
     return row.title[-1] + (f" ({MARK})" if (row.key, stage) in unlearned(table) else "")
 
 

@@ -48,7 +48,7 @@ def _with_paper(table: Table, columns: list[Column]) -> list[Column]:
 
 
 def here(cell: Cell, column: Column, lost: bool) -> str:
-    """A cell's own value with its spread, or the word for having none; a network that is `lost` did not learn."""
+    """A cell's own value with its spread, or the word for having none; one that is `lost` is not shown to learn."""
     if cell.value is None:
         return {"not_applicable": "–", "out_of_memory": "out of memory"}.get(cell.state, cell.state)
     spread = f" ± {number(cell.spread, column, cell.value)}" if cell.spread is not None else ""

@@ -1,4 +1,4 @@
-"""Which rows did not learn: those that are not shown to pass what their spec asks of a network that did."""
+"""Which rows are not shown to learn: those that are not shown to pass what their spec asks of a network that did."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from afno_repro.tables.difference import Difference, difference
 from afno_repro.tables.numbers import interval, signed
 from afno_repro.tables.table import Cell, Table
 
-MARK = "did not learn"
+MARK = "not shown to learn"
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Gain:
 
 
 def unlearned(table: Table) -> dict[tuple[str, str], list[str]]:
-    """Rows and stages that did not learn, each with what it is not shown to be above.
+    """Rows and stages not shown to learn, each with what it is not shown to be above.
 
-    A network did not learn unless the whole 95% interval of its difference to each criterion lies above zero, in the
+    A network is shown to learn where the whole 95% interval of its difference to each criterion lies above zero, in the
     column's own sense: over seeds, paired with the same network from scratch, or alone against a filling or chance. A
     number without an interval has to be above itself. All columns of a stage are of one network, and so are those of
     a stage that only looks at it.
@@ -52,10 +52,10 @@ def unlearned(table: Table) -> dict[tuple[str, str], list[str]]:
 
 
 def learning_notes(table: Table) -> list[str]:
-    """Which rows did not learn, and why that is said of them, a line for each network."""
+    """Which rows are not shown to learn, and why that is said of them, a line for each network."""
     rows = {row.key: row for row in table.spec.rows}
     said = {(row, "; ".join(texts)): None for (row, _), texts in unlearned(table).items()}
-    return [f"{_named(table, rows[row])} counts as one that {MARK}: {text}." for row, text in said]
+    return [f"{_named(table, rows[row])} is {MARK}: {text}." for row, text in said]
 
 
 def further_notes(table: Table) -> list[str]:

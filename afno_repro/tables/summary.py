@@ -20,7 +20,7 @@ MEANING = {
     "claims": {
         "holds": "a sentence of the paper is true of the numbers here, with the whole 95% interval of every difference",
         "fails": "it is not, with the whole interval of a difference",
-        "undecided": "an interval lies across, there is one seed, a row did not learn, or numbers are missing",
+        "undecided": "an interval lies across, there is one seed, a row is not shown to learn, or numbers are missing",
     },
     "claims after Holm": {
         "holds": "of the claims tested over seeds, so it does after Holm's correction for all of them",
@@ -62,7 +62,7 @@ def summary(tables: Sequence[Table], verdicts: Verdicts) -> Section:
         parts[UNDER] += _claims(tables, verdicts, other_choices=True)
     blocks += [Section(_title(group), part) for group, part in parts.items()]
     lost: list[Text] = [(_link(table), f": {note}") for table in tables for note in learning_notes(table)]
-    blocks += [Section(f"Rows that {MARK}", [Listing(lost)])] if lost else []
+    blocks += [Section(f"Rows {MARK}", [Listing(lost)])] if lost else []
     notes = [
         SPREAD_NOTE,
         f"Counted costs are those of the paper's own models at every scale. {ONCE}",

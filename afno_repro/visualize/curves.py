@@ -65,7 +65,7 @@ def family_curves(
 ) -> None:
     """A line of points for each family against a logarithmic axis; `unplaced` x values, without y, lie hollow on it.
 
-    `mixers` are those of the families. Points that are `lost` did not learn.
+    `mixers` are those of the families. Points that are `lost` are not shown to learn.
     """
     figure = Figure(figsize=(7, 4.8), layout="constrained")
     axes = figure.subplots()
@@ -111,10 +111,10 @@ def _round_numbers(limits: tuple[float, float]) -> list[float]:
 
 
 def _crossed_out(axes: Axes, lost: Sequence[tuple[float, float]]) -> None:
-    """Mark points of networks that did not learn."""
+    """Mark points of networks not shown to learn."""
     if lost:
         x, y = zip(*lost, strict=True)
-        axes.plot(x, y, "x", color="black", markersize=10, label="did not learn", zorder=3)
+        axes.plot(x, y, "x", color="black", markersize=10, label="not shown to learn", zorder=3)
 
 
 def ablation_curves(
@@ -128,7 +128,7 @@ def ablation_curves(
 ) -> None:
     """A panel for each column against an option, symmetric-logarithmic where it reaches zero; `peak` is the paper's.
 
-    Points that are `lost`, by column, did not learn.
+    Points that are `lost`, by column, are not shown to learn.
     """
     figure = Figure(figsize=(3.8 * len(curves), 3.6), layout="constrained")
     (mark,) = marks([mixer])

@@ -230,7 +230,7 @@ def test_a_sentence_breaks_between_words_on_a_terminal_and_nowhere_in_a_file(cap
 @pytest.mark.parametrize("width", [16, 30, 40, 60, 80, 120, 200])
 def test_a_number_is_never_parted_from_its_spread(capsys, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
-    lines = [["Self-Attention", *(f"{20 + i}.50 ± 0.{i}0{' (did not learn)' * (i % 2)}" for i in range(6))]] * 3
+    lines = [["Self-Attention", *(f"{20 + i}.50 ± 0.{i}0{' (not shown to learn)' * (i % 2)}" for i in range(6))]] * 3
     print_grid("Table", ["Mixer", *(f"Quality {i} (dB)" for i in range(6))], lines, whole=1)
     drawn, _, named = capsys.readouterr().out.partition("no room here for ")
     assert drawn.count("±") == len(re.findall(r"\d ± \d", drawn)) == 18 - 3 * named.count("Quality")

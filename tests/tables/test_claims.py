@@ -28,6 +28,7 @@ ROW = (
     "pretrain: {{train: {{lr: {lr}}}}}, paper: {{}}}}\n"
 )
 PEAK = f"  - {{claim: the axis peaks, where: here, column: psnr, peak: l_0.01, over: [{', '.join(AXIS)}]}}\n"
+CLEAN = (20.1, 20.1001, 20.0999)
 MARGIN = "margin: {tiny: 0.5, smoke: 9.0, paper: 0.1}, why: so"
 NO_WORSE = f"  - {{claim: it competes, where: here, column: psnr, no_worse: afno, than: gfn, {MARGIN}}}\n"
 EQUAL = f"  - {{claim: it matches, where: here, column: psnr, equivalent: afno, to: gfn, {MARGIN}}}\n"
@@ -173,6 +174,27 @@ def test_a_bound_from_above_is_held_to_the_largest_cell(tmp_path):
     assert told(verdict(tmp_path, below, values)) == ("fails", pytest.approx(-1.0))
 
 
+def test_a_bound_may_be_another_column_of_the_same_row(tmp_path):
+    """As where the last layer is held to the mean of all: paired by seed, whatever the columns' senses."""
+    values = {row: [{"psnr": 25.0 + seed, "error": 23.0 + seed} for seed in range(3)] for row in ("afno", "gfn")}
+    found = verdict(tmp_path, BOUND.replace("above: 20", "above: error"), values)
+    assert (*told(found), found.worst.difference.error) == ("holds", pytest.approx(2.0), 0.0)
+    assert told(verdict(tmp_path, BOUND.replace("above: 20", "below: error"), values)) == ("fails", pytest.approx(-2.0))
+    alone = {row: [{"psnr": 25.0 + seed} for seed in range(3)] for row in ("afno", "gfn")}
+    assert verdict(tmp_path, BOUND.replace("above: 20", "above: error"), alone).reason == "numbers are missing"
+
+
+@pytest.mark.parametrize(("by", "outcome"), [(0.05, "holds"), (0.2, "fails")])
+def test_of_the_paper_s_own_models_as_much_is_asked_at_every_scale(tmp_path, by, outcome):
+    claim = OLD.replace("column: psnr", "column: gflops").replace("by: 0.0", f"by: {by}")
+    table = Made(tmp_path, text(claim)).put("afno", "cost", gflops=0.5).put("gfn", "cost", gflops=0.6).table()
+    assert claim_verdicts(table)[0].outcome == outcome
+    assert (
+        verdict(tmp_path / "tiny", OLD.replace("by: 0.0", f"by: {by}"), {"afno": CLEAN, "gfn": (20.0,) * 3}).outcome
+        == "holds"
+    )
+
+
 @pytest.mark.parametrize("bounds", ["above: 20, below: 30", "above: null"])
 def test_a_bound_is_on_one_side(tmp_path, bounds):
     with pytest.raises(ConfigError, match=r"claims\.0: must have either above or below"):
@@ -296,7 +318,8 @@ FORMS += "or peak and over; or better and above"
         (BOUND, "better: [afno, gfn]", "better: [afno, gfnn]", "claims.0.better: there is no row 'gfnn'"),
         (BOUND, "better: [afno, gfn], ", "", "claims.0: the key 'better' is missing\n  " + FORMS),
         (BOUND, "above: 20", "above: 20, peak: gfn", "claims.0.above: unknown key 'above'"),
-        (BOUND, "above: 20", "above: true", "claims.0.above: input should be a valid number"),
+        (BOUND, "above: 20", "above: true", "claims.0.above: must be a number or the key of a column, is True"),
+        (BOUND, "above: 20", "above: psn", "claims.0.above: there is no column 'psn'"),
         (
             BOUND,
             "{claim: all are high, where: here, column: psnr, better: [afno, gfn], above: 20}",

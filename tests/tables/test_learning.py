@@ -1,4 +1,4 @@
-"""Rows that did not learn: found by their intervals, named in table, report and figures, their claims undecided."""
+"""Rows not shown to learn: found by their intervals, named in table, report and figures, their claims undecided."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from afno_repro.spec.reader import load_spec
 from afno_repro.tables import figures
 from afno_repro.tables.claims import claim_verdicts
 from afno_repro.tables.figures import draw_figures
-from afno_repro.tables.learning import further_notes, learning_notes, unlearned
+from afno_repro.tables.learning import MARK, further_notes, learning_notes, unlearned
 from afno_repro.tables.report import report_files
 from afno_repro.tables.results import table_csv, table_markdown
 from tests.specs import SMALL, write_spec
@@ -107,7 +107,9 @@ def test_what_has_no_number_or_nothing_to_be_held_to_is_not_judged(tmp_path):
     assert unlearned(found.table()) == {}
 
 
-@pytest.mark.parametrize(("afno", "reason"), [((20.2, 20.3, 20.1), "AFNO did not learn"), ((21.0, 21.1, 20.9), "")])
+@pytest.mark.parametrize(
+    ("afno", "reason"), [((20.2, 20.3, 20.1), "not shown to learn: AFNO"), ((21.0, 21.1, 20.9), "")]
+)
 def test_claims_on_a_row_that_did_not_learn_are_undecided_and_say_so(tmp_path, afno, reason):
     table = made(tmp_path, FILL, afno).table()
     (found,) = claim_verdicts(table)
@@ -116,13 +118,26 @@ def test_claims_on_a_row_that_did_not_learn_are_undecided_and_say_so(tmp_path, a
     assert found.p is not None  # it stays in the family
 
 
+@pytest.mark.parametrize(("gfn", "outcome", "reason"), [(30.0, "fails", ""), (5.0, "undecided", f"{MARK}: AFNO")])
+def test_a_row_that_did_not_learn_in_one_column_hides_no_failure_in_another(tmp_path, gfn, outcome, reason):
+    found = made(tmp_path, FILL, (19.0, 19.1, 18.9))
+    spec = found.folder.parent / "experiments" / "small.yaml"
+    spec.write_text(spec.read_text().replace("column: psnr, better", "column: [psnr, scratch], better"))
+    found.spec = load_spec(spec)
+    for seed in range(3):
+        found.put("afno", "scratch", seed, psnr=10.0).put("gfn", "scratch", seed, psnr=gfn + seed / 10)
+    (verdict,) = claim_verdicts(found.table())
+    assert (verdict.outcome, verdict.reason) == (outcome, reason)
+    assert verdict.worst.column.key == ("psnr" if reason else "scratch")
+
+
 def test_rows_that_did_not_learn_are_told_apart_though_their_names_have_commas(tmp_path):
     asked = text(FILL).replace("[ViT, GFN]", "[ViT, 'GFN, no bias']").replace("[ViT, AFNO]", "[ViT, 'AFNO, no bias']")
     found = Made(tmp_path, asked).put("fill_mean", "pretrain", psnr=20.0)
     for seed, value in enumerate((19.0, 19.1)):
         found.put("afno", "pretrain", seed, psnr=value).put("gfn", "pretrain", seed, psnr=value)
     (verdict,) = claim_verdicts(found.table())
-    assert verdict.reason == '"AFNO, no bias" and "GFN, no bias" did not learn'
+    assert verdict.reason == 'not shown to learn: "AFNO, no bias" and "GFN, no bias"'
 
 
 def test_costs_of_a_network_that_did_not_learn_are_as_they_were(tmp_path):
@@ -137,24 +152,24 @@ def test_costs_of_a_network_that_did_not_learn_are_as_they_were(tmp_path):
 def test_it_is_named_in_table_and_report(tmp_path):
     table = made(tmp_path, FILL, (19.0, 19.1, 18.9)).table()
     page = table_markdown(table, claim_verdicts(table))
-    assert "| ViT | AFNO | missing | 0.6000 | 19.00 ± 0.10 (did not learn) |" in page
-    assert "AFNO counts as one that did not learn: PSNR is not shown to be better than mean fill: -1.00 dB" in page
+    assert "| ViT | AFNO | missing | 0.6000 | 19.00 ± 0.10 (not shown to learn) |" in page
+    assert "AFNO is not shown to learn: PSNR is not shown to be better than mean fill: -1.00 dB" in page
     assert "GFN counts" not in page
     for text_ in report_files(tmp_path, [table], {}).values():
-        assert "19.00 ± 0.10 (did not learn)" in text_.replace("&nbsp;", " ")
-        assert "Rows that did not learn" in text_
-    assert "did not learn" not in table_csv(table)  # numbers alone
+        assert "19.00 ± 0.10 (not shown to learn)" in text_.replace("&nbsp;", " ")
+        assert "Rows not shown to learn" in text_
+    assert "not shown to learn" not in table_csv(table)  # numbers alone
 
 
 def test_what_decides_nothing_is_said_and_claims_are_tested(tmp_path):
     asked, afno = FILL + ", decides: false", (19.0, 19.1, 18.9)
     table = made(tmp_path, asked, afno).table()
     assert unlearned(table) == {}
-    assert all("did not learn" not in verdict.reason for verdict in claim_verdicts(table))
+    assert all("not shown to learn" not in verdict.reason for verdict in claim_verdicts(table))
     for page in (table_markdown(table, claim_verdicts(table)), *report_files(tmp_path, [table], {}).values()):
         page = page.replace("&nbsp;", " ").replace("\\", "")
         assert "Not shown to be better than mean fill: AFNO, PSNR -1.00 dB [-1.25, -0.75]." in page
-        assert "Rows that did not learn" not in page
+        assert "Rows not shown to learn" not in page
     assert further_notes(made(tmp_path / "above", asked, (21.0, 21.1, 20.9)).table()) == []
 
 
@@ -172,7 +187,7 @@ def test_of_rows_with_the_same_mixer_the_one_that_did_not_learn_is_told_apart(tm
     asked = text(FILL).replace("[ViT, GFN]", "[one residual, AFNO]").replace("[ViT, AFNO]", "[two residuals, AFNO]")
     table = Made(tmp_path, asked).put("fill_mean", "pretrain", psnr=20.0).put("afno", "pretrain", psnr=19.0).table()
     (note,) = learning_notes(table)
-    assert note.startswith("two residuals, AFNO counts as one that did not learn")
+    assert note.startswith("two residuals, AFNO is not shown to learn")
 
 
 def test_it_is_named_in_figures_of_its_network(tmp_path, monkeypatch):
@@ -192,7 +207,7 @@ def test_it_is_named_in_figures_of_its_network(tmp_path, monkeypatch):
         (records / f"{row}.pretrain.0.csv").write_text("step,loss\n1,2.0\n")
         (records / f"{row}.look.0.npz").touch()
     draw_figures(found.folder, found.table(), redraw=True)
-    rows = ["GFN", "AFNO (did not learn)"]
+    rows = ["GFN", "AFNO (not shown to learn)"]
     assert drawn == {"training": rows, "look": rows, "title": "PSNR (dB)"}  # the unit as tables have it
 
 

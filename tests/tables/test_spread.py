@@ -111,6 +111,6 @@ def test_figures_with_bars_say_what_they_are_over_and_cross_out_what_did_not_lea
     for figure in drawn:
         (axes,) = figure.axes
         assert "± standard deviation over 3 seeds" in axes.get_ylabel()
-        (crossed,) = (line for line in axes.lines if line.get_label() == "did not learn")
+        (crossed,) = (line for line in axes.lines if line.get_label() == "not shown to learn")
         assert list(crossed.get_ydata()) == [pytest.approx(20.0)]
-        assert "did not learn" in [entry.get_text() for entry in axes.get_legend().get_texts()]
+        assert "not shown to learn" in [entry.get_text() for entry in axes.get_legend().get_texts()]

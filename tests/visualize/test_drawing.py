@@ -57,7 +57,7 @@ FIGURES = {
     "spectra of zeros": (spectra_figure, spectra(0.0, (5, 7))),
     "triptychs": (
         triptych_figure,
-        {name: boards("masked", "rebuilt", "true") for name in ("GFN", "AFNO (did not learn)")},
+        {name: boards("masked", "rebuilt", "true") for name in ("GFN", "AFNO (not shown to learn)")},
     ),
     "a name of capitals": (triptych_figure, {"GFN AND AFNO": boards("masked", "rebuilt", "true")}),
     "overlays": (partial(overlay_figure, classes=["brick", "grass"]), {name: maps() for name in ("GFN", "AFNO")}),

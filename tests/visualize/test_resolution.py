@@ -7,9 +7,14 @@ from torch import nn
 from afno_repro.backbones.layers import MLP, Block
 from afno_repro.errors import ConfigError
 from afno_repro.mixers import AFNO, FNO, SelfAttention
+from afno_repro.models import build_model
+from afno_repro.spec.plan import plan_runs
 from afno_repro.visualize.resolution import Resolution, change, resampled
+from tests.specs import all_specs
 
 pytestmark = pytest.mark.fast
+SPECS = {spec.name: spec for spec in all_specs()}
+(BOUND,) = {claim.below for claim in SPECS["table6"].structure.claims if "change" in claim.column}
 WAVES = ((0, 0, 0.3), (1, 0, 0.5), (2, 3, -1.0), (-3, 1, 0.7), (0, 2, 0.2))  # cycles a side, and how high
 
 
@@ -52,6 +57,20 @@ def test_afno_does_where_nothing_in_it_has_a_size_of_its_own():
     assert change(afno(0.0, 0.0), tokens, 2) < 1e-5
     assert change(afno(0.1, 0.0), tokens, 2) > 0.01  # the spectrum is twice as large there, the threshold is not
     assert change(afno(0.0, 0.1), tokens, 2) > 0.01
+
+
+def test_of_table_6_s_afno_it_is_the_biases_that_move():
+    """A new mode is zero before the block, and not after a bias; that moves more than the threshold does."""
+    config = plan_runs(SPECS["table6"], "tiny").needs["afno", "pretrain", 0].config
+    torch.manual_seed(0)
+    model = build_model(config.model, config.data.image_size)
+    images = [torch.randint(256, (3, 32, 32), dtype=torch.uint8) for _ in range(2)]
+    moved = Resolution(32, factor=2).compute(model, images, []).metrics["change"]
+    for mixer in [module for module in model.modules() if isinstance(module, AFNO)]:
+        nn.init.zeros_(mixer.b1)
+        nn.init.zeros_(mixer.b2)
+    without = Resolution(32, factor=2).compute(model, images, []).metrics["change"]
+    assert without < BOUND < moved / 10
 
 
 def network(mixers):
