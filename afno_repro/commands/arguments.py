@@ -141,15 +141,15 @@ def places(
 
 def machine(asked: "Asked", root: Path, data: Path | None, runs: Path | None, quiet: bool = False) -> "Machine":
     """The machine at hand. A command on the CPU shows itself no GPU, so that nothing opens a context there."""
-    from afno_repro.runs.devices import gpu_files
+    from afno_repro.runs.devices import gpu_files, visible
     from afno_repro.runs.machine import find_machine
 
     if asked.device != "cpu" and not quiet and sys.stderr.isatty() and gpu_files():
         print("looking for GPUs", file=sys.stderr)  # torch, which is asked, takes its time to come
-    asked = replace(asked, visible=os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    asked = replace(asked, visible=os.environ.get(visible(os.environ), ""))
     found = find_machine(asked, data or root / "data", runs or root / "runs")
     if found.device == "cpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        os.environ[visible(os.environ)] = ""
     return found
 
 

@@ -88,11 +88,11 @@ def _device(places: "Places") -> list[dict[str, Any]]:
 
 def _used(places: "Places") -> str:
     """What `afno run` would use."""
-    from afno_repro.runs.devices import told
+    from afno_repro.runs.devices import told, visible
     from afno_repro.runs.machine import Asked, find_machine
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return told(find_machine(Asked(visible=visible), places.root / "data", places.runs))
+    asked = Asked(visible=os.environ.get(visible(os.environ), ""))
+    return told(find_machine(asked, places.root / "data", places.runs))
 
 
 def _shared() -> str:

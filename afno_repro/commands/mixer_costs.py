@@ -179,7 +179,7 @@ def _profile(pair: Pair, size: tuple[int, int], asked: Asked, device: torch.devi
         batch=asked.batch,
         precision=asked.precision,
         mode=asked.mode,
-        device=device_name(device.type),
+        device=device_name(str(device)),
         **costs,
         **measured,
         state=state,

@@ -1,5 +1,6 @@
 """The GPUs of a machine that torch can use, and which device a command takes."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from afno_repro.config import Machine
@@ -9,6 +10,11 @@ from afno_repro.runs.provenance import device_name, installed
 
 DEV = Path("/dev")
 FILES = ("nvidia[0-9]*", "dxg", "kfd")  # NVIDIA's GPUs, of which a container may have any; those of WSL 2; of ROCm
+
+
+def visible(environment: Mapping[str, str]) -> str:
+    """The variable that says which GPUs a process sees: of ROCm's two the one that it heeds before CUDA's."""
+    return "HIP_VISIBLE_DEVICES" if "HIP_VISIBLE_DEVICES" in environment else "CUDA_VISIBLE_DEVICES"
 
 
 def gpu_files() -> list[Path]:

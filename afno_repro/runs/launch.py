@@ -35,7 +35,10 @@ POLL_S = 0.05
 
 def placed(environment: Mapping[str, str]) -> bool:
     """Whether srun started this process beside others: such a one may see its own GPU alone."""
-    return all(name in environment for name in SRUN[:3]) and not all(name in environment for name in TORCHRUN)
+    several = environment.get(SRUN[1], "1") != "1"
+    return (
+        several and all(name in environment for name in SRUN[:3]) and not all(name in environment for name in TORCHRUN)
+    )
 
 
 def take_place(machine: Machine, nodes: int, environment: Mapping[str, str]) -> bool:

@@ -34,7 +34,7 @@ class Asked:
     log: str | None = None  # tensorboard
     worker: bool = False  # whether what other commands hold is waited for, as long as it takes
     checkpoint_every_s: float = CHECKPOINT_EVERY_S
-    visible: str = ""  # the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; empty: all
+    visible: str = ""  # the GPUs that this process may use, as its environment names them; empty: all
     placed: bool = False  # a scheduler started this process, and may show it its own GPU alone
 
 
@@ -64,12 +64,14 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
             f"--compile: needs a C++ compiler, {' or '.join(COMPILERS)}, and none is installed here\n"
             "  the same command without it needs none"
         )
-    names = tuple(asked.visible.split(",") if asked.visible else map(str, range(gpus)))[:gpus]
+    names = tuple(asked.visible.split(",") if asked.visible else map(str, range(gpus)))
+    names = names if gpus and all(name.startswith("MIG") for name in names) else names[:gpus]  # of those one is seen
     spread = names if chosen == "cuda" and together == 1 else ()
     jobs = asked.jobs or (1 if together > 1 else max(1, len(spread)) * asked.per_gpu if gpus else cores())
     workers = asked.workers
     if workers is None:
-        workers = max(1, cores() // (1 if asked.placed else max(gpus, jobs, asked.devices))) if gpus else 0
+        sharing = jobs if asked.placed else max(gpus, jobs, asked.devices)  # the cores that this process has
+        workers = max(1, cores() // sharing) if gpus else 0
     return Machine(
         device=chosen,
         devices=together,

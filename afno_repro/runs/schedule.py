@@ -26,6 +26,8 @@ from afno_repro.training.loop import Progress
 from afno_repro.training.stop import stop_flag
 
 WAIT_FOR_HELD_S = 10.0  # of a command that is no worker
+GPU_IS_LOST = ("CUDA error: ", "HIP error: ", "No CUDA GPUs are available", "No HIP GPUs are available")
+END_S = 10.0  # for a process to end that was asked to, unless its driver does not let it
 LOOK_AGAIN_S = (0.5, 10.0)  # at what others hold: after a tenth of the time waited so far, at least and at most
 
 
@@ -84,13 +86,16 @@ def _pause(began: float) -> float:
 
 
 def _in_order(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
-    """Counts and fillings, then what is trained and drawn, side by side; latencies last, alone, with all threads."""
+    """Counts, then what is trained and drawn, side by side, then fillings, for which GPUs need not wait; latencies
+    last, alone, with all threads."""
     timed = [run for run in runs if is_latency(run)]
+    counted = [run for run in runs if run.config.kind == "profile" and not is_latency(run)]
     trained = [run for run in runs if run.config.kind in SEEDED]
-    others = [run for run in runs if run.config.kind not in SEEDED and not is_latency(run)]
-    failures = _one_by_one(others, machine, show)
+    fillings = [run for run in runs if run.config.kind == "baseline"]
+    failures = _one_by_one(counted, machine, show)
     together = replace(machine, jobs=max(1, min(machine.jobs, len(trained))))  # what fewer share leaves more for each
     failures += (_side_by_side if together.jobs > 1 else _one_by_one)(trained, together, show)
+    failures += _one_by_one(fillings, machine, show)
     return failures + _one_by_one(timed, _alone(machine), show)
 
 
@@ -163,7 +168,7 @@ def _attempt(run: Run, machine: Machine, report: Callable[[Progress], None]) -> 
             raise
         if (refused := refusal(error)) is not None:
             return Failure(run, str(refused), refused.exit_code), None
-        stays = any(f"{kind} error: " in str(error) for kind in ("CUDA", "HIP"))
+        stays = any(words in str(error) for words in GPU_IS_LOST)
         return Failure(run, f"{type(error).__name__}: {error}", 1, traceback.format_exc(), stays), None
 
 
@@ -193,15 +198,19 @@ def _too_much(record: Record) -> str:
 
 def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
     """Do runs in processes of their own, as many at once as the machine has jobs; each takes run after run, on a GPU of
-    its own where there are such. A worker's processes look again, as they get idle, at what another command holds."""
+    its own where there are such. A worker's processes look again, as they get idle, at what another command holds.
+
+    A run that leaves its GPU in an error that stays is tried on another one: where it does well there, the first GPU
+    was at fault, and has no further run.
+    """
     waiting, workers, failures = longest_first(runs, machine), list[Worker](), list[Failure]()
-    held, began = list[Run](), time.monotonic()
+    held, began, lost = list[Run](), time.monotonic(), dict[str, str]()  # GPUs, by the run that failed there
     looked = began
     with stop_flag() as stop:
         while stop.signal is None and (waiting or held or any(worker.run for worker in workers)):
             if held and time.monotonic() - looked >= _pause(began):
                 waiting, held, looked = held + waiting, [], time.monotonic()
-            while (run := _ready(waiting, held, workers)) and (idle := _idle(workers, machine)):
+            while (run := _ready(waiting, held, workers)) and (idle := _idle(workers, machine, lost)):
                 waiting.remove(run)
                 idle.begin(run)
                 show.started(run)
@@ -219,12 +228,17 @@ def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure
                     None,
                 )
                 worker.run = None
+                again = False
                 if failure and failure.stays:  # nothing more can be done in it
                     workers.remove(worker)
                     worker.stop()
-                    worker.process.join()
+                    worker.process.join(END_S)
+                    again = lost.pop(run.digest, None) is None and len({*lost.values(), worker.gpu}) < len(machine.gpus)
+                    lost |= {run.digest: worker.gpu} if again and worker.gpu else {}
                 _tell(show, run, time.monotonic() - worker.started, failure, record)
-                if failure and failure.exit_code == LockedError.exit_code and machine.worker:
+                if again:
+                    waiting.insert(0, run)
+                elif failure and failure.exit_code == LockedError.exit_code and machine.worker:
                     held.append(run)
                 elif failure:
                     failures.append(failure)
@@ -243,12 +257,14 @@ def _ready(waiting: list[Run], held: list[Run], workers: list[Worker]) -> Run | 
     return next((run for run in waiting if run.config.init not in unfinished), None)
 
 
-def _idle(workers: list[Worker], machine: Machine) -> Worker | None:
-    """A process that waits for work, if need be a new one; None when all the machine's jobs are taken."""
-    idle = next((worker for worker in workers if worker.run is None), None)
-    if idle is None and len(workers) < machine.jobs:
-        taken = Counter(worker.gpu for worker in workers)
-        idle = start_worker(_work, machine, min(machine.gpus, key=taken.__getitem__, default=None))
+def _idle(workers: list[Worker], machine: Machine, lost: Mapping[str, str]) -> Worker | None:
+    """A process that waits for work, if need be a new one; None when all the machine's jobs are taken, on GPUs that
+    are not lost."""
+    idle = next((worker for worker in workers if worker.run is None and worker.gpu not in lost.values()), None)
+    taken = Counter(worker.gpu for worker in workers)
+    left = [gpu for gpu in machine.gpus if gpu not in lost.values() and taken[gpu] < machine.per_gpu]
+    if idle is None and len(workers) < machine.jobs and (left or not machine.gpus):
+        idle = start_worker(_work, machine, min(left, key=taken.__getitem__, default=None))
         workers.append(idle)
     return idle
 

@@ -14,10 +14,10 @@ from typing import Any
 from afno_repro.config import Machine
 from afno_repro.errors import Interrupted
 from afno_repro.faults import ASKED, arm
+from afno_repro.runs.devices import visible
 from afno_repro.spec.plan import Run
 from afno_repro.training.engine import end_with
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 Work = Callable[[Run, Machine, Callable[[Any], None]], None]
 
 
@@ -68,13 +68,14 @@ def start_worker(work: Work, machine: Machine, gpu: str | None) -> Worker:
 @contextmanager
 def _seeing(gpu: str | None) -> Iterator[None]:
     """Inside, processes that start see one GPU: CUDA looks when torch is imported."""
-    before = os.environ.get(VISIBLE)
-    os.environ |= {} if gpu is None else {VISIBLE: gpu}
+    variable = visible(os.environ)
+    before = os.environ.get(variable)
+    os.environ |= {} if gpu is None else {variable: gpu}
     try:
         yield
     finally:
-        os.environ.pop(VISIBLE, None)
-        os.environ |= {} if before is None else {VISIBLE: before}
+        os.environ.pop(variable, None)
+        os.environ |= {} if before is None else {variable: before}
 
 
 def wait_for(workers: list[Worker]) -> list[Worker]:

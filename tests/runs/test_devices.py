@@ -8,7 +8,7 @@ import torch
 
 from afno_repro.commands import arguments as given
 from afno_repro.errors import ConfigError, DataError
-from afno_repro.runs import cpus, devices, launch, machine
+from afno_repro.runs import cpus, devices, launch, machine, workers
 from afno_repro.runs.machine import Asked, find_machine
 from afno_repro.training import engine, loop
 from tests.command import afno
@@ -104,6 +104,7 @@ def test_a_process_that_srun_gave_its_own_gpu_uses_that_and_others_are_refused(c
     srun = {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "2"}
     assert find("auto", 4, placed=launch.placed(srun)).devices == 4
     assert not launch.placed(srun | dict.fromkeys(launch.TORCHRUN, "1"))
+    assert not launch.placed(srun | {"SLURM_STEP_NUM_TASKS": "1"})  # alone in its step, it has all that the job has
     with pytest.raises(DataError, match="sees 1 CUDA devices"):
         find("auto", 4, placed=launch.placed({}))
     assert [engine.own_gpu(2, visible) for visible in (1, 4)] == [0, 2]
@@ -121,6 +122,23 @@ def test_commands_pass_on_which_gpus_are_visible(tmp_path, computer, monkeypatch
     computer("nvidia3", "nvidia5", gpus=2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert given.machine(Asked(), tmp_path, None, None).gpus == ("3", "5")
+
+
+def test_rocm_s_own_variable_is_heeded_before_cuda_s(tmp_path, computer, monkeypatch):
+    """As HIP does: with both set, what a process is shown stands in its own."""
+    computer("kfd", gpus=2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "4,5")
+    assert given.machine(Asked(), tmp_path, None, None).gpus == ("4", "5")
+    with workers._seeing("5"):
+        assert os.environ["HIP_VISIBLE_DEVICES"] == "5"
+    assert os.environ["HIP_VISIBLE_DEVICES"] == "4,5"
+
+
+def test_each_part_of_a_gpu_can_have_runs_though_a_process_sees_one(tmp_path, computer, monkeypatch):
+    computer("nvidia0", gpus=1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
+    assert given.machine(Asked(), tmp_path, None, None).gpus == ("MIG-a", "MIG-b")
 
 
 def test_a_run_on_the_cpu_asks_for_no_cuda_context(tmp_path, monkeypatch):
@@ -201,6 +219,8 @@ def test_jobs_and_threads_follow_from_the_quota(system, computer):
         (8, {}, 16),
         (8, {"devices": 8}, 16),
         (1, {"devices": 4, "placed": True}, 128),  # srun gives each process cores of its own, too
+        (8, {"devices": 4, "placed": True}, 128),
+        (8, {"placed": True}, 16),  # of a worker beside others, whose runs share them
         (8, {"workers": 3}, 3),
         (200, {}, 1),
     ],

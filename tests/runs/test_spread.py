@@ -1,5 +1,6 @@
 """Runs side by side, each in a process that sees one GPU; here GPUs are names, and the processes say what they see."""
 
+import itertools
 import os
 import sys
 import time
@@ -16,9 +17,10 @@ from afno_repro.runs.schedule import Failure, execute
 from afno_repro.runs.show import Show
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
+from afno_repro.spec.resolve import SEEDED
 from tests.machine import machine_at
 from tests.runs.test_devices import computer  # noqa: F401 (a fixture)
-from tests.specs import write_spec
+from tests.specs import all_specs, write_spec
 from tests.training.test_loop import FINETUNED
 
 TORCH_SAW = os.environ.get("CUDA_VISIBLE_DEVICES") if "torch" in sys.modules else None  # when this process imported it
@@ -33,6 +35,7 @@ def tell(run, machine, send):
     with (root / "given").open("a") as file:
         file.write(f"ended {run.stage} {run.row} {run.config.seed} {os.getpid()} {seen} {TORCH_SAW}\n")
     lost = run.row == "gfn" and run.stage == "pretrain" and (root / "broken").exists()
+    lost |= seen == "1" and (root / "dead").exists()
     failure = Failure(run, "CUDA error: unspecified", 1, stays=True) if lost else None
     send((failure, None if lost else Record(run.id, run.digest, run.config, "ok", {}, {}, {"seconds": 1.0})))
 
@@ -88,9 +91,39 @@ def test_a_gpu_that_fails_ends_its_process_and_its_run_and_not_the_table(tmp_pat
     assert {(f.run.row, f.run.stage) for f in failures} == {("gfn", "pretrain")}
     assert not any(f.exit_code == LockedError.exit_code for f in failures)
     begun = [line for line in given(tmp_path) if line[0] == "begun"]
-    assert len(begun) == len(runs)
+    tried = [(line[3], line[5]) for line in begun if line[1:3] == ["pretrain", "gfn"]]  # by seed and GPU
+    assert any({(seed, "0"), (seed, "1")} <= {*tried} for seed in ("0", "1"))
+    assert len(begun) == len(runs) - 2 + len(tried)
     assert len({line[4] for line in begun}) > 2  # others took its place
     assert {line[5] for line in begun} == {"0", "1"}
+
+
+@pytest.mark.parametrize("per_gpu", [1, 2])
+def test_a_gpu_on_which_one_run_fails_that_does_well_on_another_has_no_further_run(
+    tmp_path, runs, monkeypatch, per_gpu
+):
+    (tmp_path / "dead").touch()
+    monkeypatch.setattr(schedule, "_work", tell)
+    assert execute(runs, machine_at(tmp_path, jobs=2 * per_gpu, gpus=("0", "1")), Show()) == []
+    begun = [line[5] for line in given(tmp_path) if line[0] == "begun"]
+    assert (begun.count("0"), begun.count("1")) == (len(runs), per_gpu)
+
+
+def test_of_a_single_gpu_that_is_lost_every_run_is_told(tmp_path, runs, monkeypatch):
+    (tmp_path / "dead").touch()
+    monkeypatch.setattr(schedule, "_work", tell)
+    assert len(execute(runs, machine_at(tmp_path, jobs=2, gpus=("1",)), Show())) == len(runs)
+
+
+def test_no_gpu_waits_for_a_filling(tmp_path, monkeypatch):
+    """Which may take an hour, of all validation images of paper scale."""
+    done = []
+    monkeypatch.setattr(schedule, "_attempt", lambda run, *_: (done.append(run.config.kind), (None, None))[1])
+    plan = plan_runs(next(spec for spec in all_specs() if spec.name == "table2"), "tiny")
+    assert execute(list(plan.runs), machine_at(tmp_path), Show()) == []
+    kinds = [kind for kind, _ in itertools.groupby("network" if kind in SEEDED else kind for kind in done)]
+    assert kinds == ["profile", "network", "baseline", "profile"]  # counts first, latencies last
+    assert len(done) == len(plan.runs)
 
 
 @pytest.mark.parametrize(
