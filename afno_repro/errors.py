@@ -77,6 +77,13 @@ NO_MEMORY = (
     "HIPFFT_ALLOC_FAILED",
     "miopenStatusAllocFailed",
 )
+# What they say of little memory, and of other things: FFTs, handles and convolutions that find no working space.
+LITTLE_MEMORY = (
+    "CUFFT_INTERNAL_ERROR",
+    "HIPFFT_INTERNAL_ERROR",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
+    "unable to find an engine to execute this computation",
+)
 SYSTEMS_WORDS = {os.strerror(number) for number in errno.errorcode}  # all that torch's store passes on
 
 
@@ -86,6 +93,11 @@ def no_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(each in str(error) for each in words)
     )
+
+
+def little_memory(error: BaseException) -> bool:
+    """Whether an error may say that a GPU had no memory: what takes less of it tells."""
+    return isinstance(error, RuntimeError) and any(each in str(error) for each in LITTLE_MEMORY)
 
 
 def refusal(error: BaseException) -> StorageError | None:

@@ -1,5 +1,6 @@
 """Memory: what can still be taken, the most there was, what others hold, and whether an error says there is none."""
 
+import gc
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ def out_of_memory(error: BaseException) -> bool:
 def available_bytes(device: torch.device, sharing: int = 1) -> int | None:
     """Memory that can still be taken, of a GPU an equal part by each of those sharing it; None where nobody knows."""
     if device.type == "cuda":
+        gc.collect()  # a network whose blocks are computed in another way holds itself
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(device)
         return min(int(free), int(total) // sharing)

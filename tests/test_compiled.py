@@ -100,6 +100,18 @@ def test_blocks_of_a_shape_share_a_graph_whatever_their_depth_and_rate_of_droppi
     assert not counters["graph_break"]
 
 
+def test_blocks_that_are_computed_again_are_compiled_all_the_same():
+    plain, again = trunk("vit", "afno"), trunk("vit", "afno")
+    blocks.recompute_blocks(again)
+    blocks.compile_backbone(nn.ModuleDict({"backbone": again}), "eager")
+    images = torch.rand(2, 3, SIZE, SIZE)
+    counters.clear()
+    for ours, theirs in zip(step(again, images), step(plain, images), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+
+
 TASK = {  # a backbone's task, its options, its head, its batch
     "vit": (
         ("inpainting", {"walk": {"grid": "pixels", "steps": 64}}),

@@ -44,7 +44,7 @@ def evaluate(
     places = given.places(root, runs, update_reference, scale)
     choice = Choice(given.chosen(row), given.chosen(seed), given.first_seeds(seeds), ("pretrain", "finetune"))
     with show_for(quiet) as show:
-        machine = given.machine(Asked(device), root, data, runs, quiet)
+        machine = given.machine(Asked(device, jobs=1), root, data, runs, quiet)
         show.note(f"{spec} at {scale} scale {told(machine)}")
         answer = reevaluated(places, spec, scale, choice, machine, show)
     tell(answer, json)
@@ -112,10 +112,11 @@ def _evaluate(run: "Run", store: Any, machine: "Machine") -> "Record | None":
     if record is None or record.outcome != "ok":
         return None
     from afno_repro.runs.executors import evaluated
+    from afno_repro.runs.fit import fitted
     from afno_repro.runs.source import source_of
 
     with store.lock(run) as directory:
-        metrics, of = evaluated(run.config, machine)
+        metrics, of = evaluated(run.config, fitted(run.config, machine))
         source = source_of(run.config, machine.code["source"])
         fed = {"data": of.fingerprint, "images": list(of.images)}
         made = {"metrics": metrics, **fed, **machine.code, "source": source}

@@ -39,8 +39,7 @@ def loader(
     if num_workers and len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
         hint = f"name a folder of at most {LONGEST_TEMPORARY} characters with TMPDIR, or use --workers 0"
         raise DataError(f"{tempfile.gettempdir()}: too long a path for the sockets of data-loading processes\n  {hint}")
-    if num_workers and (some := next(iter(batches), None)):
-        _check_shared(num_workers * PREFETCHED * len(some) * sum(part.nbytes for part in samples[some[0]]), num_workers)
+    check_shared(num_workers, 1, (samples, batches))
     context, generator = Living() if num_workers else None, Generator().manual_seed(0)
     loading = DataLoader(
         samples,
@@ -67,13 +66,20 @@ def loader(
         raise LoadingError(f"{ended}\n  the same command continues") from error
 
 
-def _check_shared(needed: int, num_workers: int) -> None:
-    free = shutil.disk_usage(SHARED).free if SHARED.is_dir() else needed
-    if free < needed:
+def check_shared(num_workers: int, jobs: int, *prepared: tuple[Samples, TrainingBatches | list[list[Key]]]) -> None:
+    """Raise DataError where shared memory is too small for what is prepared at the same time, by each of some jobs."""
+    if not num_workers or not SHARED.is_dir():
+        return
+    waiting = [(samples, some) for samples, batches in prepared if (some := next(iter(batches), None))]
+    each = sum(len(some) * sum(part.nbytes for part in samples[some[0]]) for samples, some in waiting)
+    needed, shared = num_workers * PREFETCHED * each, shutil.disk_usage(SHARED)
+    room = min(shared.free, shared.total // jobs)
+    if room < needed:
         raise DataError(
             f"{SHARED}: the batches of {num_workers} data-loading processes need {needed / 2**20:.0f} MiB and "
-            f"{free / 2**20:.0f} MiB are free\n"
-            "  use --workers 0, or give the container more shared memory, as in docker run --shm-size 8g"
+            f"{room / 2**20:.0f} MiB are free"
+            + (f" for each of {jobs} runs\n" if jobs > 1 else "\n")
+            + "  use --workers 0, or give the container more shared memory, as in docker run --shm-size 8g"
         )
 
 

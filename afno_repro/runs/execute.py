@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from afno_repro.config import Machine
-from afno_repro.errors import AfnoError, DataError, Diverged, Interrupted, LockedError
+from afno_repro.errors import AfnoError, DataError, Diverged, Interrupted, LockedError, little_memory
 from afno_repro.memory import held_by_others_bytes, out_of_memory, peak_mib
 from afno_repro.precision import rounded
 from afno_repro.runs.bound import fed_of, left_out
@@ -103,11 +103,13 @@ def _outcome(run: Run, machine: Machine, directory: Path, report: Report) -> tup
         except Diverged:
             return "diverged", Outcome({}, data=fed_of(run.config, machine)), machine
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
+            if not (out_of_memory(error) or little_memory(error)):
                 raise
             engine.meet()
             device = torch.device(machine.device)
             fewer, peak, others = halved(run.config, machine), peak_mib(device), held_by_others_bytes(device)
+            if fewer is None and not out_of_memory(error):
+                raise
             if fewer is None and any(engine.anywhere(others > 0)):
                 raise DataError(
                     f"{run.id} ran out of memory while other processes held {others / 2**30:.1f} GiB of the GPU\n"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from afno_repro.config import Machine, RunConfig, digest
 from afno_repro.data import load_data
+from afno_repro.data.loader import loader
 from afno_repro.data.samples import VALIDATION, sample_rng
 from afno_repro.errors import DataError, Diverged, StorageError
 from afno_repro.fills import FILLS
@@ -27,7 +28,7 @@ from afno_repro.spec.start import identity
 from afno_repro.tasks import TASKS
 from afno_repro.tasks.inpainting import Inpainting
 from afno_repro.training import engine
-from afno_repro.training.evaluation import evaluate, validation_loader
+from afno_repro.training.evaluation import evaluate, to_evaluate
 from afno_repro.training.loop import Progress, Weights, train
 from afno_repro.visualize.visuals import VISUALS
 from afno_repro.weights.checkpoint import read_state_dict
@@ -91,7 +92,7 @@ def baseline(run: Run, machine: Machine, directory: Path, report: Report) -> Out
     sets = load_data(config.data, machine.data_root)
     of, validation = fed(config, sets, machine), sets[1]
     metrics = task.metrics()
-    for batch in validation_loader(task, validation, config, batch_size=64, num_workers=machine.num_workers):
+    for batch in loader(*to_evaluate(task, validation, config, 64), machine.num_workers, pin_memory=False):
         images, masks = task.enter(batch)
         filled = np.stack(
             [fill(image, mask) for image, mask in zip(images.double().numpy(), masks.numpy(), strict=True)]

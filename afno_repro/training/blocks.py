@@ -1,9 +1,9 @@
 """How the blocks of a network are computed: again in the backward pass, or through a compiler."""
 
-from functools import partial
+from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from afno_repro.backbones.layers import blocks_in
@@ -14,7 +14,17 @@ GRAPHS = 64  # of a block: its shapes, in training and evaluation, at some sizes
 def recompute_blocks(model: nn.Module) -> None:
     """Keep no activations inside mixer blocks: the backward pass computes them again, for less memory."""
     for block in blocks_in(model):
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
+        block.forward = _again(block.forward)  # type: ignore[method-assign, assignment]
+
+
+def _again(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same, computed again; a function, since the compiler does not look into a partial of `checkpoint`."""
+
+    def again(x: Tensor) -> Tensor:
+        y: Tensor = checkpoint(forward, x, use_reentrant=False)
+        return y
+
+    return again
 
 
 def compile_backbone(model: nn.Module, backend: str = "inductor") -> None:

@@ -87,7 +87,7 @@ def join(place: Place, device: str) -> None:
             f"{who}; nothing of it was used\n"
             "  the same command tries again; another user of this machine may call its ports"
         )
-    atexit.register(leave)
+    atexit.register(leave if device == "cpu" else break_off)
 
 
 def own_gpu(local_rank: int, visible: int) -> int:
@@ -130,6 +130,12 @@ def leave() -> None:
     """Part from the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def break_off() -> None:
+    """End without the other processes, who find out: where they are in NCCL, taking the group down waits for them."""
+    if dist.is_initialized():
+        dist.distributed_c10d._abort_process_group()
 
 
 def rank() -> int:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from afno_repro.config import Machine, RunConfig, TrainConfig
-from afno_repro.data.loader import loader
+from afno_repro.data.loader import check_shared, loader
 from afno_repro.data.samples import TRAIN, Images, Samples, TrainingBatches, batch_rng
 from afno_repro.errors import ConfigError, Diverged, Interrupted, Problem, StorageError
 from afno_repro.faults import fault
@@ -28,7 +28,7 @@ from afno_repro.tasks import TASKS, Batch, Task
 from afno_repro.training import checkpoint, engine
 from afno_repro.training.augment import augmented
 from afno_repro.training.blocks import compile_backbone, recompute_blocks
-from afno_repro.training.evaluation import evaluate, parts_of
+from afno_repro.training.evaluation import at_a_time, evaluate, parts_of, to_evaluate
 from afno_repro.training.events import FILE, FOLDER, events
 from afno_repro.training.optim import learning_rate, make_optimizer, set_learning_rate, warmup_steps
 from afno_repro.training.state import State, disk_bytes, resume, save
@@ -100,6 +100,8 @@ def train(
     shared = engine.share(model, device)
     warmup = warmup_steps(recipe, batches.per_epoch)
     samples = Samples(images, augmented(recipe, config.data.image_size, task), config.seed, TRAIN)
+    beside = to_evaluate(task, validation, config, at_a_time(config, machine))  # what trains goes on being prepared
+    check_shared(machine.num_workers, machine.jobs, (samples, batches), beside)
     saved_at = looked_at = time.monotonic()
     looked_step, first = state.step, state.step
     losses = torch.tensor(state.loss_sum, dtype=torch.float64, device=device)  # of the steps of the running epoch
@@ -117,7 +119,8 @@ def train(
             if task.mix is not None:
                 batch = task.mix(batch, batch_rng(config.seed, state.step))
             with alive_fractions(model, watch=epoch_ends or state.step == 0, compiled=machine.compile) as alive:
-                loss = optimise(shared, optimizer, task, parts_of(batch, machine.micro_batch), recipe)
+                parts = parts_of(batch, recipe.batch_size, machine.micro_batch)
+                loss = optimise(shared, optimizer, task, parts, recipe)
             fault("training: stepped")
             state.step += 1
             losses += loss

@@ -131,11 +131,35 @@ def test_a_trainer_that_ends_while_a_tensor_is_handed_over_costs_no_traceback(ca
     assert (process.exitcode, capfd.readouterr().err) == (0, "")
 
 
+def usage(mib_free, mib=2**20):
+    return SimpleNamespace(free=mib_free * 2**20, total=mib * 2**20)
+
+
+@pytest.mark.parametrize(
+    ("mib_free", "mib", "jobs", "enough"),
+    [(100, 100, 1, True), (70, 100, 1, False), (100, 100, 2, False), (100, 200, 2, True)],
+)
+def test_what_is_prepared_at_the_same_time_has_to_fit_beside_that_of_other_runs(
+    monkeypatch, mib_free, mib, jobs, enough
+):
+    """A training's batches wait while it evaluates: 2 x 2 x 8 MiB and 2 x 2 x 16 MiB, by each of some runs."""
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(mib_free, mib))
+    images = SimpleNamespace(example=lambda index, rng: torch.zeros(2**20, dtype=torch.uint8))
+    samples = Samples(images, lambda image, rng: (image,), seed=5, stream=TRAIN)
+    beside = [(samples, [[(0, i) for i in range(n)]] * 3) for n in (8, 16)]
+    if enough:
+        module.check_shared(2, jobs, *beside)
+    else:
+        with pytest.raises(DataError, match="need 96 MiB"):
+            module.check_shared(2, jobs, *beside)
+    module.check_shared(0, jobs, *beside)  # what this process prepares itself goes through nothing
+
+
 @pytest.mark.parametrize(("mib_free", "workers"), [(64, 8), (0, 1)])
 def test_shared_memory_too_small_for_the_batches_is_told_before_any_work(tmp_path, monkeypatch, mib_free, workers):
     """As a container's 64 MiB for batches of 256 images of 224 pixels."""
     before = children()
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=mib_free * 2**20))
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(mib_free))
     images = SimpleNamespace(example=lambda index, rng: torch.zeros(3, 224, 224, dtype=torch.uint8))
     samples = Samples(images, lambda image, rng: (image,), seed=5, stream=TRAIN)
     batches = [[(0, i) for i in range(256)]] * 3

@@ -1,15 +1,19 @@
 """How many images a device takes at a time where nobody says, and what a lack of memory comes to; GPUs simulated."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from afno_repro import memory
-from afno_repro.errors import AfnoError, DataError
+from afno_repro.commands.evaluate import _evaluate
+from afno_repro.errors import AfnoError, DataError, LockedError
 from afno_repro.profiling.kept import network
-from afno_repro.runs import execute, fit, schedule, store
+from afno_repro.runs import execute, executors, fit, schedule, store
 from afno_repro.runs.estimate import memory_bytes
+from afno_repro.runs.record import Record
 from afno_repro.runs.show import Show
 from afno_repro.runs.store import Store
 from afno_repro.spec.plan import plan_runs
@@ -70,6 +74,23 @@ def test_a_batch_that_no_gpu_holds_is_cut_by_the_estimate(layer, gpu, tmp_path):
     assert fit.fitted(config, machine) == machine  # not even one image has room
 
 
+def test_an_evaluation_takes_as_many_images_at_a_time_as_the_memory_has_room_for(layer, gpu, tmp_path, monkeypatch):
+    gpu(free=10 * GIB)
+    seen = []
+
+    def evaluated(config, machine):
+        seen.append(machine.micro_batch)
+        raise LockedError("enough was seen")
+
+    monkeypatch.setattr(executors, "evaluated", evaluated)
+    machine, run = machine_at(tmp_path, device="cuda"), SimpleNamespace(config=layer, digest="")
+    made = Record("", "", layer, "ok", {}, {}, {})
+    finished = SimpleNamespace(record=lambda digest: made, lock=lambda run: nullcontext(tmp_path))
+    with pytest.raises(LockedError):
+        _evaluate(run, finished, machine)
+    assert seen == [fit.fitted(layer, machine).micro_batch] != [None]
+
+
 @pytest.mark.parametrize(("there", "expected"), [(1.0, None), (0.9, 2), (None, None)])
 def test_on_a_cpu_only_a_batch_that_exceeds_all_there_is_is_cut(run, tmp_path, monkeypatch, there, expected):
     machine = machine_at(tmp_path)
@@ -78,14 +99,14 @@ def test_on_a_cpu_only_a_batch_that_exceeds_all_there_is_is_cut(run, tmp_path, m
     assert fit.fitted(run.config, machine).micro_batch == expected
 
 
-def lacking(monkeypatch, holds):
+def lacking(monkeypatch, holds, error=None):
     """Trainings run out of memory with more images at a time than a GPU holds; returns what they tried."""
     tried = []
 
     def train(run, machine, directory, report):
         tried.append(machine.micro_batch or run.config.train.batch_size)
         if tried[-1] > holds:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error or torch.OutOfMemoryError("CUDA out of memory")
         return execute.Outcome({"psnr": 1.0})
 
     monkeypatch.setitem(execute.EXECUTORS, "pretrain", train)
@@ -104,6 +125,25 @@ def test_a_gpu_without_memory_tries_fewer_images_before_that_is_a_result(
     assert (found, record.outcome) == (tried, outcome)
     assert (record.provenance["micro_batch"], record.provenance["fitted"]) == (1, True)
     assert Store(tmp_path / "runs").finished(run, machine) is not None  # the same command would end the same
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cuFFT error: CUFFT_INTERNAL_ERROR",
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "FIND was unable to find an engine to execute this computation",
+    ],
+)
+def test_what_may_mean_little_memory_is_tried_with_less_and_is_no_result(run, gpu, tmp_path, monkeypatch, words):
+    gpu()
+    machine = machine_at(tmp_path, device="cuda")
+    tried = lacking(monkeypatch, 1, RuntimeError(words))
+    assert execute.run_one(run, machine, lambda step: None).outcome == "ok"
+    assert tried == [4, 2, 1]
+    lacking(monkeypatch, 0, RuntimeError(words))
+    with pytest.raises(RuntimeError, match=words[:12]):
+        execute.run_one(run, machine_at(tmp_path / "none", device="cuda"), lambda step: None)
 
 
 def test_what_a_user_chose_and_what_a_cpu_lacks_is_a_result_at_once(run, gpu, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from afno_repro.backbones.layers import Block
 from afno_repro.data import load_data
+from afno_repro.data.samples import TrainingBatches
 from afno_repro.errors import ConfigError, DataError, Diverged
 from afno_repro.mixers import EfficientSelfAttention
 from afno_repro.models import build_model
@@ -20,7 +21,7 @@ from afno_repro.runs.machine import COMPILERS
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
 from afno_repro.tasks import TASKS
-from afno_repro.training import blocks, engine, loop
+from afno_repro.training import blocks, engine, evaluation, loop
 from afno_repro.training.optim import make_optimizer
 from tests.machine import machine_at
 from tests.specs import SMALL, write_spec
@@ -104,6 +105,22 @@ def mixed(tmp_path_factory):
     """A training that mixes whole batches of eight."""
     folder = tmp_path_factory.mktemp("mixed")
     return train(needs(folder, MIXED)["afno", "pretrain", 0].config, folder / "run")
+
+
+@pytest.mark.parametrize("batch_size", [8, 15, 16])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("micro_batch", [None, 1, 2, 3, 64])
+def test_all_processes_cut_their_shares_into_as_many_parts(monkeypatch, batch_size, ranks, micro_batch):
+    """For batch norm's statistics, which they average part by part."""
+    monkeypatch.setattr(engine, "ranks", lambda: ranks)
+    shares = [TrainingBatches(32, batch_size, 1, 0, 0, rank, ranks).share for rank in range(ranks)]
+    cut = [evaluation.parts_of((torch.arange(len(share)),), batch_size, micro_batch) for share in shares]
+    assert len({len(parts) for parts in cut}) == 1
+    for share, parts in zip(shares, cut, strict=True):
+        assert torch.equal(torch.cat([part for (part,) in parts]), torch.arange(len(share)))
+        allowed = micro_batch or len(share)
+        uneven = allowed == 1 and len({len(each) for each in shares}) > 1
+        assert all(1 <= len(part) <= allowed + uneven for (part,) in parts)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 8])

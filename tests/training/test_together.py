@@ -17,7 +17,7 @@ from afno_repro.runs import launch
 from afno_repro.runs.store import Store
 from afno_repro.training import engine
 from tests.command import afno, start
-from tests.specs import SMALL, write_spec
+from tests.specs import ROOT, SMALL, write_spec
 from tests.training.test_loop import FINETUNED, MIXED, assert_same_training, left, needs, train
 
 # Five images a step are two and three for two processes; seven to evaluate are four batches, the last of one image.
@@ -226,6 +226,17 @@ loop.optimise, engine.WAIT = sleepy, timedelta(seconds=3)
 sys.argv[0] = "afno"
 cli.main()
 """
+
+
+def test_breaking_off_leaves_the_group_whatever_the_others_do():
+    """Of which NCCL has two of its own; here it is a group of one, on a CPU."""
+    code = (
+        "import torch.distributed as dist; from afno_repro.training import engine;"
+        "dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1);"
+        "engine.break_off(); engine.break_off(); print(dist.is_initialized(), engine.ranks())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.returncode) == ("False 1\n", 0)
 
 
 def test_who_lacks_memory_alone_waits_for_the_others_though_nobody_reads_that_it_does(monkeypatch):
