@@ -11,7 +11,6 @@ every stage passed or lacked data alone. This file needs Python's own library al
 """
 
 import argparse
-import contextlib
 import csv
 import hashlib
 import json
@@ -29,9 +28,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parents[1]
-LIMIT_S, GRACE_S, CLOSING_S, LAST_LINES = 585.0, 3.0, 7.0, 15  # the day; after a stage is told to end; for sums
-PASSED, NO_DATA = "passed", "left out: its data are not here"
+from benchmarks.process import GRACE_S, PASSED, ROOT, RUNNING, ended, kill
+
+LIMIT_S, CLOSING_S, LAST_LINES = 585.0, 7.0, 15  # the day; for sums
+NO_DATA = "left out: its data are not here"
 LACKS_DATA, START_S = 3, 12  # the command's exit code; for a stage's start, and a line longer than those before
 PATIENCE = 10  # how many times as long a CPU may take for its small sizes
 RUNS = ("torch", "numpy", "pydantic", "pyyaml", "typer", "rich")  # what commands and benchmarks import
@@ -44,7 +44,6 @@ USES = {  # of the packages, by the names that pip knows
     "pytest-xdist": "tests side by side; they run one by one without it",
     "fvcore": "one test, which no stage runs",
 }
-RUNNING = set[subprocess.Popen[bytes]]()  # stages
 UNTIMED = ("doctor", "tests", "deterministic", "trained", "small", "compiling")
 PACED = ("compiling", "kernel", "mixers", "steps", "loading", "compiled")  # begin nothing that they cannot end
 TOGETHER_S = 150.0  # for those that measure no time
@@ -60,6 +59,7 @@ class Stage(NamedTuple):
     needs: Sequence[str] = ()
     brings_data: bool = True  # or is left out where nobody brought them
     timed: bool = True  # alone on the machine
+    says: str = ""  # what its last line must have, or it showed nothing
 
 
 def stages(device: str, small: bool, out: Path, data: Path) -> list[Stage]:
@@ -85,7 +85,8 @@ def stages(device: str, small: bool, out: Path, data: Path) -> list[Stage]:
     def stage(name: str, shows: str, limit_s: float, needs: Sequence[str], module: str, *options: str) -> Stage:
         on = ("--device", device) if module.startswith("benchmarks") else ()
         command = [sys.executable, "-m", module, *on, *options, *sizes.get(name, ())]
-        return Stage(name, shows, command, limit_s, needs, name != "small", name not in UNTIMED)
+        says = " passed" if name == "tests" and device != "cpu" else ""  # all of them skipped is no pass
+        return Stage(name, shows, command, limit_s, needs, name != "small", name not in UNTIMED, says)
 
     tested = ("tests/training/test_on_gpu.py", "tests/test_gpu.py", "tests/mixers")
     quick, deep = ("-q", "-o", "addopts=", "-m", "gpu", "-p", "no:cacheprovider"), (*RUNS, *DRAWN)
@@ -120,10 +121,11 @@ def found(package: str) -> str | None:
         return None
 
 
-def nvidia_smi(*options: str) -> str | None:
+def nvidia_smi(*options: str, limit_s: float = 30) -> str | None:
     """What nvidia-smi says; None where it does not run."""
+    command = ["nvidia-smi", *options]
     try:
-        return subprocess.run(["nvidia-smi", *options], capture_output=True, text=True, check=True, timeout=30).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=limit_s).stdout
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -133,9 +135,9 @@ def gpus() -> list[str]:
     return (nvidia_smi("--query-gpu=name,driver_version,memory.total", "--format=csv,noheader") or "").splitlines()
 
 
-def look(out: Path, when: str) -> None:
+def look(out: Path, when: str, limit_s: float) -> None:
     """Keep all that nvidia-smi says of the GPUs, or say that it does not run."""
-    said = nvidia_smi("-q")
+    said = nvidia_smi("-q", limit_s=limit_s)
     (out / f"nvidia-smi-{when}.txt").write_text("nvidia-smi does not run here\n" if said is None else said)
 
 
@@ -168,6 +170,8 @@ def done(stage: Stage, out: Path, limit_s: float) -> dict[str, Any]:
         outcome = NO_DATA
     tables = {path.stem: list(csv.reader(path.read_text().splitlines())) for path in sorted(written.glob("*/*.csv"))}
     last = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+    if outcome == PASSED and stage.says not in "".join(last[-1:]):
+        outcome = f"failed: its last line has no {stage.says.strip()!r}"
     return told | {
         "outcome": outcome,
         "seconds": round(time.monotonic() - started, 1),
@@ -175,34 +179,6 @@ def done(stage: Stage, out: Path, limit_s: float) -> dict[str, Any]:
         "tables": tables,
         "last_words": [] if outcome == PASSED else last,
     }
-
-
-def ended(command: Sequence[str], log: Path, limit_s: float, tables: Path) -> str:
-    """How a command ended, which wrote into `log`; nothing of it is left running."""
-    env = {**os.environ, "AFNO_BENCHMARKS": str(tables), "PYTHONUNBUFFERED": "1"}
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-        )
-        RUNNING.add(process)
-        try:
-            code = process.wait(limit_s)
-            return PASSED if code == 0 else f"failed with {code}"
-        except subprocess.TimeoutExpired:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE_S)
-            return f"cut off after {limit_s:.0f} s"
-        finally:
-            kill(process)
-            process.wait()
-            RUNNING.discard(process)
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """With all that it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def earlier(out: Path, again: set[str]) -> list[dict[str, Any]]:
@@ -223,9 +199,8 @@ def limits(stages: Sequence[Stage]) -> list[float]:
     return ends
 
 
-def gone_through(stages: Sequence[Stage], out: Path, patience: float) -> Iterator[dict[str, Any]]:
+def gone_through(stages: Sequence[Stage], out: Path, patience: float, started: float) -> Iterator[dict[str, Any]]:
     """How each stage ended, as it does; whoever leaves before the end ends those that run."""
-    started = time.monotonic()
 
     def go(stage: Stage, ends: float) -> dict[str, Any]:
         return done(stage, out, started + patience * min(ends, LIMIT_S - GRACE_S - CLOSING_S) - time.monotonic())
@@ -259,6 +234,7 @@ def write(day: dict[str, Any], out: Path) -> None:
 
 def main() -> None:
     """Run every stage, writing after each."""
+    started = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--commit", default="unknown", help="of this code, where there is no history")
@@ -281,18 +257,18 @@ def main() -> None:
     day |= {"missing": missing, "stages": earlier(out, {each.name for each in planned})}
     for package, use in missing.items():
         print(f"not installed: {package} ({use})")
-    look(out, "before")
+    look(out, "before", 30)
     write(day, out)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whose stages are to end with it, too
     try:
-        for told in gone_through(planned, out, patience):
+        for told in gone_through(planned, out, patience, started):
             day["stages"].append({"commit": asked.commit} | told)
             write(day, out)
             print(f"{told['stage']}: {told['outcome']}", flush=True)
+        look(out, "after", CLOSING_S / 2)
+        close(out)
     except KeyboardInterrupt:
         sys.exit(f"stopped; what there is lies in {out}")
-    look(out, "after")
-    close(out)
     sys.exit(any(each["outcome"] not in (PASSED, NO_DATA) for each in day["stages"]))
 
 

@@ -16,7 +16,8 @@ from benchmarks.gpu_day import Stage
 from tests.specs import ROOT
 
 HANGS = (
-    "import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
+    "import subprocess, sys, time; child = subprocess.Popen([sys.executable, '-c', "
+    "'import os, time; os.setpgrp(); time.sleep(600)']);"  # as processes that load images or do runs have their groups
     "print('waiting for', child.pid, flush=True); time.sleep(600)"
 )
 
@@ -160,8 +161,24 @@ def test_what_there_is_no_time_for_is_left_out(gone_through, monkeypatch):
 def test_a_stage_that_can_leave_lines_out_is_told_how_long_it_has(tmp_path, gone_through):
     said = "import sys; print(*sys.argv[1:]); sys.exit(1)"
     _, found = gone_through(python("steps", said, 30), python("other", said, 30))
-    assert found["steps"]["last_words"] == [f"--seconds {30 - gpu_day.START_S}"]
+    (said,) = found["steps"]["last_words"]
+    assert 1 < int(said.removeprefix("--seconds ")) <= 30 - gpu_day.START_S
     assert found["other"]["last_words"] == [""]
+
+
+def test_tests_that_were_all_skipped_are_no_pass_of_a_gpu(gone_through):
+    skipped, ran = "print('52 skipped in 1.00s')", "print('2 passed, 50 skipped in 1.00s')"
+    code, found = gone_through(python("skips", skipped, says=" passed"), python("runs", ran, says=" passed"))
+    assert code == 1
+    assert found["skips"]["outcome"] == "failed: its last line has no 'passed'"
+    assert found["runs"]["outcome"] == "passed"
+
+
+@pytest.mark.parametrize(("device", "says"), [("cuda", " passed"), ("cpu", "")])
+def test_of_tests_on_a_gpu_some_must_have_run(device, says):
+    made = {stage.name: stage.says for stage in gpu_day.stages(device, False, Path("out"), Path("data"))}
+    assert made.pop("tests") == says
+    assert {*made.values()} == {""}
 
 
 def test_without_a_gpu_the_day_begins_only_where_it_is_asked_to(tmp_path, monkeypatch, capsys):
