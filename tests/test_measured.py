@@ -32,7 +32,7 @@ def less_than_estimated(*precisions: str) -> pd.Series:
 
 
 RANGES = {  # the words around a range, and all that it is the range of
-    "cores it is {} times as fast forward": lambda: measured(CPU, "mixers.csv", "forward ratio", variant="AFNO"),
+    "of a CPU it is {} times as fast forward": lambda: measured(CPU, "mixers.csv", "forward ratio", variant="AFNO"),
     "modes of an axis {} times": lambda: measured(CPU, "mixers.csv", "forward ratio", variant="AFNO keep 0.5"),
     "H200 it is {} times as fast forward and back": lambda: measured(GPU, "mixers*.csv", "both ratio", variant="AFNO"),
     "orward it is {} times as fast as FFTs": lambda: measured(GPU, "kernel_here.csv", "GPU, measured ratio"),
