@@ -41,6 +41,6 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            session = stat.read_text().rpartition(")")[2].split()[3]
+            session = stat.read_text(errors="replace").rpartition(")")[2].split()[3]
             if int(session) == process.pid:
                 os.kill(int(stat.parent.name), signal.SIGKILL)

@@ -1,5 +1,6 @@
 """Batches prepared by other processes, each of which is known to have come to life."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -70,9 +71,11 @@ def check_shared(num_workers: int, jobs: int, *prepared: tuple[Samples, Training
     """Raise DataError where shared memory is too small for what is prepared at the same time, by each of some jobs."""
     if not num_workers or not SHARED.is_dir():
         return
-    waiting = [(samples, some) for samples, batches in prepared if (some := next(iter(batches), None))]
-    each = sum(len(some) * sum(part.nbytes for part in samples[some[0]]) for samples, some in waiting)
-    needed, shared = num_workers * PREFETCHED * each, shutil.disk_usage(SHARED)
+    needed, shared = 0, shutil.disk_usage(SHARED)
+    for samples, batches in prepared:
+        for some in itertools.islice(batches, 1):
+            waiting = min(num_workers * PREFETCHED, len(batches))
+            needed += waiting * len(some) * sum(part.nbytes for part in samples[some[0]])
     room = min(shared.free, shared.total // jobs)
     if room < needed:
         raise DataError(

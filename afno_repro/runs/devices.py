@@ -13,8 +13,9 @@ FILES = ("nvidia[0-9]*", "dxg", "kfd")  # NVIDIA's GPUs, of which a container ma
 
 
 def visible(environment: Mapping[str, str]) -> str:
-    """The variable that says which GPUs a process sees: of ROCm's two the one that it heeds before CUDA's."""
-    return "HIP_VISIBLE_DEVICES" if "HIP_VISIBLE_DEVICES" in environment else "CUDA_VISIBLE_DEVICES"
+    """The variable that says which GPUs a process sees: ROCm heeds one of its own before CUDA's."""
+    own = "HIP_VISIBLE_DEVICES"
+    return own if own in environment and (DEV / "kfd").exists() else "CUDA_VISIBLE_DEVICES"
 
 
 def gpu_files() -> list[Path]:

@@ -26,8 +26,11 @@ from afno_repro.training.loop import Progress
 from afno_repro.training.stop import stop_flag
 
 WAIT_FOR_HELD_S = 10.0  # of a command that is no worker
-GPU_IS_LOST = ("CUDA error: ", "HIP error: ", "No CUDA GPUs are available", "No HIP GPUs are available")
-END_S = 10.0  # for a process to end that was asked to, unless its driver does not let it
+GPU_IS_LOST = (
+    *("CUDA error: ", "HIP error: ", "CUDA driver error: ", "CUDA unknown error", "HIP unknown error"),
+    *("No CUDA GPUs are available", "No HIP GPUs are available", "CUDA driver initialization failed"),
+    "Unexpected error from cudaGetDeviceCount",
+)
 LOOK_AGAIN_S = (0.5, 10.0)  # at what others hold: after a tenth of the time waited so far, at least and at most
 
 
@@ -231,8 +234,7 @@ def _side_by_side(runs: list[Run], machine: Machine, show: Show) -> list[Failure
                 again = False
                 if failure and failure.stays:  # nothing more can be done in it
                     workers.remove(worker)
-                    worker.stop()
-                    worker.process.join(END_S)
+                    worker.abandon()
                     again = lost.pop(run.digest, None) is None and len({*lost.values(), worker.gpu}) < len(machine.gpus)
                     lost |= {run.digest: worker.gpu} if again and worker.gpu else {}
                 _tell(show, run, time.monotonic() - worker.started, failure, record)

@@ -18,6 +18,7 @@ from afno_repro.runs.devices import visible
 from afno_repro.spec.plan import Run
 from afno_repro.training.engine import end_with
 
+END_S = 5.0
 Work = Callable[[Run, Machine, Callable[[Any], None]], None]
 
 
@@ -48,6 +49,14 @@ class Worker:
     def stop(self) -> None:
         """Ask it to keep its work and end."""
         self.process.terminate()
+
+    def abandon(self) -> None:
+        """Have it end, and wait no longer than that takes: a driver may not let it."""
+        self.stop()
+        self.process.join(END_S)
+        if self.process.is_alive():
+            self.process.kill()
+            multiprocessing.process._children.discard(self.process)  # type: ignore[attr-defined]  # or Python's end waits
 
     def dismiss(self) -> None:
         """Let it end: there is nothing more to do."""

@@ -136,8 +136,11 @@ def _verdict(table: Table, claim: Claim, lost: dict[tuple[str, str], list[str]])
         return Verdict(claim, "undecided", reason="the rows saw other data")
     names = {row.key: row.title[-1] for row in table.spec.rows}
 
+    held_to = {stage_of(column) for column in table.columns if column.key in beside}
+
     def flat(case: Case) -> list[str]:
-        return [names[row] for row in case.rows if (row, stage_of(case.column)) in lost]
+        stages = {stage_of(case.column), *held_to}
+        return [names[row] for row in case.rows if any((row, stage) in lost for stage in stages)]
 
     def outcome(case: Case) -> str:
         return "undecided" if flat(case) else case.outcome

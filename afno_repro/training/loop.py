@@ -101,7 +101,8 @@ def train(
     warmup = warmup_steps(recipe, batches.per_epoch)
     samples = Samples(images, augmented(recipe, config.data.image_size, task), config.seed, TRAIN)
     beside = to_evaluate(task, validation, config, at_a_time(config, machine))  # what trains goes on being prepared
-    check_shared(machine.num_workers, machine.jobs, (samples, batches), beside)
+    of_this_machine = min(engine.ranks(), torch.cuda.device_count()) if device.type == "cuda" else 1
+    check_shared(machine.num_workers, max(machine.jobs, of_this_machine), (samples, batches), beside)
     saved_at = looked_at = time.monotonic()
     looked_step, first = state.step, state.step
     losses = torch.tensor(state.loss_sum, dtype=torch.float64, device=device)  # of the steps of the running epoch

@@ -146,12 +146,15 @@ def test_what_is_prepared_at_the_same_time_has_to_fit_beside_that_of_other_runs(
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(mib_free, mib))
     images = SimpleNamespace(example=lambda index, rng: torch.zeros(2**20, dtype=torch.uint8))
     samples = Samples(images, lambda image, rng: (image,), seed=5, stream=TRAIN)
-    beside = [(samples, [[(0, i) for i in range(n)]] * 3) for n in (8, 16)]
+    beside = [(samples, [[(0, i) for i in range(n)]] * 9) for n in (8, 16)]
     if enough:
         module.check_shared(2, jobs, *beside)
     else:
         with pytest.raises(DataError, match="need 96 MiB"):
             module.check_shared(2, jobs, *beside)
+    few = [(samples, batches[:1]) for samples, batches in beside]  # as at the end of a training
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(24, 24 * jobs))
+    module.check_shared(2, jobs, *few)
     module.check_shared(0, jobs, *beside)  # what this process prepares itself goes through nothing
 
 

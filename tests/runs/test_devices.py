@@ -124,15 +124,20 @@ def test_commands_pass_on_which_gpus_are_visible(tmp_path, computer, monkeypatch
     assert given.machine(Asked(), tmp_path, None, None).gpus == ("3", "5")
 
 
-def test_rocm_s_own_variable_is_heeded_before_cuda_s(tmp_path, computer, monkeypatch):
-    """As HIP does: with both set, what a process is shown stands in its own."""
-    computer("kfd", gpus=2)
+@pytest.mark.parametrize(
+    ("file", "variable", "gpus"),
+    [("kfd", "HIP_VISIBLE_DEVICES", ("4", "5")), ("nvidia0", "CUDA_VISIBLE_DEVICES", ("0", "1"))],
+)
+def test_rocm_s_own_variable_is_heeded_before_cuda_s(tmp_path, computer, monkeypatch, file, variable, gpus):
+    """As HIP does, on its own GPUs: what a process is shown stands in the variable that counts."""
+    computer(file, gpus=2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     monkeypatch.setenv("HIP_VISIBLE_DEVICES", "4,5")
-    assert given.machine(Asked(), tmp_path, None, None).gpus == ("4", "5")
-    with workers._seeing("5"):
-        assert os.environ["HIP_VISIBLE_DEVICES"] == "5"
-    assert os.environ["HIP_VISIBLE_DEVICES"] == "4,5"
+    assert given.machine(Asked(), tmp_path, None, None).gpus == gpus
+    before = dict(os.environ)
+    with workers._seeing(gpus[1]):
+        assert dict(os.environ) == before | {variable: gpus[1]}
+    assert dict(os.environ) == before
 
 
 def test_each_part_of_a_gpu_can_have_runs_though_a_process_sees_one(tmp_path, computer, monkeypatch):

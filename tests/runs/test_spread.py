@@ -1,7 +1,9 @@
 """Runs side by side, each in a process that sees one GPU; here GPUs are names, and the processes say what they see."""
 
 import itertools
+import multiprocessing
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from afno_repro.errors import LockedError
-from afno_repro.runs import schedule
+from afno_repro.runs import schedule, workers
 from afno_repro.runs.devices import told
 from afno_repro.runs.order import longest_first
 from afno_repro.runs.record import Record
@@ -38,6 +40,12 @@ def tell(run, machine, send):
     lost |= seen == "1" and (root / "dead").exists()
     failure = Failure(run, "CUDA error: unspecified", 1, stays=True) if lost else None
     send((failure, None if lost else Record(run.id, run.digest, run.config, "ok", {}, {}, {"seconds": 1.0})))
+
+
+def stubborn(pipe):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pipe.send("deaf")
+    time.sleep(60)
 
 
 @pytest.fixture
@@ -113,6 +121,16 @@ def test_of_a_single_gpu_that_is_lost_every_run_is_told(tmp_path, runs, monkeypa
     (tmp_path / "dead").touch()
     monkeypatch.setattr(schedule, "_work", tell)
     assert len(execute(runs, machine_at(tmp_path, jobs=2, gpus=("1",)), Show())) == len(runs)
+
+
+def test_a_process_that_does_not_end_is_waited_for_a_while_alone(monkeypatch):
+    monkeypatch.setattr(workers, "END_S", 0.2)
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=stubborn, args=(theirs,))
+    process.start()
+    assert ours.recv() == "deaf"
+    workers.Worker(process, ours).abandon()
+    assert process not in multiprocessing.active_children()  # whom Python waits for at its end
 
 
 def test_no_gpu_waits_for_a_filling(tmp_path, monkeypatch):
