@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkContext, ForkProcess
@@ -22,6 +22,8 @@ from torch.utils.data import DataLoader
 from afno_repro.data.samples import Key, Samples, TrainingBatches
 from afno_repro.errors import DataError, LoadingError
 
+Batches = TrainingBatches | list[list[Key]]
+Prepared = tuple[Samples, Batches]
 LONGEST_TEMPORARY = 107 - len(
     "/pymp-12345678/listener-12345678"
 )  # of a socket's path on Linux, less what multiprocessing adds
@@ -30,17 +32,23 @@ TRIES, LIFE_S = 3, 10.0  # to start a process, and for it to come to life
 
 
 def loader(
-    samples: Samples, batches: TrainingBatches | list[list[Key]], num_workers: int, pin_memory: bool
+    samples: Samples,
+    batches: Batches,
+    num_workers: int,
+    pin_memory: bool,
+    beside: Sequence[Prepared] = (),
+    jobs: int = 1,
 ) -> Iterator[Any]:
     """Batches of samples, prepared by `num_workers` other processes (0: by this one).
 
+    There is to be shared memory for what is prepared `beside` them, too, and for as much of each of so many jobs.
     Raises DataError where the path of the folder of temporary files is too long for the processes' tensors to arrive,
     or shared memory too small for them, LoadingError when a process ended.
     """
     if num_workers and len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
         hint = f"name a folder of at most {LONGEST_TEMPORARY} characters with TMPDIR, or use --workers 0"
         raise DataError(f"{tempfile.gettempdir()}: too long a path for the sockets of data-loading processes\n  {hint}")
-    check_shared(num_workers, 1, (samples, batches))
+    check_shared(num_workers, jobs, (samples, batches), *beside)
     context, generator = Living() if num_workers else None, Generator().manual_seed(0)
     loading = DataLoader(
         samples,
@@ -67,7 +75,7 @@ def loader(
         raise LoadingError(f"{ended}\n  the same command continues") from error
 
 
-def check_shared(num_workers: int, jobs: int, *prepared: tuple[Samples, TrainingBatches | list[list[Key]]]) -> None:
+def check_shared(num_workers: int, jobs: int, *prepared: Prepared) -> None:
     """Raise DataError where shared memory is too small for what is prepared at the same time, by each of some jobs."""
     if not num_workers or not SHARED.is_dir():
         return

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from afno_repro.config import Machine, RunConfig, TrainConfig
-from afno_repro.data.loader import check_shared, loader
+from afno_repro.data.loader import loader
 from afno_repro.data.samples import TRAIN, Images, Samples, TrainingBatches, batch_rng
 from afno_repro.errors import ConfigError, Diverged, Interrupted, Problem, StorageError
 from afno_repro.faults import fault
@@ -100,9 +100,16 @@ def train(
     shared = engine.share(model, device)
     warmup = warmup_steps(recipe, batches.per_epoch)
     samples = Samples(images, augmented(recipe, config.data.image_size, task), config.seed, TRAIN)
-    beside = to_evaluate(task, validation, config, at_a_time(config, machine))  # what trains goes on being prepared
     of_this_machine = min(engine.ranks(), torch.cuda.device_count()) if device.type == "cuda" else 1
-    check_shared(machine.num_workers, max(machine.jobs, of_this_machine), (samples, batches), beside)
+    evaluated = to_evaluate(task, validation, config, at_a_time(config, machine))
+    prepared = loader(
+        samples,
+        batches,
+        machine.num_workers,
+        pin_memory=device.type == "cuda",
+        beside=[evaluated],  # while training batches go on waiting
+        jobs=max(machine.jobs, of_this_machine),
+    )
     saved_at = looked_at = time.monotonic()
     looked_step, first = state.step, state.step
     losses = torch.tensor(state.loss_sum, dtype=torch.float64, device=device)  # of the steps of the running epoch
@@ -111,7 +118,7 @@ def train(
         report(Progress(state.step, batches.total, 0.0, {}, "\n".join(notes)))
         notes.clear()
     with stop_flag() as stop:
-        for batch in loader(samples, batches, machine.num_workers, pin_memory=device.type == "cuda"):
+        for batch in prepared:
             # One step at this step's rate; nothing here waits for the device.
             lr = learning_rate(recipe, state.step, batches.total, warmup)
             set_learning_rate(optimizer, lr)
