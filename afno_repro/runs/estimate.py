@@ -84,19 +84,19 @@ def estimates(runs: Iterable[Run], before: Iterable[Record], machine: Machine) -
     sizes: dict[str, tuple[tuple[int, int] | None, str]] = {}
     found: dict[str, Estimate] = {}
     for run in runs:
-        config, fed = run.config, repr(run.config.data)
+        config, fed, at = run.config, repr(run.config.data), on(machine, run)
         model = repr((config.model, config.data.image_size, config.task, precision_of(config)))
         if config.data.name is not None and fed not in sizes:
             sizes[fed] = image_counts(config.data, machine)
         if config.model is not None and not config.counted and model not in networks:
             networks[model] = network(config)
         images, published = sizes.get(fed, (None, ""))
-        estimate = replace(_estimate(config, images, networks.get(model), on(machine, run)), published_sizes=published)
+        estimate = replace(_estimate(config, images, networks.get(model), at), published_sizes=published)
         if (record := taken.get(run.digest)) is not None:
             seconds = record.provenance["seconds"] * record.provenance.get("devices", 1)
             estimate = replace(estimate, device_s=seconds, basis=f"as before on {device}")
-        shared = machine.devices if config.train is not None else 1
-        found[run.digest] = replace(estimate, wall_s=None if estimate.device_s is None else estimate.device_s / shared)
+        wall_s = None if estimate.device_s is None else estimate.device_s / at.devices
+        found[run.digest] = replace(estimate, wall_s=wall_s)
     return found
 
 

@@ -13,6 +13,7 @@ from afno_repro.runs.devices import find_device, gpu_count
 from afno_repro.runs.source import code_version
 from afno_repro.runs.store import is_latency
 from afno_repro.spec.plan import Run
+from afno_repro.spec.resolve import TRAINED
 
 COMPILERS = ("g++", "clang++")  # that torch.compile looks for
 CHECKPOINT_EVERY_S = 600.0
@@ -93,5 +94,6 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
 
 
 def on(machine: Machine, run: Run) -> Machine:
-    """The machine as a run finds it: a latency has all cores."""
+    """The machine as a run finds it: devices train together and do nothing else together; a latency has all cores."""
+    machine = machine if run.config.kind in TRAINED else replace(machine, devices=1)
     return replace(machine, threads=cores()) if is_latency(run) else machine

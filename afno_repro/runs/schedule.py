@@ -60,7 +60,7 @@ def execute(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
     failures = _with_held([run for run in runs if run.config.kind in TRAINED], machine, show)
     engine.leave()
     alone = [run for run in runs if run.config.kind not in TRAINED]
-    return failures + _with_held(alone, machine, show) if first else []
+    return failures + _with_held(alone, replace(machine, devices=1), show) if first else []
 
 
 def _with_held(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:

@@ -8,6 +8,7 @@ import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch.distributed import HashStore
@@ -310,6 +311,7 @@ def test_what_the_system_refuses_where_processes_meet_is_told_as_such_and_not_as
 FILLING = """
 import atexit, os, sys, time
 from pathlib import Path
+from typing import Any
 from afno_repro import cli, fills
 ended = Path(os.environ["ENDED"])
 if os.environ["RANK"] == "1":
@@ -336,8 +338,15 @@ def test_no_process_waits_for_what_one_does_alone_which_does_all_of_it(tmp_path,
     monkeypatch.setenv("ENDED", str(tmp_path / "ended"))
     monkeypatch.setattr(launch, "COMMAND", ("-c", FILLING))
     assert launch.launch([*arguments, "--devices", "2", "--root", str(roots["two"])], 2, os.environ) == 0
-    found = {name: next((root / "runs").glob("baseline-*/record.json")) for name, root in roots.items()}
-    assert json.loads(found["one"].read_text())["metrics"] == json.loads(found["two"].read_text())["metrics"]
+    one, two = ({kind: only(root, kind) for kind in ("baseline", "pretrain")} for root in roots.values())
+    assert one["baseline"]["metrics"] == two["baseline"]["metrics"]
+    assert {kind: record["provenance"]["devices"] for kind, record in two.items()} == {"baseline": 1, "pretrain": 2}
+
+
+def only(root: Path, kind: str) -> Any:
+    """The record of the one run of a kind."""
+    (found,) = (root / "runs").glob(f"{kind}-*/record.json")
+    return json.loads(found.read_text())
 
 
 def addresses(pid: int) -> set[str]:
