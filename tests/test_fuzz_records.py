@@ -29,19 +29,13 @@ HALF_A_PAIR = "\ud800"
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A small spec, one of its runs, and the run's record."""
+    """A small spec, one of its runs, and the run's record: of a training that another machine had begun."""
     root = tmp_path_factory.mktemp("records")
     spec = load_spec(write_spec(root))
     run = plan_runs(spec, "tiny").needs["afno", "pretrain", 0]
-    record = Record(
-        run.id,
-        run.digest,
-        run.config,
-        "ok",
-        {"psnr": 20.0, "ssim": 0.5},
-        {"psnr": [19.0, 21.0]},
-        provenance("a machine", machine_at(root), 2.0, "ab"),
-    )
+    before, now = (provenance(name, machine_at(root), 2.0, "ab") for name in ("another machine", "a machine"))
+    metrics, repeats = {"psnr": 20.0, "ssim": 0.5}, {"psnr": [19.0, 21.0]}
+    record = Record(run.id, run.digest, run.config, "ok", metrics, repeats, now | {"before": [before]})
     return root, spec, run, record
 
 
@@ -124,6 +118,10 @@ def test_a_record_must_say_what_it_was_made_with(made, key):
     tree = unsigned(made[3])
     del tree["provenance"][key]
     with pytest.raises(ValueError, match=key):
+        Record.from_json(as_bytes(tree).decode())
+    tree = unsigned(made[3])
+    del tree["provenance"]["before"][0][key]
+    with pytest.raises(ValueError, match=r"provenance\.before"):
         Record.from_json(as_bytes(tree).decode())
 
 

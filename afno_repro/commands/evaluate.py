@@ -72,7 +72,7 @@ def reevaluated(places: "Places", name: str, scale: str, choice: "Choice", machi
         for (row, stage, seed), run in plans[spec.name].items():
             if run.digest not in new:
                 new[run.digest] = record = _watched(run, store, machine, show)
-                if record and record.provenance.get("source") != record.evaluations[-1]["source"]:
+                if record and record.source != record.evaluations[-1]["source"]:
                     elsewhere.append(run)
             record = new[run.digest]
             found = {"table": spec.name, "row": row, "stage": stage, "seed": seed, "run": run.id}

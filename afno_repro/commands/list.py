@@ -76,7 +76,7 @@ def overview(places: "Places", scales: list[str], machine: "Machine") -> Answer:
             entry = {"table": spec.name, "title": spec.structure.title, "scale": scale, **counts}
             unused = max((record.provenance.get("left_out", 0) for record in yours.values()), default=0)
             today = [source_of(record.config, source) for record in yours.values()]
-            made = [record.provenance.get("source") for record in yours.values()]
+            made = [record.source for record in yours.values()]
             other = sum(now is not None and now != then for now, then in zip(today, made, strict=True))
             entry |= {"missing": sorted({*missing.values()}), "other_source": other, "no_source": today.count(None)}
             value.append({**entry, "left_out": unused})

@@ -31,7 +31,7 @@ class Prepared:
     pending: list[Run] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)  # digest: reason
     forgotten: list[Run] = field(default_factory=list)  # what is done again from the start
-    elsewhere: list[Run] = field(default_factory=list)  # finished runs that other source made
+    elsewhere: list[Run] = field(default_factory=list)  # finished or half-done runs that other source made
     follows: bool = False
 
     @property
@@ -96,8 +96,8 @@ def prepare(
 def _made_otherwise(
     prepared: Prepared, every: dict[str, Run], store: Store, machine: Machine, pending: set[str], rerun: bool
 ) -> list[Problem]:
-    """Find what was made with other data, which is a mistake, or by other source; or have both done again."""
-    begun = {digest for digest in pending if (store.find(digest) or Path()) != Path()}
+    """Find what was made or begun with other data, which is a mistake, or by other source; or have both done again."""
+    begun = {digest: folder for digest in sorted(pending) if (folder := store.find(digest)) is not None}
     different: dict[str, Problem] = {}
     if looked := [run for run in every.values() if run.digest not in pending or run.digest in begun]:
         from afno_repro.runs.bound import altered, other_data
@@ -107,7 +107,12 @@ def _made_otherwise(
             raise StorageError("\n".join(wrong))
     records = [(run, store.record(run.digest)) for run in every.values() if run.digest not in pending]
     today = partial(source_of, package=machine.code["source"])
-    prepared.elsewhere = [run for run, r in records if r and r.provenance.get("source") != today(run.config)]
+    prepared.elsewhere = [run for run, record in records if record and record.source != today(run.config)]
+    prepared.elsewhere += [
+        every[digest]
+        for digest, folder in begun.items()
+        if {made.get("source") for made in store.before(folder)} - {today(every[digest].config)}
+    ]
     if not rerun:
         return list(different.values())
     failed = [run for run, record in records if record and record.outcome != "ok"]
@@ -174,7 +179,7 @@ def reproduce(
 
 
 def other_source(runs: Sequence[Run]) -> str:
-    """What to say of finished runs that other source than today's made."""
+    """What to say of runs that other source than today's made."""
     names = ", ".join(run.id for run in runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
     return f"made by other source than today's, afno run --rerun does them again: {names}"
 

@@ -79,7 +79,8 @@ class Estimate:
 def estimates(runs: Iterable[Run], before: Iterable[Record], machine: Machine) -> dict[str, Estimate]:
     """By digest. A record counts for its own digest and device alone: another scale, size or length is another run."""
     device = device_name(machine.device)
-    taken = {record.digest: record for record in before if record.provenance["device"] == device}
+    ended = [record for record in before if record.outcome == "ok"]
+    taken = {r.digest: r for r in ended if {made["device"] for made in r.stretches} == {device}}
     networks: dict[str, Network] = {}
     sizes: dict[str, tuple[tuple[int, int] | None, str]] = {}
     found: dict[str, Estimate] = {}
@@ -93,8 +94,7 @@ def estimates(runs: Iterable[Run], before: Iterable[Record], machine: Machine) -
         images, published = sizes.get(fed, (None, ""))
         estimate = replace(_estimate(config, images, networks.get(model), at), published_sizes=published)
         if (record := taken.get(run.digest)) is not None:
-            seconds = record.provenance["seconds"] * record.provenance.get("devices", 1)
-            estimate = replace(estimate, device_s=seconds, basis=f"as before on {device}")
+            estimate = replace(estimate, device_s=record.device_seconds, basis=f"as before on {device}")
         wall_s = None if estimate.device_s is None else estimate.device_s / at.devices
         found[run.digest] = replace(estimate, wall_s=wall_s)
     return found

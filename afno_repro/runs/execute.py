@@ -15,7 +15,7 @@ from afno_repro.precision import rounded
 from afno_repro.runs.bound import fed_of, left_out
 from afno_repro.runs.executors import EXECUTORS, Outcome, Report
 from afno_repro.runs.fit import fitted, halved
-from afno_repro.runs.provenance import device_name, provenance
+from afno_repro.runs.provenance import device_name, provenance, stretches
 from afno_repro.runs.record import Record
 from afno_repro.runs.source import source_of
 from afno_repro.runs.store import ARTIFACTS, LOG, WEIGHTS, Store, checksum, write_arrays
@@ -59,6 +59,7 @@ def run_one(run: Run, machine: Machine, report: Report) -> Record | None:
 def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: Path) -> Record:
     """Do a run whose lock is held, up to its record."""
     started, source = time.monotonic(), source_of(run.config, machine.code["source"])
+    before = store.before(directory)
     try:
         outcome, result, machine = _outcome(run, machine, directory, report)
     except (Interrupted, LockedError):
@@ -72,8 +73,11 @@ def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: P
     if result.arrays:
         write_arrays(directory / ARTIFACTS, result.arrays)
     of, seconds = result.data, time.monotonic() - started
-    made_with = provenance(device_name(machine.device), machine, seconds, of.fingerprint if of else None) | {
-        "source": source,
+    made = provenance(device_name(machine.device), machine, seconds, of.fingerprint if of else None)
+    *earlier, last = stretches(before, made | {"source": source})
+    made_with = {
+        **last,
+        "before": earlier,
         "images": list(of.images) if of else [],
         "weights": checksum(directory, WEIGHTS),
         "files": {name: found for name in (LOG, ARTIFACTS) if (found := checksum(directory, name)) is not None},

@@ -1,7 +1,8 @@
 """What a run of each kind does."""
 
 import statistics
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from afno_repro.profiling.flops import CountingRule, count
 from afno_repro.profiling.growth import GROWTHS, Growth, growth
 from afno_repro.profiling.measure import Latency, latencies_s
 from afno_repro.runs.bound import Fed, contents, fed
+from afno_repro.runs.provenance import device_name, provenance, stretches
+from afno_repro.runs.source import source_of
 from afno_repro.runs.store import WEIGHTS, Store, checksum
 from afno_repro.spec.plan import Run
 from afno_repro.spec.start import identity
@@ -113,7 +116,14 @@ def training(run: Run, machine: Machine, directory: Path, report: Report) -> Out
     bound: dict[str, Any] = {"digest": run.digest, "data": of.fingerprint, "images": list(of.images)}
     if run.parent is not None:
         bound["parent"] = checksum(Store(machine.runs_root).directory(run.parent), WEIGHTS)
-    metrics = train(config, sets, machine, directory, report, start, bound)
+    before, began = Store(machine.runs_root).before(directory), time.monotonic()
+    source = source_of(config, machine.code["source"])
+
+    def made() -> list[Mapping[str, Any]]:
+        now = provenance(device_name(machine.device), machine, time.monotonic() - began, of.fingerprint)
+        return stretches(before, now | {"source": source})
+
+    metrics = train(config, sets, machine, directory, report, start, bound, made)
     return Outcome(metrics, data=of)
 
 

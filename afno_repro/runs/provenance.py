@@ -1,6 +1,7 @@
 """What a number was made with: code, packages, device."""
 
 import platform
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -39,6 +40,13 @@ def provenance(device: str, machine: Machine, seconds: float, data: str | None) 
         "seconds": round(seconds, 1),
         "data": data,
     }
+
+
+def stretches(before: Sequence[Mapping[str, Any]], now: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a run was made with, oldest first; what goes on with the same is one stretch, of the seconds of both."""
+    if not before or {**before[-1], "seconds": None} != {**now, "seconds": None}:
+        return [*before, now]
+    return [*before[:-1], {**now, "seconds": round(before[-1]["seconds"] + now["seconds"], 1)}]
 
 
 @cache

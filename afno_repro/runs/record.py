@@ -50,6 +50,27 @@ class Record:
     evaluations: tuple[Mapping[str, Any], ...] = ()  # made later from the weights: metrics, data, source
 
     @property
+    def stretches(self) -> list[Mapping[str, Any]]:
+        """What it was made with, oldest first: several where a command continued what another one had begun."""
+        return [*self.provenance.get("before", ()), self.provenance]
+
+    @property
+    def source(self) -> str | None:
+        """The source that made it, or those that did, one after the other."""
+        found = list(dict.fromkeys(each.get("source") for each in self.stretches))
+        return found[0] if len(found) == 1 else ", then ".join(map(str, found))
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return sum(float(each["seconds"]) for each in self.stretches)
+
+    @property
+    def device_seconds(self) -> float:
+        """How long all its devices together took."""
+        return sum(float(each["seconds"] * each.get("devices", 1)) for each in self.stretches)
+
+    @property
     def scores(self) -> dict[str, float]:
         """The metrics, with those that were evaluated later."""
         return {**{key: each["metrics"][key] for key, each in self.later.items()}, **self.metrics}
@@ -88,9 +109,10 @@ class Record:
                 raise ValueError(f"not a record: {', '.join(f'{key} is {value!r}' for key, value in wrong.items())}")
             if "\\u" in text or not text.isascii():
                 json.dumps(tree, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            identity = digest(record.config)
         except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a record: {error}") from None
-        if record.digest != digest(record.config):
+        if record.digest != identity:
             raise ValueError("the digest is not that of the config")
         return record
 
@@ -116,15 +138,10 @@ def _wrong(record: Record) -> dict[str, Any]:
         for key, hint in _hints().items()
         if key not in ("config", "evaluations") and not fits(getattr(record, key), hint)
     }
-    provenance = {"devices": 1, **record.provenance}  # the first records did not say how many
-    wrong |= {
-        f"provenance.{key}": provenance[key] for key, hint in PROVENANCE.items() if not fits(provenance[key], hint)
-    }
-    wrong |= {
-        f"provenance.{key}": provenance[key]
-        for key, hint in BOUND.items()
-        if key in provenance and not fits(provenance[key], hint)
-    }
+    provenance = {"devices": 1, "before": [], **record.provenance}  # the first records did not say how many
+    wrong |= {f"provenance.{key}": value for key, value in misfits(provenance).items()}
+    before = provenance["before"]
+    wrong |= {"provenance.before": before} if not isinstance(before, list) or any(map(misfits, before)) else {}
     hints = {"metrics": dict[str, float], "data": str}
     wrong |= {
         f"evaluations.{i}": each
@@ -132,16 +149,21 @@ def _wrong(record: Record) -> dict[str, Any]:
         if not (isinstance(each, dict) and all(fits(each.get(key), hint) for key, hint in hints.items()))
     }
     wrong |= {f"repeats.{key}": values for key, values in record.repeats.items() if not values}
-    wrong |= (
-        {}
-        if {"torch", "numpy", "scikit-image"} <= {*provenance["packages"]}
-        else {"provenance.packages": provenance["packages"]}
-    )
     wrong |= {"outcome": record.outcome} if record.outcome not in OUTCOMES else {}
-    float(
-        sum(map(abs, [provenance["seconds"], *record.metrics.values(), *chain(*record.repeats.values())]))
-    )  # no number is too large
+    if not wrong:  # no number is too large
+        float(sum(map(abs, [record.device_seconds, *record.metrics.values(), *chain(*record.repeats.values())])))
     return wrong
+
+
+def misfits(made: Any) -> dict[str, Any]:
+    """What of a provenance is missing or of another type than it should be, by name."""
+    if not isinstance(made, dict):
+        return {"": made}
+    missing = {key: "missing" for key in PROVENANCE if key not in made}
+    hints = {key: hint for key, hint in (PROVENANCE | BOUND).items() if key in made}
+    wrong = missing | {key: made[key] for key, hint in hints.items() if not fits(made[key], hint)}
+    without = "packages" not in wrong and not {"torch", "numpy", "scikit-image"} <= {*made["packages"]}
+    return wrong | ({"packages": made["packages"]} if without else {})
 
 
 def _checksum(tree: Mapping[str, Any]) -> str:

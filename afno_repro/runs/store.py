@@ -28,7 +28,7 @@ from afno_repro.errors import LockedError, StorageError
 from afno_repro.faults import fault
 from afno_repro.files import make_folder, open_regular, read_regular, remove, storage_errors, sweep, write_atomic
 from afno_repro.runs.provenance import device_name
-from afno_repro.runs.record import MAX_BYTES, Record, read_record
+from afno_repro.runs.record import MAX_BYTES, Record, misfits, read_record
 from afno_repro.spec.plan import Run
 from afno_repro.training.events import FOLDER as CURVES
 
@@ -171,10 +171,16 @@ class Store:
     def fed(self, run: Run) -> tuple[str, tuple[int, ...], dict[str, Any]] | None:
         """The data that a finished or half-done run was made with, its number of images, and the packages then."""
         record, directory = self.record(run.digest), self.find(run.digest)
-        made = record.provenance if record else checkpointed(directory / "checkpoints") if directory else {}
+        bound = checkpointed(directory / "checkpoints").get("bound") if directory else None
+        made = record.provenance if record else bound if isinstance(bound, dict) else {}
         if not isinstance(made.get("data"), str):
             return None
         return made["data"], tuple(made.get("images") or ()), made.get("packages") or {}
+
+    def before(self, directory: Path) -> list[dict[str, Any]]:
+        """What the steps of a half-done run's checkpoint were made with, stretch by stretch, if it says so."""
+        made = checkpointed(directory / "checkpoints").get("made")
+        return made if isinstance(made, list) and not any(map(misfits, made)) else []
 
     def fail(self, directory: Path, text: str) -> None:
         """Write error.txt, if there is room for it: the run broke and will start again where its checkpoint stands."""
@@ -192,13 +198,13 @@ def checksum(directory: Path, name: str) -> str | None:
 
 
 def checkpointed(folder: Path) -> dict[str, Any]:
-    """What the newest checkpoint in a folder says that it belongs to; nothing where there is none, or an old one."""
+    """What the newest checkpoint in a folder says of itself; nothing where there is none."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            bound = json.loads(read_regular(path / "manifest.json", MAX_BYTES))["bound"]
-        except (OSError, ValueError, KeyError, TypeError):
+            told = json.loads(read_regular(path / "manifest.json", MAX_BYTES))
+        except (OSError, ValueError, RecursionError):
             continue
-        return bound if isinstance(bound, dict) else {}
+        return told if isinstance(told, dict) else {}
     return {}
 
 

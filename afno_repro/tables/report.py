@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from afno_repro.runs.record import Record
 from afno_repro.spec.spec import Row
@@ -152,7 +153,7 @@ def _provenance(tables: Sequence[Table]) -> Section:
     lines: list[list[Text]] = []
     mixed = []
     for title, what in (("Commit", commit), ("Device", _device), ("Packages", _packages)):
-        found = Counter(what(record) for record in records)
+        found = Counter(text for record in records for text in {what(made) for made in record.stretches})
         mixed += [f"{title.lower().removesuffix('s')}s"] if len(found) > 1 else []
         lines += [[title, text, str(count)] for text, count in sorted(found.items())]
     mixed += ["sources"] if mixed_sources(records) else []
@@ -187,9 +188,9 @@ def _made(record: Record) -> tuple[object, ...]:
     return record.digest, *(str(record.provenance[key]) for key in ("commit", "device", "seconds"))
 
 
-def _device(record: Record) -> str:
-    devices = record.provenance.get("devices", 1)
-    return f"{record.provenance['device']}{f', {devices} of them' if devices > 1 else ''}"
+def _device(made: Mapping[str, Any]) -> str:
+    devices = made.get("devices", 1)
+    return f"{made['device']}{f', {devices} of them' if devices > 1 else ''}"
 
 
 def _unused(record: Record) -> str:
@@ -197,14 +198,11 @@ def _unused(record: Record) -> str:
     return f"{count} of {record.config.data.name}: {', '.join(first)}{', ...' * (count > len(first))}"
 
 
-def _packages(record: Record) -> str:
-    packages = record.provenance["packages"]
+def _packages(made: Mapping[str, Any]) -> str:
+    packages = made["packages"]
     known = [f"{name} {packages[name]}" for name in sorted(packages) if packages[name] and name != "afno_repro"]
-    return ", ".join([f"Python {record.provenance['python']}", *known])
+    return ", ".join([f"Python {made['python']}", *known])
 
 
 def _hours(records: Iterable[Record]) -> float:
-    return (
-        sum((float(record.provenance["seconds"] * record.provenance.get("devices", 1)) for record in records), 0.0)
-        / 3600
-    )
+    return sum((record.device_seconds for record in records), 0.0) / 3600

@@ -1,7 +1,8 @@
 """Tables as files: CSV and Markdown like the paper's, the ledger of cells, the claims. Names what is in results/."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from afno_repro.escape import csv_lines, md, md_code, md_start
 from afno_repro.files import write_atomic
@@ -15,7 +16,7 @@ from afno_repro.tables.latex import table_tex
 from afno_repro.tables.learning import further_notes, learning_notes
 from afno_repro.tables.numbers import counted, number, six
 from afno_repro.tables.scales import scale_note
-from afno_repro.tables.sources import UNKNOWN, mixed_sources, source_notes, source_of
+from afno_repro.tables.sources import mixed_sources, source_notes
 from afno_repro.tables.spread import spread_note
 from afno_repro.tables.table import Table
 
@@ -198,20 +199,20 @@ def _provenance(table: Table) -> str:
     lines = []
     for title, what in (
         ("Commit", commit),
-        ("Device", lambda record: str(record.provenance["device"])),
+        ("Device", lambda made: str(made["device"])),
         ("Packages", _packages),
     ):
-        found = sorted({what(record) for record in table.records})
+        found = sorted({what(made) for record in table.records for made in record.stretches})
         mixed = " **The records mix them.**" if len(found) > 1 and title != "Packages" else ""
         lines.append(f"- {title}: {md('; '.join(found))}{mixed}")
-    if {source_of(record.provenance) for record in table.records} == {UNKNOWN}:
+    if {record.source for record in table.records} == {None}:
         lines.append("- Source: made before records knew the source that made them.")
     for of, sources in mixed_sources(table.records).items():
         lines.append(f"- Source of {md(of)}: {md('; '.join(sources))} **The records mix them.**")
     lines += [f"- Source: {md(note)}" for note in source_notes(table)]
     fed = sorted({trained_on(record) for record in table.records} - {""})
     lines += [f"- Trained on {md('; '.join(fed))}."] if fed else []
-    seconds = sum(record.provenance["seconds"] for record in table.records)
+    seconds = sum(record.seconds for record in table.records)
     lines.append(f"- {counted(len(table.records), 'run')}, {seconds:.0f} s of computing in all.")
     return "\n".join(lines)
 
@@ -224,14 +225,14 @@ def trained_on(record: Record) -> str:
     return f"{record.config.data.name}: {counted(images[0], 'image')}, and {images[1]} to validate"
 
 
-def commit(record: Record) -> str:
-    """What a record's code was, in words."""
-    commit = record.provenance["commit"]
+def commit(made: Mapping[str, Any]) -> str:
+    """What the code was, in words."""
+    commit = made["commit"]
     if not commit:
         return "unknown (not run from a checkout)"
-    return f"{commit[:12]}{' with local changes' if record.provenance['dirty'] else ''}"
+    return f"{commit[:12]}{' with local changes' if made['dirty'] else ''}"
 
 
-def _packages(record: Record) -> str:
-    versions = record.provenance["packages"] | {"Python": record.provenance["python"]}
+def _packages(made: Mapping[str, Any]) -> str:
+    versions = made["packages"] | {"Python": made["python"]}
     return ", ".join(f"{name} {versions[name]}" for name in ("Python", "torch", "numpy", "scikit-image"))

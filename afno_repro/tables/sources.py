@@ -1,18 +1,12 @@
 """By what source a table's numbers were made: where it differs and should not, and what was evaluated later."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from afno_repro.runs.record import Record
 from afno_repro.runs.source import own_module
 from afno_repro.tables.table import Table
 
 UNKNOWN = "unknown"
-
-
-def source_of(made: Mapping[str, Any]) -> str:
-    """The source that a provenance or an evaluation names."""
-    return str(made.get("source") or UNKNOWN)
 
 
 def mixed_sources(records: Iterable[Record]) -> dict[str, list[str]]:
@@ -23,20 +17,27 @@ def mixed_sources(records: Iterable[Record]) -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     for record in records:
         own = own_module(record.config)
-        found.setdefault(f"the package with {own}" if own else "the package", set()).add(source_of(record.provenance))
+        sources = found.setdefault(f"the package with {own}" if own else "the package", set())
+        sources |= {made.get("source") or UNKNOWN for made in record.stretches}
     return {of: sorted(sources) for of, sources in found.items() if len(sources) > 1}
 
 
 def source_notes(table: Table) -> list[str]:
-    """Rows whose seeds were made by several sources, and metrics that an evaluation added, each with its source."""
+    """Rows whose seeds were made by several sources, runs that other source continued, and metrics that an evaluation
+    added, each with its source."""
     averages = [f"averages over seeds of several sources: {text}" for text in _averaged(table)]
-    return averages + [f"evaluated later: {text}" for text in _evaluated(table)]
+    continued = [
+        f"continued by other source: {row}/{stage} seed {seed} ({record.source})"
+        for (row, stage, seed), record in sorted(table.found.items())
+        if len({made.get("source") for made in record.stretches}) > 1
+    ]
+    return averages + continued + [f"evaluated later: {text}" for text in _evaluated(table)]
 
 
 def _averaged(table: Table) -> list[str]:
     seeds: dict[tuple[str, str], dict[str, list[str]]] = {}
     for (row, stage, seed), record in sorted(table.found.items()):
-        seeds.setdefault((row, stage), {}).setdefault(source_of(record.provenance), []).append(str(seed))
+        seeds.setdefault((row, stage), {}).setdefault(record.source or UNKNOWN, []).append(str(seed))
     rows: dict[str, list[str]] = {}
     for (row, stage), made in seeds.items():
         if len(made) > 1:
@@ -51,5 +52,6 @@ def _evaluated(table: Table) -> list[str]:
     for (row, stage, seed), record in table.found.items():
         for key, evaluation in record.later.items():
             if f"{stage}/{key}" in shown:
-                rows.setdefault(f"{key} by source {source_of(evaluation)}", []).append(f"{row}/{stage} seed {seed}")
+                source = evaluation.get("source") or UNKNOWN
+                rows.setdefault(f"{key} by source {source}", []).append(f"{row}/{stage} seed {seed}")
     return [f"{', '.join(of)} ({said})" for said, of in rows.items()]

@@ -23,15 +23,15 @@ KEPT = 2
 MAX_MANIFEST = 2**20  # bytes
 
 
-def save(folder: Path, step: int, state: dict[str, Any], bound: dict[str, Any]) -> None:
-    """Write the state as the checkpoint of this step and drop all but the newest two; `bound` is what it belongs to.
+def save(folder: Path, step: int, state: dict[str, Any], told: dict[str, Any]) -> None:
+    """Write the state as the checkpoint of this step and drop all but the newest two.
 
-    Raises StorageError.
+    `told` is part of it that the manifest says, too, for who does not read the rest. Raises StorageError.
     """
     final = folder / f"step-{step:09d}"
     temporary = folder / f".step-{step:09d}.tmp"
     buffer = io.BytesIO()
-    torch.save({**state, "bound": bound}, buffer)
+    torch.save({**state, **told}, buffer)
     data = buffer.getvalue()
     with storage_errors(folder, len(data)):
         make_folder(folder)
@@ -40,7 +40,7 @@ def save(folder: Path, step: int, state: dict[str, Any], bound: dict[str, Any]) 
         fault("checkpoint: begun")
         try:
             write_atomic(temporary / "state.pt", data)
-            manifest = {"state.pt": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}, "bound": bound}
+            manifest = {"state.pt": {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}, **told}
             write_atomic(temporary / "manifest.json", json.dumps(manifest))
             temporary.rename(final)
         finally:

@@ -5,7 +5,7 @@ import io
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +60,13 @@ def train(
     report: Callable[[Progress], None],
     start: Weights | None = None,
     bound: Mapping[str, Any] | None = None,
+    made: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
 ) -> dict[str, float]:
     """Train on data[0], evaluated on data[1], to the end; returns the last metrics and the best of the task's own one.
 
     Begins with `start` or random weights; continues from what lies below `directory`, where it writes checkpoints/,
-    log.csv and weights.safetensors; `bound` is what its checkpoints belong to besides their own steps.
+    log.csv and weights.safetensors; `bound` is what its checkpoints belong to besides their own steps, `made` says what
+    the steps so far were made with.
     Raises Diverged, Interrupted after a checkpoint, DataError, StorageError.
     """
     assert config.model is not None
@@ -162,7 +164,7 @@ def train(
 
             # Keep the work: after a while, at the end, and when a signal asks any process to stop.
             if stopping or overdue or state.step == batches.total:
-                save(directory, model, optimizer, state, machine, bound)
+                save(directory, model, optimizer, state, machine, bound, made())
                 saved_at = now
             if stopping:
                 break

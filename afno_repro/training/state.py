@@ -1,6 +1,6 @@
 """What a training's checkpoints hold and belong to, and how it goes on from the newest of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,12 @@ def save(
     state: State,
     machine: Machine,
     bound: Mapping[str, Any],
+    made: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Everything that `resume` needs."""
+    """Everything that `resume` needs; `made` is what the steps so far were made with, stretch by stretch."""
     random = engine.random_states()
     if engine.rank() == 0:
         parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "random": random}
         parts |= {"state": vars(state), "made_with": made_with(machine)}
-        checkpoint.save(directory / "checkpoints", state.step, parts, dict(bound))
+        told = {"bound": dict(bound), "made": [dict(stretch) for stretch in made]}
+        checkpoint.save(directory / "checkpoints", state.step, parts, told)

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
@@ -201,6 +202,34 @@ def test_finished_runs_of_other_source_are_named_and_done_again_where_asked(tmp_
     afno(*GFN, "--rerun", root=tmp_path)
     assert store.record(run.digest).provenance["source"] == record.provenance["source"]
     assert store.record(run.digest).metrics == record.metrics
+
+
+def test_a_training_that_other_source_continues_is_told_and_known_to_its_record(tmp_path):
+    """Another machine does the second half, too."""
+    write_spec(tmp_path)
+    run = plan_runs(load_spec(tmp_path / "experiments/small.yaml"), "tiny").needs["gfn", "pretrain", 0]
+    code = {"commit": "a" * 40, "dirty": False, "source": "0" * 16}
+    began = time.monotonic()
+    for _ in range(2):  # two commands of the same source and machine are one stretch
+        with pytest.raises(Interrupted):
+            execute.run_one(run, machine_at(tmp_path, checkpoint_every_s=0.0, code=code, micro_batch=2), stop)
+    took = time.monotonic() - began
+    shutil.copytree(tmp_path, tmp_path / "anew")
+    done = afno(*GFN, root=tmp_path)
+    assert f"made by other source than today's, afno run --rerun does them again: {run.id}" in done.stderr
+    record = Store(tmp_path / "runs").record(run.digest)
+    (before,) = record.provenance["before"]
+    assert (before["source"], before["commit"], before["micro_batch"]) == ("0" * 16, "a" * 40, 2)
+    assert record.provenance["source"] not in (before["source"], None)
+    assert 0 < before["seconds"] < took + 0.1
+    assert record.seconds == before["seconds"] + record.provenance["seconds"]
+    page = (tmp_path / "results/tiny/small.md").read_text()
+    assert f"continued by other source: gfn/pretrain seed 0 ({'0' * 16}, then " in page
+    assert f"- Commit: {'a' * 12}; " in page
+    assert [entry["other_source"] for entry in answer("list", "--scale", "tiny", root=tmp_path)] == [1]
+    assert "made by other source" in afno(*GFN, root=tmp_path).stderr
+    afno(*GFN, "--rerun", root=tmp_path / "anew")
+    assert Store(tmp_path / "anew/runs").record(run.digest).provenance["before"] == []
 
 
 def test_an_evaluation_adds_what_a_record_lacks_and_other_images_reach_no_table(two_sets):

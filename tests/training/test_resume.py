@@ -345,7 +345,7 @@ def test_a_checkpoint_of_another_run_or_none_is_refused(tmp_path):
     for path in checkpoint.saved(tmp_path / "run" / "checkpoints"):
         state = torch.load(path / "state.pt", weights_only=True)
         state["model"] = {"strange": torch.zeros(1)}
-        checkpoint.save(path.parent, int(path.name[5:]), state, state["bound"])
+        checkpoint.save(path.parent, int(path.name[5:]), state, {"bound": state["bound"]})
     with pytest.raises(StorageError, match="not a checkpoint of this run"):
         train(config_of(tmp_path), machine(tmp_path), tmp_path / "run", silent)
 
