@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from afno_repro import host
 from afno_repro.errors import no_memory
 
 OWN_BYTES = 2 * 2**30  # of a GPU that a process holds besides its tensors: its context, its libraries' working space
@@ -16,14 +17,14 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def available_bytes(device: torch.device, sharing: int = 1) -> int | None:
-    """Memory that can still be taken, of a GPU an equal part by each of those sharing it; None where nobody knows."""
+    """Memory that can still be taken, an equal part by each of those sharing it; None where nobody knows."""
     if device.type == "cuda":
         gc.collect()  # a network whose blocks are computed in another way holds itself
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(device)
         return min(int(free), int(total) // sharing)
-    kib = _proc_kib("/proc/meminfo", "MemAvailable")
-    return None if kib is None else 1024 * kib
+    found = host.memory_bytes()
+    return None if found is None else min(found[0], found[1] // sharing)
 
 
 def held_by_others_bytes(device: torch.device) -> int:

@@ -11,7 +11,7 @@ import afno_repro
 ROOT = Path(afno_repro.__file__).parent
 LAYERS = [
     {"errors", "faults", "escape"},
-    {"config", "files", "options"},
+    {"config", "files", "host", "options"},
     {"contents", "memory", "precision", "threads"},
     {"mixers", "metrics", "data", "fills", "initialise"},
     {"backbones", "heads"},

@@ -67,11 +67,11 @@ def _packages() -> list[dict[str, Any]]:
 
 
 def _device(places: "Places") -> list[dict[str, Any]]:
-    from afno_repro.runs.cpus import cores
+    from afno_repro.host import cores, memory_bytes
     from afno_repro.runs.provenance import device_name
     from afno_repro.runs.source import code_version
 
-    memory = next((line.split()[1] for line in _meminfo() if line.startswith("MemTotal")), None)
+    memory = memory_bytes()
     commit = code_version()
     code = f"{commit.get('code', '')}: records name no commit"
     if commit["commit"]:
@@ -79,7 +79,7 @@ def _device(places: "Places") -> list[dict[str, Any]]:
     return [
         _line("processor", device_name("cpu")),
         _line("cores", str(cores())),
-        _line("memory", f"{int(memory) / 2**20:.0f} GiB" if memory else "unknown"),
+        _line("memory", f"{memory[1] / 2**30:.0f} GiB, {memory[0] / 2**30:.0f} GiB free" if memory else "unknown"),
         _line("device", _used(places)),
         _line("shared memory", _shared()),
         _line("code", code),
@@ -104,11 +104,6 @@ def _shared() -> str:
     free = shutil.disk_usage(SHARED).free
     little = "; on a GPU use --workers 0 or give the container more, as in docker run --shm-size 8g"
     return f"{SHARED}, {free / 2**30:.1f} GiB free{little if free < 2**30 else ''}"
-
-
-def _meminfo() -> list[str]:
-    path = Path("/proc/meminfo")
-    return path.read_text().splitlines() if path.is_file() else []
 
 
 def _folders(places: "Places", data: Path | None) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from afno_repro.config import Machine
 from afno_repro.errors import DataError
-from afno_repro.runs.cpus import cores
+from afno_repro.host import cores
 from afno_repro.runs.provenance import device_name, installed
 
 DEV = Path("/dev")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from afno_repro.config import Machine
 from afno_repro.errors import ConfigError, DataError
-from afno_repro.runs.cpus import cores
+from afno_repro.host import cores
 from afno_repro.runs.devices import find_device, gpu_count
 from afno_repro.runs.source import code_version
 from afno_repro.runs.store import is_latency

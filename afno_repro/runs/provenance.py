@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from afno_repro.config import Machine
-from afno_repro.runs.cpus import cores
+from afno_repro.host import cores
 
 PACKAGES = (
     "afno_repro",

@@ -12,7 +12,7 @@ from typing import Any
 from afno_repro.config import Machine
 from afno_repro.errors import AfnoError, Interrupted, LockedError, refusal
 from afno_repro.escape import visible
-from afno_repro.runs.cpus import cores
+from afno_repro.host import cores
 from afno_repro.runs.execute import run_one
 from afno_repro.runs.order import longest_first
 from afno_repro.runs.record import Record

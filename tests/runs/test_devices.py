@@ -6,9 +6,11 @@ import sys
 import pytest
 import torch
 
+from afno_repro import host
 from afno_repro.commands import arguments as given
 from afno_repro.errors import ConfigError, DataError
-from afno_repro.runs import cpus, devices, launch, machine, workers
+from afno_repro.memory import available_bytes
+from afno_repro.runs import devices, launch, machine, workers
 from afno_repro.runs.machine import Asked, find_machine
 from afno_repro.training import engine, loop
 from tests.command import afno
@@ -179,8 +181,8 @@ def limit(version, folder, cpus_allowed):
 def system(tmp_path, monkeypatch):
     """A machine of 128 cores, and its root."""
     (tmp_path / "proc/self").mkdir(parents=True)
-    monkeypatch.setattr(cpus, "SYSTEM", tmp_path)
-    monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda pid: set(range(128)))
+    monkeypatch.setattr(host, "SYSTEM", tmp_path)
+    monkeypatch.setattr(host.os, "sched_getaffinity", lambda pid: set(range(128)))
     return tmp_path
 
 
@@ -190,7 +192,7 @@ def system(tmp_path, monkeypatch):
 def test_a_cpu_quota_bounds_the_cores(system, version, inside, allowed, expected):
     (system / "proc/self/cgroup").write_text(version.format(path="docker/0123"))
     limit(version, system / FOLDERS[version] / ("" if inside else "docker/0123"), allowed)
-    assert cpus.cores() == expected
+    assert host.cores() == expected
 
 
 @pytest.mark.parametrize("version", [V2, V1])
@@ -198,15 +200,35 @@ def test_the_tightest_group_above_counts(system, version):
     (system / "proc/self/cgroup").write_text(version.format(path="a/b"))
     for path, allowed in (("", None), ("a", 3), ("a/b", 7)):
         limit(version, system / FOLDERS[version] / path, allowed)
-    assert cpus.cores() == 3
+    assert host.cores() == 3
 
 
 def test_affinity_and_a_broken_quota_count_too(system, monkeypatch):
-    monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda pid: {4, 5})
+    monkeypatch.setattr(host.os, "sched_getaffinity", lambda pid: {4, 5})
     (system / "proc/self/cgroup").write_text(V2.format(path=""))
     (system / "sys/fs/cgroup").mkdir(parents=True)
     (system / "sys/fs/cgroup/cpu.max").write_text("much\n")
-    assert cpus.cores() == 2
+    assert host.cores() == 2
+
+
+@pytest.mark.parametrize("version", [V2, V1])
+@pytest.mark.parametrize(("limit", "held", "left"), [(8, 3, 6), (3, 5, 0), (None, 3, 60), (200, 3, 60)])
+def test_a_container_s_limit_bounds_the_memory_and_runs_side_by_side_share_it(system, version, limit, held, left):
+    """Of what is held, one GiB only caches files."""
+    (system / "proc/self/cgroup").write_text(version.format(path="docker/0123").replace("cpu,cpuacct", "memory"))
+    (system / "proc/meminfo").write_text(f"MemTotal:  {64 * 2**20} kB\nMemAvailable: {60 * 2**20} kB\nHugePages: 0\n")
+    folder = system / FOLDERS[version].replace("/cpu", "/memory") / "docker/0123"
+    folder.mkdir(parents=True)
+    names, most = ("memory.max", "memory.current", ""), "max\n"
+    if version == V1:
+        names, most = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"), f"{2**63 - 4096}\n"
+    (folder / names[0]).write_text(f"{limit * 2**30}\n" if limit else most)
+    (folder / names[1]).write_text(f"{held * 2**30}\n")
+    (folder / "memory.stat").write_text(f"anon 5\n{names[2]}inactive_file {2**30}\n")
+    assert available_bytes(torch.device("cpu")) == left * 2**30
+    assert available_bytes(torch.device("cpu"), 8) == min(left, min(limit or 64, 64) // 8) * 2**30
+    (system / "proc/meminfo").unlink()
+    assert available_bytes(torch.device("cpu")) is None
 
 
 def test_jobs_and_threads_follow_from_the_quota(system, computer):

@@ -9,7 +9,7 @@ import pytest
 
 from afno_repro.errors import LockedError, StorageError
 from afno_repro.files import check_writable, write_atomic
-from afno_repro.runs.cpus import cores
+from afno_repro.host import cores
 from afno_repro.runs.provenance import device_name, provenance
 from afno_repro.runs.record import Record, read_record
 from afno_repro.runs.store import Store, publish, published
