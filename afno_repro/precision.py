@@ -11,11 +11,16 @@ import torch
 def set_precision(precision: str, device: torch.device) -> None:
     """Let float32 products and convolutions on a GPU round their factors to TF32 (10 bits), or not.
 
-    Under bf16 what stays in float32 may. A CPU multiplies float32 as it is.
+    Under bf16 what stays in float32 may. A CPU multiplies float32 as it is, and so does a GPU that has no TF32.
     """
-    tf32 = precision != "float32" and device.type == "cuda"
+    tf32 = precision != "float32" and device.type == "cuda" and _gpu_has_tf32()
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
+
+
+def _gpu_has_tf32() -> bool:
+    """Whether the GPU has TF32, as one that is only thought of has."""
+    return not torch.cuda.is_available() or torch.cuda.is_tf32_supported()
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

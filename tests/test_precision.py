@@ -34,6 +34,15 @@ def test_both_flags_are_set_whatever_they_were(flags, before, precision, device,
     assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (expected, expected)
 
 
+@pytest.mark.parametrize("has_it", [True, False])
+def test_a_gpu_without_tf32_multiplies_float32_and_so_its_record_says(flags, monkeypatch, has_it):
+    """Like a V100, a T4 or an MI200."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: has_it)
+    set_precision("tf32", torch.device("cuda"))
+    assert rounded() == {"products": has_it, "convolutions": has_it}
+
+
 def test_only_bf16_is_mixed_precision():
     a = torch.randn(4, 4)
     for precision, kind in (("float32", torch.float32), ("tf32", torch.float32), ("bf16", torch.bfloat16)):

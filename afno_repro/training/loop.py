@@ -23,7 +23,7 @@ from afno_repro.errors import ConfigError, Diverged, Interrupted, Problem, Stora
 from afno_repro.faults import fault
 from afno_repro.files import check_space, write_atomic
 from afno_repro.models import build_model
-from afno_repro.precision import autocast
+from afno_repro.precision import autocast, rounded
 from afno_repro.tasks import TASKS, Batch, Task
 from afno_repro.training import checkpoint, engine
 from afno_repro.training.augment import augmented
@@ -86,7 +86,8 @@ def train(
         compile_backbone(model)
     optimizer = make_optimizer(model, recipe)
     engine.part_ways(config.seed)
-    notes = ["tf32 is float32 on a CPU"] if recipe.precision == "tf32" and device.type == "cpu" else []
+    plain = recipe.precision == "tf32" and not rounded()["products"]
+    notes = [f"tf32 is float32 on {'a CPU' if device.type == 'cpu' else 'this GPU'}"] if plain else []
     notes += [f"{machine.micro_batch} images at a time: memory has room for no more"] if machine.fitted else []
     place, mixes = (engine.rank(), engine.ranks()), task.mix is not None
     batches = TrainingBatches(len(images), recipe.batch_size, recipe.epochs, config.seed, 0, *place, before=mixes)
