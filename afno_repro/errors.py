@@ -71,6 +71,8 @@ NO_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUFFT_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED",
+    "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
     "CUSOLVER_STATUS_ALLOC_FAILED",
     "HIPBLAS_STATUS_ALLOC_FAILED",
     "rocblas_status_memory_error",
@@ -82,6 +84,7 @@ LITTLE_MEMORY = (
     "CUFFT_INTERNAL_ERROR",
     "HIPFFT_INTERNAL_ERROR",
     "CUBLAS_STATUS_NOT_INITIALIZED",
+    "CUDNN_STATUS_NOT_INITIALIZED",
     "unable to find an engine to execute this computation",
 )
 SYSTEMS_WORDS = {os.strerror(number) for number in errno.errorcode}  # all that torch's store passes on

@@ -45,6 +45,7 @@ def attempt(run, tmp_path, monkeypatch, error):
                 "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
                 "cuFFT error: CUFFT_ALLOC_FAILED",
                 "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+                "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
                 "HIP error: HIPBLAS_STATUS_ALLOC_FAILED",
             )
         ),

@@ -132,6 +132,7 @@ def test_a_gpu_without_memory_tries_fewer_images_before_that_is_a_result(
     [
         "cuFFT error: CUFFT_INTERNAL_ERROR",
         "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
         "FIND was unable to find an engine to execute this computation",
     ],
 )
