@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from afno_repro.config import ModelConfig
-from afno_repro.errors import ConfigError, Problem
+from afno_repro.errors import ConfigError, DataError, Problem
 from afno_repro.escape import csv_lines, md
 from afno_repro.files import write_atomic
-from afno_repro.memory import available_bytes, out_of_memory
+from afno_repro.memory import available_bytes, held_by_others_bytes, out_of_memory
 from afno_repro.models import Model, build_model, check_model
 from afno_repro.options import suggest
 from afno_repro.profiling.flops import CountingRule, count
@@ -195,6 +195,7 @@ def _measure(
         return nothing, "measured"
     available = available_bytes(device)
     if available is not None and least_bytes > available:
+        _refuse_if_shared(device)
         return nothing, "out_of_memory"
     try:
         torch.manual_seed(0)
@@ -204,8 +205,18 @@ def _measure(
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
+        _refuse_if_shared(device)
         return nothing, "out_of_memory"
     return {**asdict(found), "images_per_s": asked.batch / found.latency_s}, "measured"
+
+
+def _refuse_if_shared(device: torch.device) -> None:
+    """Raise DataError where other processes hold a part of the GPU: a lack of memory is no result then."""
+    if (others := held_by_others_bytes(device)) > 0:
+        raise DataError(
+            f"the GPU has no memory left while other processes hold {others / 2**30:.1f} GiB of it\n"
+            "  repeat the command once they have ended; --no-latency needs none"
+        )
 
 
 def save_profiles(profiles: Sequence[Profile], folder: Path) -> list[Path]:

@@ -3,6 +3,7 @@ import csv
 import pytest
 
 from afno_repro.commands.mixer_costs import Asked, profile_mixers
+from afno_repro.errors import DataError
 from afno_repro.spec.places import Places
 from tests.command import afno, answer
 from tests.specs import ROOT
@@ -121,6 +122,9 @@ def test_what_cannot_fit_is_a_state_and_is_not_tried(monkeypatch):
     (found,) = profiles(latency=True)
     assert (found.state, found.latency_s) == ("out_of_memory", None)
     assert found.gflops > 0
+    monkeypatch.setattr(profile, "held_by_others_bytes", lambda device: 3 * 2**30)
+    with pytest.raises(DataError, match=r"other processes hold 3\.0 GiB"):
+        profiles(latency=True)
 
 
 @pytest.mark.parametrize(
