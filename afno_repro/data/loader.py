@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
@@ -39,7 +40,7 @@ def loader(
     beside: Sequence[Prepared] = (),
     jobs: int = 1,
 ) -> Iterator[Any]:
-    """Batches of samples, prepared by `num_workers` other processes (0: by this one).
+    """Batches of samples, prepared by `num_workers` other processes (0: by this one), one a batch at most.
 
     There is to be shared memory for what is prepared `beside` them, too, and for as much of each of so many jobs.
     Raises DataError where the path of the folder of temporary files is too long for the processes' tensors to arrive,
@@ -48,6 +49,7 @@ def loader(
     if num_workers and len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
         hint = f"name a folder of at most {LONGEST_TEMPORARY} characters with TMPDIR, or use --workers 0"
         raise DataError(f"{tempfile.gettempdir()}: too long a path for the sockets of data-loading processes\n  {hint}")
+    num_workers = min(num_workers, len(batches))
     check_shared(num_workers, jobs, (samples, batches), *beside)
     context, generator = Living() if num_workers else None, Generator().manual_seed(0)
     loading = DataLoader(
@@ -79,18 +81,24 @@ def check_shared(num_workers: int, jobs: int, *prepared: Prepared) -> None:
     """Raise DataError where shared memory is too small for what is prepared at the same time, by each of some jobs."""
     if not num_workers or not SHARED.is_dir():
         return
-    needed, shared = 0, shutil.disk_usage(SHARED)
-    for samples, batches in prepared:
-        for some in itertools.islice(batches, 1):
-            waiting = min(num_workers * PREFETCHED, len(batches))
-            needed += waiting * len(some) * sum(part.nbytes for part in samples[some[0]])
+    sizes = [  # bytes of a batch, and how many there are
+        (len(some) * sum(part.nbytes for part in samples[some[0]]), len(batches))
+        for samples, batches in prepared
+        for some in itertools.islice(batches, 1)
+    ]
+
+    def needed(workers: int) -> int:
+        return sum(size * min(workers * PREFETCHED, count) for size, count in sizes)
+
+    shared = shutil.disk_usage(SHARED)
     room = min(shared.free, shared.total // jobs)
-    if room < needed:
+    if needed(num_workers) > room:
+        fewer = bisect_right(range(1, num_workers), room, key=needed)
+        gib = -(-(shared.total - shared.free + jobs * needed(num_workers)) // 2**30)
         raise DataError(
-            f"{SHARED}: the batches of {num_workers} data-loading processes need {needed / 2**20:.0f} MiB and "
-            f"{room / 2**20:.0f} MiB are free"
-            + (f" for each of {jobs} runs\n" if jobs > 1 else "\n")
-            + "  use --workers 0, or give the container more shared memory, as in docker run --shm-size 8g"
+            f"{SHARED}: the batches of {num_workers} data-loading processes need {needed(num_workers) / 2**20:.0f} MiB "
+            f"and {room / 2**20:.0f} MiB are free{f' for each of {jobs} runs' if jobs > 1 else ''}\n"
+            f"  use --workers {fewer}, or give the container more shared memory, as in docker run --shm-size {gib}g"
         )
 
 

@@ -150,7 +150,7 @@ def test_what_is_prepared_at_the_same_time_has_to_fit_beside_that_of_other_runs(
     if enough:
         module.check_shared(2, jobs, *beside)
     else:
-        with pytest.raises(DataError, match="need 96 MiB"):
+        with pytest.raises(DataError, match=r"need 96 MiB (.|\n)*use --workers 1, .* --shm-size 1g"):
             module.check_shared(2, jobs, *beside)
     few = [(samples, batches[:1]) for samples, batches in beside]  # as at the end of a training
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(24, 24 * jobs))
