@@ -5,6 +5,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from afno_repro.runs.execute import run_one
 from afno_repro.runs.order import longest_first
 from afno_repro.runs.record import Record
 from afno_repro.runs.show import Show, Step, title
-from afno_repro.runs.store import is_latency
+from afno_repro.runs.store import Store, is_latency
 from afno_repro.runs.workers import Worker, start_worker, wait_for
 from afno_repro.spec.plan import Run
 from afno_repro.spec.resolve import SEEDED, TRAINED
@@ -78,8 +79,21 @@ def _with_held(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
         time.sleep(_pause(began))
         failures = [f for f in failures if f.run.digest not in held]
         left = [run for run in runs if run.digest in held]
-        failures += _in_order(left, replace(machine, jobs=1), patient)
+        several = machine.jobs > 1 and sum(_free(run, machine) for run in left) > 1
+        failures += _in_order(left, machine if several else replace(machine, jobs=1), patient)
     return failures
+
+
+def _free(run: Run, machine: Machine) -> bool:
+    """Whether nobody holds a run, nor the one that it starts from."""
+    store = Store(machine.runs_root)
+    try:
+        with ExitStack() as stack:
+            for each in filter(None, (run, run.parent)):
+                stack.enter_context(store.lock(each))
+    except LockedError:
+        return False
+    return True
 
 
 def _pause(began: float) -> float:
@@ -142,7 +156,10 @@ def _one_by_one(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
         _tell(show, run, time.monotonic() - started, failure, record)
         failures += [failure] if failure else []
         if failure and failure.stays:
-            raise AfnoError(f"{title(run)} left the GPU in an error that stays, so the command stopped; run it again")
+            raise AfnoError(
+                f"{title(run)} left the GPU in an error that stays, so the command stopped; run it again\n"
+                "  should the GPU itself be at fault, CUDA_VISIBLE_DEVICES names the others"
+            )
     return failures
 
 

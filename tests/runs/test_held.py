@@ -1,6 +1,7 @@
 """Two commands that share runs: what starts from a run that the other one does waits for it."""
 
 import os
+from contextlib import ExitStack
 
 import pytest
 
@@ -58,3 +59,34 @@ def test_a_parent_is_waited_for_longer_than_what_is_only_held(tmp_path, other, m
     assert other.wait(60) == 0
     assert Store(tmp_path / "runs").record(child.digest).outcome == "ok"
     assert ("finetune", "held") in [end[:2] for end in heard.ends]
+
+
+def test_what_others_let_go_of_goes_side_by_side_again(tmp_path, monkeypatch):
+    """While all of it is held, one look a time is enough; processes of their own are not started for that."""
+    plan = plan_runs(load_spec(write_spec(tmp_path, FINETUNED)), "tiny")
+    runs = [run for run in plan.runs if run.config.kind in ("pretrain", "finetune")]
+    store, looks, asked = Store(tmp_path / "runs"), 0, []
+
+    def stand_in(name):
+        def scheduled(some, machine, show):
+            asked.append((name, len(some), machine.jobs))
+            return [] if looks == 2 else [schedule.Failure(run, "held", 6) for run in some]
+
+        return scheduled
+
+    def look(seconds):
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            held.close()
+
+    with ExitStack() as held:
+        for run in runs:
+            if run.config.init is None:  # what starts from them is free, and cannot begin
+                held.enter_context(store.lock(run))
+        for name in ("_side_by_side", "_one_by_one"):
+            monkeypatch.setattr(schedule, name, stand_in(name))
+        monkeypatch.setattr(schedule.time, "sleep", look)
+        assert schedule.execute(runs, machine_at(tmp_path, jobs=3), Show()) == []
+    trained = [(name, jobs) for name, count, jobs in asked if count]
+    assert trained == [("_side_by_side", 3), ("_one_by_one", 1), ("_side_by_side", 3)]
