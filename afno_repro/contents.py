@@ -3,13 +3,15 @@
 One JSON file for each folder that was looked into, so that a million images take minutes once and seconds afterwards.
 """
 
+import fcntl
 import hashlib
 import json
+import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from afno_repro.errors import DataError, StorageError
@@ -49,6 +51,27 @@ class Contents:
 
     def _folder(self, folder: Path, files: list[Path]) -> Iterator[tuple[Path, str]]:
         known = list(self._known(folder, files))
+        if all(found for _, _, found in known):
+            return ((file, str(found)) for file, _, found in known)
+        with self._alone(folder):
+            return self._read(folder, list(self._known(folder, files)))
+
+    @contextmanager
+    def _alone(self, folder: Path) -> Iterator[None]:
+        """Inside, nobody else reads the folder's files to remember them: who waited finds them remembered.
+
+        Where there are no locks, or nothing may be written, each reads them.
+        """
+        with ExitStack() as stack:
+            if self.folder.parent.is_dir():
+                with suppress(OSError):
+                    self.folder.mkdir(exist_ok=True)
+                    lock, flags = self._memory(folder).with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+                    file = stack.enter_context(os.fdopen(os.open(lock, flags, 0o666), "rb+"))
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _read(self, folder: Path, known: list[tuple[Path, Stat, str | None]]) -> Iterator[tuple[Path, str]]:
         with ThreadPoolExecutor() as pool:
             new = dict(
                 zip(

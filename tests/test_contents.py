@@ -1,7 +1,9 @@
 """Fingerprints of files: each is read once, and no change of content passes unseen."""
 
 import os
+import sys
 import time
+from subprocess import PIPE, Popen
 
 import pytest
 
@@ -48,6 +50,31 @@ def test_a_file_is_read_once_and_again_when_it_was_written(tmp_path, files):
     os.utime(files[0], ns=(times.st_atime_ns, times.st_mtime_ns))  # the same size and the same time
     assert fingerprint(tmp_path, files, reader) != before
     assert len(reader.read) == 4
+
+
+def test_processes_that_start_together_read_each_file_once(tmp_path, files):
+    """Each says which files it has read."""
+    script = f"""
+import sys
+from pathlib import Path
+from afno_repro import contents
+contents.SETTLED_S = 0.0
+def read(file):
+    print(file.parent.name, file.name, flush=True)
+    return contents.sha256_of(file)
+sys.stdin.read(1)
+root = Path({str(tmp_path)!r})
+print("=", contents.names_and_contents(sorted(root.glob("[ab]/*")), root, contents.Contents(root / "memory", read)))
+"""
+    command = [sys.executable, "-c", script]
+    started = [Popen(command, stdin=PIPE, stdout=PIPE, text=True) for _ in range(4)]
+    for process in started:
+        process.stdin.write("\n")
+        process.stdin.close()
+    said = [line for process in started for line in process.stdout.read().splitlines()]
+    assert [process.wait(60) for process in started] == [0] * 4
+    assert sorted(line for line in said if line[0] != "=") == ["a x.png", "a y.png", "b x.png"]
+    assert {line for line in said if line[0] == "="} == {f"= {fingerprint(tmp_path, files, sha256_of)}"}
 
 
 def test_a_name_and_the_order_are_part_of_it(tmp_path, files):
