@@ -220,9 +220,9 @@ def write_log(directory: Path, state: State, machine: Machine) -> None:
 
 
 def csv_text(rows: list[dict[str, Any]]) -> str:
-    """Rows with the same keys as CSV."""
+    """Rows as CSV; what one of them lacks stays empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

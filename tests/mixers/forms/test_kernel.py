@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from afno_repro.config import ModelConfig, Part
-from afno_repro.mixers import AFNO
+from afno_repro.mixers import AFNO, afno, afno_fused
 from afno_repro.mixers.own import own_mixer
 from afno_repro.mixers.spectral import block_matmul, on_parts
 from afno_repro.models import check_own_mixer
 from afno_repro.precision import set_precision
+from afno_repro.training.watch import alive_fractions
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[3]
@@ -161,8 +162,6 @@ def refuses_second_derivatives():
 
 def of_a_mixer(device):
     """Relative L2 errors of a mixer that takes the kernel against AFNO: of outputs and, the largest, of gradients."""
-    from afno_repro.mixers import afno_fused
-
     if device == "cpu":
         afno_fused.prefers_real = lambda x: True
     found = {}
@@ -230,6 +229,24 @@ def test_a_mixer_that_would_take_it_is_afno_itself_on_a_cpu():
     plain, x = AFNO(8, (8, 8), **options), torch.randn(1, 8, 8, 8)
     plain.load_state_dict(fused.state_dict())
     assert torch.equal(fused(x), plain(x))
+
+
+@pytest.mark.fast
+def test_a_watched_pass_runs_as_afno_s_own(monkeypatch):
+    options = {"num_blocks": 2, "sparsity_threshold": 0.01, "keep": 1.0, "bias": "none", "init_std": 0.5}
+    fused, x = afno_fused.FusedAFNO(8, (32, 32), **options), torch.randn(1, 32, 32, 8)
+    monkeypatch.setattr(afno, "prefers_products", lambda x, modes: False)
+    monkeypatch.setattr(afno_fused, "prefers_real", lambda x: True)
+    monkeypatch.setattr(afno_fused, "by_kernel", lambda mixer, x, *_: torch.zeros_like(x))
+    assert torch.equal(fused(x), fused(torch.zeros_like(x)))
+    with alive_fractions(fused, watch=True) as alive:
+        assert not torch.equal(fused(x), fused(torch.zeros_like(x)))
+    assert 0 < alive["alive_1"] <= 1
+
+
+def test_a_mixer_that_would_take_it_needs_no_triton_on_a_cpu():
+    script = "import sys; sys.modules['triton'] = None; import afno_repro.mixers.afno_fused"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
 
 
 @pytest.mark.gpu
