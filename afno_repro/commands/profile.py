@@ -65,7 +65,7 @@ def profile(
     if useless := [option for name, option in options.items() if given.by_user(context, name)]:
         of = "--mixer and not to a spec" if mixer is None else "a spec and not to --mixer"
         raise ConfigError(f"{', '.join(useless)}: belongs to {of}")
-    machine = given.machine(Asked(device), root, None, runs, quiet)
+    machine = given.machine(Asked(device, jobs=1), root, None, runs, quiet)
     if spec is not None:
         choice = Choice(
             rows=given.chosen(row), kinds=("profile",), latency=latency and spec != "tables", changes=tuple(set or ())

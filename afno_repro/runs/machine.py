@@ -49,7 +49,7 @@ def find_machine(asked: Asked, data_root: Path, runs_root: Path) -> Machine:
         raise ConfigError(f"--log {asked.log}: must be tensorboard; log.csv is always written")
     if asked.log is not None and find_spec("tensorboard") is None:
         raise ModuleNotFoundError(name="tensorboard")
-    if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,3})?", asked.device):
+    if not re.fullmatch("auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", asked.device):
         raise ConfigError(f"--device {asked.device}: must be auto, cpu, cuda or one of several GPUs, as in cuda:1")
     together = asked.devices * asked.nodes
     if together > 1 and (asked.jobs or 1) > 1:
