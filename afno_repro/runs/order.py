@@ -13,9 +13,9 @@ from afno_repro.spec.resolve import SEEDED
 def longest_first(runs: list[Run], machine: Machine) -> list[Run]:
     """Runs by the operations of their longest chain, from themselves to a run that nothing starts from; parents first.
 
-    On a CPU as they stand in the plan: there the rows of a table take about as long.
+    As they stand in the plan where they go one by one, and on a CPU: there the rows of a table take about as long.
     """
-    if machine.device == "cpu":
+    if machine.device == "cpu" or machine.jobs == 1:
         return list(runs)
     images = {repr(run.config.data): image_counts(run.config.data, machine)[0] for run in runs}
 

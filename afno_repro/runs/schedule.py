@@ -104,7 +104,7 @@ def _pause(began: float) -> float:
 
 def _in_order(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
     """Counts, then what is trained and drawn, side by side, then fillings, for which GPUs need not wait; latencies
-    last, alone, with all threads."""
+    last, one at a time, with all threads, of several GPUs on one that is not lost."""
     timed = [run for run in runs if is_latency(run)]
     counted = [run for run in runs if run.config.kind == "profile" and not is_latency(run)]
     trained = [run for run in runs if run.config.kind in SEEDED]
@@ -113,11 +113,8 @@ def _in_order(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
     together = replace(machine, jobs=max(1, min(machine.jobs, len(trained))))  # what fewer share leaves more for each
     failures += (_side_by_side if together.jobs > 1 else _one_by_one)(trained, together, show)
     failures += _one_by_one(fillings, machine, show)
-    return failures + _one_by_one(timed, _alone(machine), show)
-
-
-def _alone(machine: Machine) -> Machine:
-    return replace(machine, threads=cores())
+    alone = replace(machine, jobs=1, threads=cores())
+    return failures + (_side_by_side if len(machine.gpus) > 1 else _one_by_one)(timed, alone, show)
 
 
 class Patient(Show):

@@ -17,6 +17,7 @@ from afno_repro.runs.order import longest_first
 from afno_repro.runs.record import Record
 from afno_repro.runs.schedule import Failure, execute
 from afno_repro.runs.show import Show
+from afno_repro.runs.store import is_latency
 from afno_repro.spec.plan import plan_runs
 from afno_repro.spec.reader import load_spec
 from afno_repro.spec.resolve import SEEDED
@@ -131,6 +132,18 @@ def test_a_process_that_does_not_end_is_waited_for_a_while_alone(monkeypatch):
     assert ours.recv() == "deaf"
     workers.Worker(process, ours).abandon()
     assert process not in multiprocessing.active_children()  # whom Python waits for at its end
+
+
+def test_latencies_come_one_at_a_time_and_leave_a_lost_gpu_out(tmp_path, monkeypatch):
+    (tmp_path / "dead").touch()
+    monkeypatch.setattr(schedule, "_work", tell)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
+    plan = plan_runs(next(spec for spec in all_specs() if spec.name == "table2"), "tiny")
+    runs = [run for run in plan.runs if is_latency(run)]
+    assert execute(runs, machine_at(tmp_path, device="cuda", jobs=2, gpus=("1", "2")), Show()) == []
+    lines = given(tmp_path)
+    assert [line[0] for line in lines] == ["begun", "ended"] * (len(runs) + 1)
+    assert [line[5] for line in lines] == ["1"] * 2 + ["2"] * 2 * len(runs)
 
 
 def test_no_gpu_waits_for_a_filling(tmp_path, monkeypatch):
