@@ -97,7 +97,7 @@ def _made_otherwise(
     prepared: Prepared, every: dict[str, Run], store: Store, machine: Machine, pending: set[str], rerun: bool
 ) -> list[Problem]:
     """Find what was made or begun with other data, which is a mistake, or by other source; or have both done again."""
-    begun = {digest: folder for digest in sorted(pending) if (folder := store.find(digest)) is not None}
+    begun = [digest for digest in sorted(pending) if store.find(digest) is not None]
     different: dict[str, Problem] = {}
     if looked := [run for run in every.values() if run.digest not in pending or run.digest in begun]:
         from afno_repro.runs.bound import altered, other_data
@@ -109,9 +109,9 @@ def _made_otherwise(
     today = partial(source_of, package=machine.code["source"])
     prepared.elsewhere = [run for run, record in records if record and record.source != today(run.config)]
     prepared.elsewhere += [
-        every[digest]
-        for digest, folder in begun.items()
-        if {made.get("source") for made in store.before(folder)} - {today(every[digest].config)}
+        run
+        for run in (every[digest] for digest in begun)
+        if store.half_done(run) and {made.get("source") for made in store.before(run)} != {today(run.config)}
     ]
     if not rerun:
         return list(different.values())
@@ -153,9 +153,15 @@ def reproduce(
     check_writable(machine.runs_root)
     if prepared.elsewhere:
         show.note(other_source(prepared.elsewhere))
-    for run in prepared.forgotten:
-        if run.digest not in prepared.absent:
-            Store(machine.runs_root).forget(run)
+    store, forgotten = (
+        Store(machine.runs_root),
+        [run for run in prepared.forgotten if run.digest not in prepared.absent],
+    )
+    for run in forgotten:  # where somebody holds one, nothing is lost
+        with store.lock(run):
+            pass
+    for run in forgotten:
+        store.forget(run)
     failures: list[Any] = []
     try:
         failures = _execute(prepared, machine, show)

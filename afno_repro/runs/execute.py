@@ -59,7 +59,7 @@ def run_one(run: Run, machine: Machine, report: Report) -> Record | None:
 def _lead(run: Run, machine: Machine, report: Report, store: Store, directory: Path) -> Record:
     """Do a run whose lock is held, up to its record."""
     started, source = time.monotonic(), source_of(run.config, machine.code["source"])
-    before = store.before(directory)
+    before = store.before(run)
     try:
         outcome, result, machine = _outcome(run, machine, directory, report)
     except (Interrupted, LockedError):

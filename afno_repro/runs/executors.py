@@ -106,7 +106,7 @@ def baseline(run: Run, machine: Machine, directory: Path, report: Report) -> Out
 
 def training(run: Run, machine: Machine, directory: Path, report: Report) -> Outcome:
     """Train a network from scratch, or from the trunk of the run or of the file that it starts from."""
-    config = run.config
+    config, before, began = run.config, Store(machine.runs_root).before(run), time.monotonic()
     if run.weights is not None:
         start: Weights | None = trunk(weights_in(run.weights, config))
     else:
@@ -116,7 +116,6 @@ def training(run: Run, machine: Machine, directory: Path, report: Report) -> Out
     bound: dict[str, Any] = {"digest": run.digest, "data": of.fingerprint, "images": list(of.images)}
     if run.parent is not None:
         bound["parent"] = checksum(Store(machine.runs_root).directory(run.parent), WEIGHTS)
-    before, began = Store(machine.runs_root).before(directory), time.monotonic()
     source = source_of(config, machine.code["source"])
 
     def made() -> list[Mapping[str, Any]]:

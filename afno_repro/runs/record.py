@@ -13,7 +13,7 @@ from afno_repro.config import RunConfig, config_from_json, digest
 from afno_repro.files import read_regular
 from afno_repro.options import fits
 
-MAX_BYTES = 64 * 2**20  # of a record's file
+MAX_BYTES, LONGEST_S = 64 * 2**20, 1e12  # of a record's file, and of what it tells of
 OUTCOMES = ("ok", "out_of_memory", "diverged")
 PROVENANCE = {  # in every record
     "commit": str | None,
@@ -162,6 +162,7 @@ def misfits(made: Any) -> dict[str, Any]:
     missing = {key: "missing" for key in PROVENANCE if key not in made}
     hints = {key: hint for key, hint in (PROVENANCE | BOUND).items() if key in made}
     wrong = missing | {key: made[key] for key, hint in hints.items() if not fits(made[key], hint)}
+    wrong |= {} if "seconds" in wrong or 0 <= made["seconds"] < LONGEST_S else {"seconds": made["seconds"]}
     without = "packages" not in wrong and not {"torch", "numpy", "scikit-image"} <= {*made["packages"]}
     return wrong | ({"packages": made["packages"]} if without else {})
 

@@ -177,9 +177,9 @@ class Store:
             return None
         return made["data"], tuple(made.get("images") or ()), made.get("packages") or {}
 
-    def before(self, directory: Path) -> list[dict[str, Any]]:
+    def before(self, run: Run) -> list[dict[str, Any]]:
         """What the steps of a half-done run's checkpoint were made with, stretch by stretch, if it says so."""
-        made = checkpointed(directory / "checkpoints").get("made")
+        made = checkpointed(self.directory(run) / "checkpoints").get("made")
         return made if isinstance(made, list) and not any(map(misfits, made)) else []
 
     def fail(self, directory: Path, text: str) -> None:

@@ -86,7 +86,8 @@ def bytes_on_disk(folder: Path) -> int:
 def _verified(path: Path) -> dict[str, Any]:
     """A checkpoint's state; raises ValueError when it is not whole."""
     try:
-        expected = json.loads(read_regular(path / "manifest.json", MAX_MANIFEST))["state.pt"]
+        manifest = json.loads(read_regular(path / "manifest.json", MAX_MANIFEST))
+        expected = manifest["state.pt"]
         with open_regular(path / "state.pt") as file:
             data = file.read()
         size, checksum = expected["bytes"], expected["sha256"]
@@ -100,4 +101,6 @@ def _verified(path: Path) -> dict[str, Any]:
         raise ValueError(f"it is no checkpoint: {str(error).partition('.')[0]}") from None
     if not isinstance(state, dict):
         raise ValueError("it is no checkpoint: holds no state")
+    if different := [key for key, value in manifest.items() if key != "state.pt" and state.get(key) != value]:
+        raise ValueError(f"its manifest is not the one that was written: {', '.join(different)}")
     return state

@@ -1,5 +1,6 @@
 """An interrupted run ends with the weights and the log of an uninterrupted one, bit for bit."""
 
+import json
 import os
 import random
 import shutil
@@ -152,6 +153,10 @@ def damage(run, how, count):
             file.write_bytes(data)
         elif how == "truncated":
             file.write_bytes(data[:-10])
+        elif how == "edited manifest":
+            told = json.loads((path / "manifest.json").read_text())
+            told["bound"]["planned_steps"] += 1
+            (path / "manifest.json").write_text(json.dumps(told))
         elif how == "a pipe in its place":
             shutil.rmtree(path)
             os.mkfifo(path)
@@ -164,7 +169,7 @@ def damage(run, how, count):
 PIPES = ["pipe state.pt", "pipe manifest.json", "a pipe in its place"]
 
 
-@pytest.mark.parametrize("how", ["flipped", "truncated", "state.pt", "manifest.json", *PIPES])
+@pytest.mark.parametrize("how", ["flipped", "truncated", "edited manifest", "state.pt", "manifest.json", *PIPES])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, uninterrupted, how):
     damaged(tmp_path, how, count=1)
     said = []
@@ -275,6 +280,7 @@ def test_a_command_with_a_time_of_its_own_stops_after_a_checkpoint_and_goes_on_w
 
 
 TWICE = """
+import json
 import os
 from afno_repro.training.stop import stop_flag
 with stop_flag():
