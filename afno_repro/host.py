@@ -6,10 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SYSTEM = Path("/")
-LIMITS = (
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # of version 1
-)
+LIMITS = (("memory.max", "memory.current", ""), ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"))  # v2, v1
 
 
 def cores() -> int:
@@ -59,10 +56,11 @@ def _quota(folder: Path) -> float | None:
 
 def _memory(folder: Path) -> tuple[int, int] | None:
     """What one control group has left, and its limit; None where it sets none. What files only cache can be taken."""
-    for limit, used, cached in LIMITS:
+    for limit, used, total in LIMITS:
         try:
             most, held = (int((folder / name).read_text()) for name in (limit, used))
-            return most - held + _numbers(folder / "memory.stat").get(cached, 0), most
+            kept = _numbers(folder / "memory.stat")
+            return most - held + sum(kept.get(f"{total}{kind}_file", 0) for kind in ("active", "inactive")), most
         except (OSError, ValueError):  # of another version, or `max`
             continue
     return None

@@ -224,7 +224,8 @@ def test_a_container_s_limit_bounds_the_memory_and_runs_side_by_side_share_it(sy
         names, most = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"), f"{2**63 - 4096}\n"
     (folder / names[0]).write_text(f"{limit * 2**30}\n" if limit else most)
     (folder / names[1]).write_text(f"{held * 2**30}\n")
-    (folder / "memory.stat").write_text(f"anon 5\n{names[2]}inactive_file {2**30}\n")
+    cached = "".join(f"{names[2]}{kind}_file {2**29}\n" for kind in ("inactive", "active"))
+    (folder / "memory.stat").write_text(f"anon 5\n{cached}")
     assert available_bytes(torch.device("cpu")) == left * 2**30
     assert available_bytes(torch.device("cpu"), 8) == min(left, min(limit or 64, 64) // 8) * 2**30
     (system / "proc/meminfo").unlink()
