@@ -194,8 +194,7 @@ def _measure(
     if not asked.latency:
         return nothing, "measured"
     available = available_bytes(device)
-    if available is not None and least_bytes > available:
-        _refuse_if_shared(device)
+    if available is not None and least_bytes > available + held_by_others_bytes(device):
         return nothing, "out_of_memory"
     try:
         torch.manual_seed(0)
@@ -205,18 +204,13 @@ def _measure(
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        _refuse_if_shared(device)
+        if (others := held_by_others_bytes(device)) > 0:
+            raise DataError(
+                f"the GPU has no memory left while other processes hold {others / 2**30:.1f} GiB of it\n"
+                "  repeat the command once they have ended; --no-latency needs none"
+            ) from error
         return nothing, "out_of_memory"
     return {**asdict(found), "images_per_s": asked.batch / found.latency_s}, "measured"
-
-
-def _refuse_if_shared(device: torch.device) -> None:
-    """Raise DataError where other processes hold a part of the GPU: a lack of memory is no result then."""
-    if (others := held_by_others_bytes(device)) > 0:
-        raise DataError(
-            f"the GPU has no memory left while other processes hold {others / 2**30:.1f} GiB of it\n"
-            "  repeat the command once they have ended; --no-latency needs none"
-        )
 
 
 def save_profiles(profiles: Sequence[Profile], folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 import csv
 
 import pytest
+import torch
 
 from afno_repro.commands.mixer_costs import Asked, profile_mixers
 from afno_repro.errors import DataError
@@ -122,6 +123,13 @@ def test_what_cannot_fit_is_a_state_and_is_not_tried(monkeypatch):
     (found,) = profiles(latency=True)
     assert (found.state, found.latency_s) == ("out_of_memory", None)
     assert found.gflops > 0
+    monkeypatch.setattr(profile, "held_by_others_bytes", lambda device: 1000)  # without them it could not fit either
+    assert profiles(latency=True)[0].state == "out_of_memory"
+
+    def measure(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(profile, "measure", measure)
     monkeypatch.setattr(profile, "held_by_others_bytes", lambda device: 3 * 2**30)
     with pytest.raises(DataError, match=r"other processes hold 3\.0 GiB"):
         profiles(latency=True)
