@@ -49,8 +49,8 @@ def loader(
     if num_workers and len(tempfile.gettempdir()) > LONGEST_TEMPORARY:
         hint = f"name a folder of at most {LONGEST_TEMPORARY} characters with TMPDIR, or use --workers 0"
         raise DataError(f"{tempfile.gettempdir()}: too long a path for the sockets of data-loading processes\n  {hint}")
-    num_workers = min(num_workers, len(batches))
     check_shared(num_workers, jobs, (samples, batches), *beside)
+    num_workers = min(num_workers, len(batches))
     context, generator = Living() if num_workers else None, Generator().manual_seed(0)
     loading = DataLoader(
         samples,

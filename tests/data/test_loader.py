@@ -152,6 +152,11 @@ def test_what_is_prepared_at_the_same_time_has_to_fit_beside_that_of_other_runs(
     else:
         with pytest.raises(DataError, match=r"need 96 MiB (.|\n)*use --workers 1, .* --shm-size 1g"):
             module.check_shared(2, jobs, *beside)
+    last = module.loader(samples, beside[0][1][:1], 2, pin_memory=False, beside=beside[1:], jobs=jobs)
+    if not enough:  # also where a training has one step left, and an evaluation comes
+        monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(60, 60 * jobs))
+        with pytest.raises(DataError, match="need 72 MiB"):
+            next(last)
     few = [(samples, batches[:1]) for samples, batches in beside]  # as at the end of a training
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage(24, 24 * jobs))
     module.check_shared(2, jobs, *few)
