@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from afno_repro.errors import DataError, StorageError
 from afno_repro.files import open_regular, write_atomic
 
+LONGEST_WAIT_S, LOOK_EVERY_S = 600.0, 0.1  # for who reads the same files; a stopped process never ends
 SETTLED_S = 2.0  # since a file's last change, before its times can tell that it is the same
 Stat = tuple[int, int, int, int]
 
@@ -60,7 +62,7 @@ class Contents:
     def _alone(self, folder: Path) -> Iterator[None]:
         """Inside, nobody else reads the folder's files to remember them: who waited finds them remembered.
 
-        Where there are no locks, or nothing may be written, each reads them.
+        Nobody waits for ever. Where there are no locks each reads them at once.
         """
         with ExitStack() as stack:
             if self.folder.parent.is_dir():
@@ -68,7 +70,9 @@ class Contents:
                     self.folder.mkdir(exist_ok=True)
                     lock, flags = self._memory(folder).with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
                     file = stack.enter_context(os.fdopen(os.open(lock, flags, 0o666), "rb+"))
-                    fcntl.flock(file, fcntl.LOCK_EX)
+                    began = time.monotonic()
+                    while not _locked(file) and time.monotonic() - began < LONGEST_WAIT_S:
+                        time.sleep(LOOK_EVERY_S)
             yield
 
     def _read(self, folder: Path, known: list[tuple[Path, Stat, str | None]]) -> Iterator[tuple[Path, str]]:
@@ -109,6 +113,15 @@ class Contents:
 
     def _memory(self, folder: Path) -> Path:
         return self.folder / f"{hashlib.sha256(str(folder.resolve()).encode(errors='replace')).hexdigest()[:16]}.json"
+
+
+def _locked(file: IO[bytes]) -> bool:
+    """Whether a lock was free, and is this process's now."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def names_and_contents(files: Iterable[Path], root: Path, contents: Contents) -> str:
