@@ -79,8 +79,9 @@ def _with_held(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
         time.sleep(_pause(began))
         failures = [f for f in failures if f.run.digest not in held]
         left = [run for run in runs if run.digest in held]
-        several = machine.jobs > 1 and sum(_free(run, machine) for run in left) > 1
-        failures += _in_order(left, machine if several else replace(machine, jobs=1), patient)
+        some = machine.jobs > 1 and any(_free(run, machine) for run in left)
+        look = replace(machine, jobs=1, gpus=())  # in this process, which computes nothing then
+        failures += _in_order(left, machine if some else look, patient)
     return failures
 
 
@@ -111,10 +112,11 @@ def _in_order(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
     fillings = [run for run in runs if run.config.kind == "baseline"]
     failures = _one_by_one(counted, machine, show)
     together = replace(machine, jobs=max(1, min(machine.jobs, len(trained))))  # what fewer share leaves more for each
-    failures += (_side_by_side if together.jobs > 1 else _one_by_one)(trained, together, show)
+    apart = len(machine.gpus) > 1 or (bool(machine.gpus) and machine.jobs > 1)  # a GPU's memory is its own process's
+    failures += (_side_by_side if apart or together.jobs > 1 else _one_by_one)(trained, together, show)
     failures += _one_by_one(fillings, machine, show)
     alone = replace(machine, jobs=1, threads=cores())
-    return failures + (_side_by_side if len(machine.gpus) > 1 else _one_by_one)(timed, alone, show)
+    return failures + (_side_by_side if apart else _one_by_one)(timed, alone, show)
 
 
 class Patient(Show):
