@@ -6,6 +6,7 @@ from itertools import product
 
 from afno_repro.spec.claims import Bound, Claim, Equivalence, NoWorse, Ordering, Peak
 from afno_repro.spec.spec import Column
+from afno_repro.tables.alike import UNDECIDED
 from afno_repro.tables.difference import Difference, difference
 from afno_repro.tables.inference import LEVEL, holm
 from afno_repro.tables.learning import MARK, stage_of, unlearned
@@ -116,8 +117,8 @@ def claim_verdicts(table: Table) -> list[Verdict]:
     +-margin; of a bound, a value beyond it; of a peak, that it is ahead of its neighbours along the axis and of the
     best other row.
 
-    A case with one seed or with a row that is not shown to learn decides nothing. Where a number is missing or saw
-    other data, the claim is undecided.
+    A case with one seed or with a row that is not shown to learn decides nothing. Where a number is missing, saw other
+    data or was timed elsewhere, the claim is undecided.
     """
     lost = unlearned(table)
     return [_verdict(table, claim, lost) for claim in table.spec.structure.claims]
@@ -132,8 +133,8 @@ def _verdict(table: Table, claim: Claim, lost: dict[tuple[str, str], list[str]])
     if lacking:
         ended = " and ".join(LACKING[state] for state in sorted(lacking)) if lacking <= LACKING.keys() else ""
         return Verdict(claim, "undecided", reason=ended or MISSING)
-    if any(cell.mixed for cell in cells.values()):
-        return Verdict(claim, "undecided", reason="the rows saw other data")
+    if marks := {cell.mark for cell in cells.values()} - {""}:
+        return Verdict(claim, "undecided", reason=" and ".join(UNDECIDED[mark] for mark in sorted(marks)))
     names = {row.key: row.title[-1] for row in table.spec.rows}
 
     held_to = {stage_of(column) for column in table.columns if column.key in beside}

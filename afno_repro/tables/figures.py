@@ -20,6 +20,7 @@ from afno_repro.runs.store import ARTIFACTS, LOG, committed_name, read_arrays, r
 from afno_repro.spec.figures import Figure
 from afno_repro.spec.spec import Column, Row
 from afno_repro.tables.learning import MARK, stage_of, unlearned
+from afno_repro.tables.numbers import counted
 from afno_repro.tables.spread import spread_over
 from afno_repro.tables.table import Table
 
@@ -152,7 +153,7 @@ def training(table: Table, records: Path, options: Mapping[str, Any], paths: lis
     runs: dict[str, list[Log]] = {}
     mixers: dict[str, str] = {}
     for row in table.spec.rows:
-        for log in sorted(records.glob(f"{row.key}.{options['stage']}.*.csv")):
+        for log in beside_records(table, records, row, options["stage"], ".csv"):
             if recorded(log, LOG):
                 name = drawable(_named(table, row, options["stage"]))
                 runs.setdefault(name, []).append(read_log(log, metric))
@@ -165,6 +166,13 @@ def training(table: Table, records: Path, options: Mapping[str, Any], paths: lis
 def _named(table: Table, row: Row, stage: str) -> str:
     """The row's title, with a word where the network that a stage shows is not shown to learn."""
     return row.title[-1] + (f" ({MARK})" if (row.key, stage) in unlearned(table) else "")
+
+
+def beside_records(table: Table, records: Path, row: Row, stage: str, suffix: str) -> list[Path]:
+    """The files that lie beside the records of a row and a stage that the table shows, by seed."""
+    seeds = sorted(seed for at, of, seed in table.found if (at, of) == (row.key, stage))
+    files = (records / committed_name(row.key, stage, seed) for seed in seeds)
+    return [file.with_suffix(suffix) for file in files if file.with_suffix(suffix).is_file()]
 
 
 def recorded(file: Path, name: str) -> bool:
@@ -213,7 +221,7 @@ def artifacts(table: Table, records: Path, stage: str) -> dict[str, Path]:
     """The files of a stage's arrays beside their records, by the row's title."""
     found = {}
     for row in table.spec.rows:
-        files = sorted(records.glob(committed_name(row.key, stage, 0).replace(".0.json", ".*.npz")))
+        files = beside_records(table, records, row, stage, ".npz")
         if files and recorded(files[0], ARTIFACTS):
             found[_named(table, row, stage)] = files[0]
     return found
@@ -240,8 +248,9 @@ def pictures(draw: str) -> Draw:
         found = arrays(table, records, options["stage"])
         if found:
             first = next(iter(artifacts(table, records, options["stage"]).values()))
-            config = read_record(first.with_suffix(".json")).config
-            draw_arrays(found, config, picture_note(config, table.scale), paths)
+            record = read_record(first.with_suffix(".json"))
+            note = picture_note(record.config, table.scale, (record.provenance.get("images") or [None])[-1])
+            draw_arrays(found, record.config, note, paths)
         return bool(found)
 
     return drawn
@@ -263,22 +272,22 @@ def draw_arrays(rows: Mapping[str, Any], config: RunConfig, note: str, paths: li
         panels.overlay_figure(rows, said, classes, paths)
 
 
-def picture_note(config: RunConfig, scale: str) -> str:
-    """What a picture shows of which networks, in words that it cannot do without."""
-    return f"{_shown(config)}; {networks(scale)}, seed {config.seed}."
+def picture_note(config: RunConfig, scale: str, there: int | None = None) -> str:
+    """What a picture shows of which networks, in words that it cannot do without; `there` are images in all."""
+    return f"{_shown(config, there)}; {networks(scale)}, seed {config.seed}."
 
 
-def _shown(config: RunConfig) -> str:
+def _shown(config: RunConfig, there: int | None) -> str:
     asked = config.task.options
+    images = min(asked["images"], there or asked["images"])
     if config.task.name == "clusters":
-        several = (
-            f"The first {asked['shown']} of {asked['images']} images, {asked['clusters']} clusters of tokens in each"
-        )
-        return f"{several}; a colour is one cluster within a block and means nothing else"
+        several = f"The first {min(asked['shown'], images)} of {images} images"
+        clusters = f"{asked['clusters']} clusters of tokens in each"
+        return f"{several}, {clusters}; a colour is one cluster within a block and means nothing else"
     if config.task.name == "spectra":
         threshold = config.model.mixer.options["sparsity_threshold"] if config.model and config.model.mixer else ""
-        return f"AFNO with threshold {threshold}, means over {asked['images']} images and all channels"
-    return f"The first {asked['images']} validation images of {config.data.name}"
+        return f"AFNO with threshold {threshold}, means over {counted(images, 'image')} and all channels"
+    return f"The first {counted(images, 'validation image')} of {config.data.name}"
 
 
 FIGURES: dict[str, Draw] = {

@@ -53,7 +53,7 @@ def here(cell: Cell, column: Column, lost: bool) -> str:
         return {"not_applicable": "–", "out_of_memory": "out of memory"}.get(cell.state, cell.state)
     spread = f" ± {number(cell.spread, column, cell.value)}" if cell.spread is not None else ""
     failed = f" ({cell.state.replace('_', ' ')})" if cell.state != "measured" else ""
-    marks = (f" ({MARK})" if lost else "") + (" (other data)" if cell.mixed else "")
+    marks = (f" ({MARK})" if lost else "") + (f" ({cell.mark})" if cell.mark else "")
     return number(cell.value, column) + spread + failed + marks
 
 

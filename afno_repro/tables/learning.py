@@ -88,8 +88,9 @@ def _gains(table: Table, decide: bool) -> Iterator[Gain]:
         for column in [column for column in table.columns if column.key in criterion.column]:
             for row in [row for row in table.spec.rows if row.model is not None and row.key != criterion.above]:
                 name, asked = _asked(table, criterion, row, column)
-                if table.cell(row, column).value is not None and asked.value is not None:
-                    by = difference(table.cell(row, column), asked, 1 if column.higher_is_better else -1)
+                own = table.cell(row, column)
+                if own.value is not None and asked.value is not None and not own.mark and not asked.mark:
+                    by = difference(own, asked, 1 if column.higher_is_better else -1)
                     yield Gain(row, column, name, by)
 
 

@@ -48,22 +48,29 @@ def _rebuild(places: Places, folder: Path, scale: str, choice: Choice, asked: Se
         if name not in names and records_folder(folder, name).is_dir() and not choice.changes:
             names.update(_sound(places, name, asked))
     changes = choice.changes
+    nameless = {path.name for path in folder.glob("records/*") if path.is_dir()} - {*places.known_names()}
+    for name in sorted(nameless) if not asked else ():
+        told = f"{records_folder(folder, name)}: there is no spec {name}; its records and files are left as they are"
+        print(visible(told), file=sys.stderr)
     tables = [build_table(names[name], scale, records_folder(folder, name), changes) for name in sorted(names)]
     reference = (
         [] if places.as_reference or changes else _reference(places, scale, {*names, *places.spec_names()}, asked)
     )
+    before = {name: _text(folder / f"{name}.md") for name in names}
     write_results(folder, tables, reference)
+    new = {name for name in names if _text(folder / f"{name}.md") != before[name]} | {spec.name for spec in asked}
     figures = {
-        table.spec.name: draw_figures(
-            folder, table, redraw=not asked or table.spec.name in {spec.name for spec in asked}
-        )
-        for table in tables
+        table.spec.name: draw_figures(folder, table, redraw=not asked or table.spec.name in new) for table in tables
     }
     if not choice.changes:
         unrun = _unrun(places, scale, {*names})
         for path, text in report_files(folder, tables, figures, reference, unrun).items():
             write_atomic(path, text)
     return tables
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
 
 
 def _unrun(places: Places, scale: str, others: set[str]) -> list[str]:
@@ -102,7 +109,7 @@ def _sound(places: Places, name: str, asked: Sequence[Spec]) -> dict[str, Spec]:
 def write_overview(places: Places, built: dict[str, list[Table]], asked: Sequence[Spec] = ()) -> None:
     """Write costs.md and README.md beside the scales.
 
-    Costs are those of the paper's own models at every scale: they come from the first scale that has records.
+    Costs are those of the paper's own models at every scale: each table's come from the first scale that has records.
     """
     scales: dict[str, list[Table]] = {}
     for scale in [each for each in scales_with_records(places) if each != "smoke"]:
@@ -114,5 +121,6 @@ def write_overview(places: Places, built: dict[str, list[Table]], asked: Sequenc
             for spec in _sound(places, name, asked).values()
         ]
     if scales:
-        write_atomic(places.tables / "costs.md", costs_markdown(next(iter(scales.values()))))
+        first = {table.spec.name: table for tables in reversed(scales.values()) for table in tables}
+        write_atomic(places.tables / "costs.md", costs_markdown([first[name] for name in sorted(first)]))
         write_atomic(places.tables / "README.md", readme(scales))

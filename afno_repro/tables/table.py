@@ -13,6 +13,7 @@ from afno_repro.runs.store import published, published_seeds
 from afno_repro.spec.plan import Choice, Need, Plan, Run, plan_runs, stage_scale
 from afno_repro.spec.resolve import SEEDED
 from afno_repro.spec.spec import Column, Row, Spec
+from afno_repro.tables.alike import WHY, apart, is_orphan
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 PASSES = "forward passes"
 OVER = {"profile": PASSES, "visualize": "images"}  # what the repeats of a run of this kind are
-OTHER_DATA = "rows or seeds saw other data than these, where the spec asks for the same"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Cell:
     verdict: str = ""
     runs: tuple[str, ...] = ()
     note: str = ""
-    mixed: bool = False  # made with other data than cells that should have seen the same
+    mark: str = ""  # what was not the same as of cells that should have seen the same: see alike.py
 
     @property
     def difference(self) -> float | None:
@@ -91,23 +91,27 @@ class Table:
 def build_table(spec: Spec, scale: str, records: Path, changes: tuple[str, ...] = ()) -> Table:
     """The table of a spec at a scale from the records in a folder, found by row, stage and seed.
 
-    Its seeds are the scale's and those of further records. A record of another config than the spec's is stale: named,
-    and its cell missing.
+    Its seeds are the scale's and those of further records. A record of another config than the spec's, or that started
+    from another training than the one shown, is stale: named, and its cell missing.
     """
     own = tuple(spec.structure.scales[scale].seeds) if scale in spec.structure.scales else ()
     further = sorted(published_seeds(records) - {*own})
     plan = plan_runs(spec, scale, Choice(all_seeds=(*own, *further), changes=changes))
     found: dict[Need, Record] = {}
     stale: list[str] = []
-    for (row, stage, seed), run in plan.needs.items():
+    known: dict[str, Record | None] = {}
+    for (row, stage, seed), run in plan.needs.items():  # parents first
         record = _read(records, row, stage, seed, run, stale)
+        if record is not None and is_orphan(run, record, known):
+            stale.append(f"{row}/{stage} seed {seed}: started from another training than the one shown")
+            known[run.digest] = record = None
         if record is not None:
-            found[row, stage, seed] = record
+            found[row, stage, seed] = known[run.digest] = record
     seeds = (*own, *(seed for seed in further if any(need[2] == seed for need in found)))
     plan = replace(plan, needs={need: run for need, run in plan.needs.items() if need[2] in (0, *seeds)})
     data = frozenset(run.config.data.name for run in plan.needs.values() if run.config.data.name is not None)
     columns, command = spec.columns(scale), partial(_command, spec, scale, seeds, changes)
-    values, mixed = _aggregate(columns, found), _mixed(found)
+    values, marks = _aggregate(columns, found), apart(plan.needs, found)
     cells = {
         (row.key, column.key): _cell(plan, row, column, found, values, command)
         for row in spec.rows
@@ -115,8 +119,9 @@ def build_table(spec: Spec, scale: str, records: Path, changes: tuple[str, ...] 
     }
     for (row, key), cell in cells.items():
         column = next(column for column in columns if column.key == key)
-        if cell.value is not None and (row, column.source.split("/")[0]) in mixed:
-            cells[row, key] = replace(cell, mixed=True, note="; ".join(filter(None, (cell.note, OTHER_DATA))))
+        mark = marks.get((row, column.source.split("/")[0]))
+        if cell.value is not None and mark:
+            cells[row, key] = replace(cell, mark=mark, note="; ".join(filter(None, (cell.note, WHY[mark]))))
     return Table(spec, scale, columns, cells, found, stale, seeds, changes, data)
 
 
@@ -130,16 +135,6 @@ def _read(folder: Path, row: str, stage: str, seed: int, run: Run, stale: list[s
         stale.append(f"{row}/{stage} seed {seed}: made with another config, {record.digest} instead of {run.digest}")
         return None
     return record
-
-
-def _mixed(found: Mapping[Need, Record]) -> set[tuple[str, str]]:
-    """Rows and stages whose data are asked for by one config and differ in content."""
-    groups: dict[str, dict[str, set[tuple[str, str]]]] = {}
-    for (row, stage, _), record in found.items():
-        asked, seen = repr((record.config.data, record.config.train is None)), record.provenance.get("data")
-        if seen is not None:
-            groups.setdefault(asked, {}).setdefault(seen, set()).add((row, stage))
-    return {place for seen in groups.values() if len(seen) > 1 for places in seen.values() for place in places}
 
 
 def _aggregate(columns: list[Column], found: Mapping[Need, Record]) -> "pd.DataFrame":

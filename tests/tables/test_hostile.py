@@ -94,7 +94,7 @@ def made(root: Path, text: str, piece: str) -> Places:
     folder = records_folder(root / "results/tiny", "small")
     folder.mkdir(parents=True, exist_ok=True)
     for (row, stage, seed), run in plan_runs(spec, "tiny").needs.items():
-        made_with = provenance("a machine", machine_at(root), 2.0, piece)
+        made_with = provenance("a machine", machine_at(root), 2.0, piece.replace("/", "|"))  # which parts a training's
         made_with |= {
             "commit": piece,
             "python": piece,

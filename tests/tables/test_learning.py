@@ -199,7 +199,9 @@ def test_it_is_named_in_figures_of_its_network(tmp_path, monkeypatch):
         lambda runs, mixers, scale, title, paths: drawn.update(training=[*runs], title=title),
     )
     monkeypatch.setattr(figures, "draw_arrays", lambda rows, *_: drawn.update(look=[*rows]))
-    monkeypatch.setattr(figures, "read_record", lambda _: SimpleNamespace(config=None))
+    monkeypatch.setattr(figures, "read_record", lambda _: SimpleNamespace(config=None, provenance={}))
+    files = lambda table, records, row, stage, suffix: sorted(records.glob(f"{row.key}.{stage}.0{suffix}"))  # noqa: E731
+    monkeypatch.setattr(figures, "beside_records", files)
     monkeypatch.setattr(figures, "picture_note", lambda *_: "")
     monkeypatch.setattr(figures, "recorded", lambda *_: True)
     monkeypatch.setattr(figures, "read_arrays", lambda _: {"true": np.zeros(1)})
