@@ -4,14 +4,15 @@ Nothing goes into the tables.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from afno_repro.config import Machine, RunConfig
+from afno_repro.config import Machine, ModelConfig, RunConfig
 from afno_repro.data.classes import SUFFIXES
 from afno_repro.data.reading import of_the_system, read_image
 from afno_repro.data.transforms import center_square
@@ -20,8 +21,8 @@ from afno_repro.escape import csv_lines
 from afno_repro.files import write_atomic
 from afno_repro.models import build_model
 from afno_repro.options import suggest
-from afno_repro.runs.executors import first_images
-from afno_repro.runs.store import Store
+from afno_repro.runs.executors import first_images, weights_of
+from afno_repro.runs.store import RECORD, WEIGHTS, Store
 from afno_repro.spec.plan import Choice, Run, plan_runs
 from afno_repro.spec.spec import Spec
 from afno_repro.tables.figures import FORMATS, draw_arrays, picture_note, radius_csv
@@ -100,7 +101,8 @@ def _stage(spec: Spec, stage: str, runs: dict[str, Run], asked: Exhibit, machine
     pictures = [asked.out / f"{spec.name}_{stage}{ending}" for ending in FORMATS]
     said = picture_note(config, asked.scale)
     if asked.images or asked.weights:
-        network = asked.weights or f"{asked.scale} scale, seed {config.seed}"
+        network = str(asked.weights or f"{asked.scale} scale, seed {config.seed}")
+        network += f", with the options of {spec.name}" if asked.weights and not asked.weights.is_dir() else ""
         said = f"Images: {asked.images or 'the first of the validation set'}; network: {network}."
     draw_arrays(arrays, config, said, pictures)
     return files + pictures
@@ -120,17 +122,32 @@ def _show(
 
 
 def _network(config: RunConfig, weights: Path | None, machine: Machine, command: str) -> torch.nn.Module:
-    """The stage's model with the weights named, or with those of the finished run that it shows."""
+    """The stage's model with the weights of a file, or the network of a run: the one named, or the one that it shows.
+
+    A run's network has its own options; the weights have to be those that it has written.
+    """
     assert config.model is not None
-    if weights is None:
-        store = Store(machine.runs_root)
-        directory = store.find(config.init or "")
-        if directory is None or store.record(config.init or "") is None:
+    model, size = config.model, config.data.image_size
+    if weights is not None and not weights.is_dir():
+        found = read_state_dict(weights)
+    elif weights is not None and not (weights / RECORD).exists():
+        found = read_state_dict(weights / WEIGHTS)
+    else:
+        store = Store(machine.runs_root if weights is None else weights.parent)
+        digest = config.init or "" if weights is None else weights.name.rpartition("-")[2]
+        if (record := store.record(digest)) is None:
             raise DataError(f"there is no finished run to show\n  this makes it: {command}")
-        weights = directory
-    model = build_model(config.model, config.data.image_size)
-    load_weights(model, read_state_dict(weights / "weights.safetensors" if weights.is_dir() else weights))
-    return model.eval()
+        found = weights_of(digest, replace(machine, runs_root=store.root))
+        own = record.config.model
+        model = own if own is not None and _kind(own) == _kind(model) else model
+    network = build_model(model, size)
+    load_weights(network, found)
+    return network.eval()
+
+
+def _kind(model: ModelConfig) -> tuple[Any, ...]:
+    """What a row's network is, whatever its options."""
+    return model.backbone.name, model.mixer and model.mixer.name, model.head
 
 
 def read_images(place: Path, image_size: int, count: int, note: Note) -> list[Tensor]:

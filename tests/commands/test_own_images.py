@@ -113,6 +113,25 @@ def test_a_run_s_folder_or_weights_file_can_be_shown(root, tmp_path):
     )
 
 
+def test_a_run_is_shown_with_its_own_options_and_its_own_weights_alone(root, tmp_path):
+    """Its weights in a file have the spec's, which is said."""
+    write_spec(tmp_path, (root / "experiments/small.yaml").read_text())
+    change = ("--set", "model.mixer.sparsity_threshold=1e9")  # leaves nothing of the spectrum
+    afno("pretrain", "small", "--row", "afno", *change, root=tmp_path)
+    run = next((tmp_path / "runs").glob("pretrain-afno-*"))
+    spec = tmp_path / "experiments/small.yaml"
+    spec.write_text(spec.read_text().replace("bias: identity", "bias: none"))
+    shown, seen = ("visualize", "small", "--row", "afno", "--from"), {}
+    for name, source in (("run", run), ("file", run / "weights.safetensors")):
+        done = afno(*shown, str(source), "--out", str(tmp_path / name), root=tmp_path)
+        assert done.returncode == 0
+        seen[name] = (tmp_path / name / "small_triptychs.png").read_bytes()
+    assert seen["run"] != seen["file"]
+    other = next((root / "runs").glob("pretrain-afno-*")) / "weights.safetensors"
+    (run / "weights.safetensors").write_bytes(other.read_bytes())
+    assert "not the weights that were written" in afno(*shown, str(run), root=tmp_path, expect=7).stderr
+
+
 def test_pictures_that_are_not_measured_have_no_table(root, tmp_path):
     run = next((root / "runs").glob("pretrain-afno-*"))
     shown = answer("visualize", "small", "--from", str(run), "--row", "afno", "--out", str(tmp_path), root=root)
