@@ -222,7 +222,10 @@ def _publish(plans: Sequence[Plan], machine: Machine, folder: Path) -> None:
 
 
 def _complete(table: Table, plan: Plan, choice: Choice) -> bool:
-    """Whether every asked cell has what the paper's has: a number, or no number where the paper prints none."""
+    """Whether every asked run has its record and every asked cell what the paper's has: a number, or no number where
+    the paper prints none."""
+    if {*plan.needs} - {*table.found}:
+        return False
     rows = (
         {row for row, _, _ in plan.needs} if choice.kinds else set(choice.rows or [row.key for row in table.spec.rows])
     )

@@ -363,6 +363,17 @@ def test_a_missing_data_folder_names_the_layout_before_anything_runs(tmp_path):
     assert "missing" in (tmp_path / "results/tiny/cells.csv").read_text()
 
 
+def test_a_seed_that_was_left_out_for_lack_of_data_is_missing_though_its_cell_has_a_number(tmp_path):
+    from tests.data.test_samples import make_imagenet
+
+    write_spec(tmp_path, IMAGENET.replace("tiny: {seeds: [0]}", "tiny: {seeds: [0, 1]}"))
+    make_imagenet(tmp_path / "sets")
+    run = ("run", "small", "--row", "gfn", "--device", "cpu")
+    afno(*run, "--seed", "0", "--data", str(tmp_path / "sets"), root=tmp_path)
+    shutil.rmtree(next((tmp_path / "runs").glob("profile-gfn-*")))  # which needs no data
+    assert "left out: gfn" in afno(*run, root=tmp_path, expect=4).stderr
+
+
 def test_an_image_folder_is_trained_on_from_the_option_or_the_environment(tmp_path):
     import os
 
