@@ -1,5 +1,6 @@
 """The code that makes numbers: its commit, whether files differ from it, and a hash of the package's source."""
 
+import ast
 import hashlib
 import io
 import os
@@ -84,17 +85,41 @@ def own_module(config: RunConfig) -> str | None:
 
 @cache
 def _own_hash(package: str) -> str | None:
-    """The names and tokens of the files of a module that is not imported for it: its own, or all of its package."""
+    """The names and tokens of the files of a module that is not imported for it: its own, or all of its package, and
+    those of the modules beside it that these import."""
     specs = (finder.find_spec(package, None) for finder in sys.meta_path if hasattr(finder, "find_spec"))
     spec = next((spec for spec in specs if spec is not None), None)
     if spec is None:
         return None
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
     files = sorted(file for folder in folders for file in folder.rglob("*.py")) or [Path(spec.origin or "")]
-    files = [file for file in files if file.is_file()]
+    top = folders[0].parent if folders else Path(spec.origin or "").parent
+    files = _with_helpers([file for file in files if file.is_file()], top)
     hashes = Contents(MEMORY, _tokens_or_bytes).hashes(files)
     lines = [f"{file.name} {found}" for file, found in zip(files, hashes, strict=True)]
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _with_helpers(files: list[Path], folder: Path) -> list[Path]:
+    """Files, and those of the modules in a folder that they import, and so on; of installed packages there are too
+    many."""
+    found = list(files)
+    for file in found if folder.name not in ("site-packages", "dist-packages") else ():  # it grows
+        for name in sorted(_imported(file) - {PACKAGE.name}):
+            beside = [folder / f"{name}.py", *sorted((folder / name).rglob("*.py"))]
+            found += [each for each in beside if each.is_file() and each not in found]
+    return found
+
+
+def _imported(file: Path) -> set[str]:
+    """The first names of the modules that a file imports; none where it is no Python."""
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return set()
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.partition(".")[0] for name in names}
 
 
 def _tokens_or_bytes(file: Path) -> str:

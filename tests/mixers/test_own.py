@@ -1,4 +1,5 @@
 import json
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -222,6 +223,28 @@ def test_a_mixer_of_pythonpath_is_checked_run_and_known_by_its_source(tmp_path):
     assert "gfn" not in told.partition("other source")[2].partition("\n")[0]
     afno("run", "small", *asked, "--rerun", root=root, env=env)
     assert others() == 0
+
+
+def test_a_module_that_a_mixer_s_imports_from_beside_it_is_part_of_its_source(tmp_path):
+    for name, text in (
+        ("mixer", "import torch, helper\n"),
+        ("helper", "from deeper.part import X\n"),
+        ("apart", "Y = 1\n"),
+    ):
+        (tmp_path / f"{name}.py").write_text(text)
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper/part.py").write_text("X = 1\n")
+    script = "from afno_repro.runs.source import _own_hash; print(_own_hash('mixer'))"
+
+    def known():
+        command = [sys.executable, "-c", script]
+        return subprocess.run(command, env=python_path(tmp_path), capture_output=True, text=True, check=True).stdout
+
+    before = known()
+    (tmp_path / "apart.py").write_text("Y = 2\n")
+    assert known() == before
+    (tmp_path / "deeper/part.py").write_text("X = 2\n")
+    assert known() != before
 
 
 def test_nothing_is_imported_from_the_current_folder(tmp_path):
