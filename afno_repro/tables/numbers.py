@@ -33,20 +33,23 @@ def six(value: float | None) -> str:
 
 def signed(value: float, column: Column) -> str:
     """A difference with its sign and unit."""
-    return f"{_plus(value, column)}{f' {column.unit}' if column.unit else ''}"
+    return f"{_plus(value, max(2, column.digits))}{f' {column.unit}' if column.unit else ''}"
 
 
 def interval(found: "Estimate", column: Column) -> str:
-    """The 95% interval of a difference, or nothing where there is none."""
+    """The 95% interval of a difference, to as many digits as tell that zero lies outside; or nothing without one."""
     if found.error == 0 or not math.isfinite(found.reach):
         return ""
-    low, high = (_plus(end, column) for end in found.interval)
-    return f"[{low}, {high}]"
+    (low, high), digits = found.interval, max(2, column.digits)
+    nearest = min(abs(low), abs(high))
+    if low * high > 0 and nearest < 0.5 * 10**-digits:
+        digits = -math.floor(math.log10(nearest))
+    return f"[{_plus(low, digits)}, {_plus(high, digits)}]"
 
 
-def _plus(value: float, column: Column) -> str:
+def _plus(value: float, digits: int) -> str:
     """A difference with its sign, which zero has not: to two digits at least, for it may be small."""
-    text = f"{value:+.{max(2, column.digits)}f}"
+    text = f"{value:+.{digits}f}"
     return text if float(text) else text[1:]
 
 

@@ -131,13 +131,13 @@ def _missing(tables: Sequence[Table], scale: str, unrun: Sequence[str]) -> Secti
     heads = [Head("Table"), Head("Row"), Head("Columns"), Head("State"), Head("Command that fills it, or reason")]
     blocks: list[Block] = [Grid("Cells to fill", heads, lines, titles=2)] if lines else [Paragraph("No cell is.")]
     stale = [f"{label(table.spec.name)}: {text}" for table in tables for text in table.stale]
-    blocks += [Section("Records of another config than the spec's, not used", [Listing(stale)])] if stale else []
+    blocks += [Section("Records that are not the spec's, not used", [Listing(stale)])] if stale else []
     blocks += [Section("Tables and figures of which nothing was run", [Listing(whole)])] if whole else []
     return Section("What is missing", blocks, "What is missing", "missing")
 
 
 def _gap(table: Table, row: Row, cell: Cell) -> tuple[str, Span] | None:
-    command = Span(table.command(row), "code")
+    command = Span(table.command(row) + (" --rerun" if cell.mark else ""), "code")
     if cell.state == "missing":
         return cell.state, command if cell.note == command.text else Span(cell.note)
     if cell.state in ("quoted", "not_applicable"):

@@ -13,7 +13,7 @@ from afno_repro.tables.claims import Verdict, judged
 from afno_repro.tables.document import Grid, grid_markdown
 from afno_repro.tables.grid import grid
 from afno_repro.tables.latex import table_tex
-from afno_repro.tables.learning import further_notes, learning_notes
+from afno_repro.tables.learning import MARK, further_notes, learning_notes, stage_of, unlearned
 from afno_repro.tables.numbers import counted, number, six
 from afno_repro.tables.scales import scale_note
 from afno_repro.tables.sources import mixed_sources, source_notes
@@ -33,6 +33,7 @@ CELL_HEADER = [
     "verdict",
     "state",
     "runs",
+    "note",
 ]
 REFERENCE_NOTE = "The results that ship with afno_repro, for comparison. Nothing of this part was computed here."
 
@@ -87,6 +88,7 @@ def _csv(lines: Sequence[Sequence[str]], changes: Sequence[str]) -> str:
 
 
 def _ledger(table: Table) -> Iterable[list[str]]:
+    lost = unlearned(table)
     for row in table.spec.rows:
         for column in table.columns:
             cell = table.cell(row, column)
@@ -100,6 +102,7 @@ def _ledger(table: Table) -> Iterable[list[str]]:
                 cell.verdict,
                 cell.state,
                 ";".join(cell.runs),
+                "; ".join(filter(None, (MARK if (row.key, stage_of(column)) in lost else "", cell.note))),
             ]
 
 

@@ -18,7 +18,7 @@ from afno_repro.spec.reader import load_spec
 from afno_repro.spec.spec import SCALES
 from afno_repro.tables import results
 from afno_repro.tables.claims import claim_verdicts
-from afno_repro.tables.inference import Estimate
+from afno_repro.tables.inference import Estimate, quantile
 from afno_repro.tables.numbers import interval, number, signed
 from afno_repro.tables.report import report_files
 from afno_repro.tables.results import CELL_HEADER, table_csv, write_results
@@ -104,7 +104,22 @@ def test_what_rounds_to_zero_has_no_sign(tmp_path, shown, digits, values):
     column = load_spec(write_spec(tmp_path)).structure.columns[-1].model_copy(update={"digits": digits})
     for value in values:
         assert signed(value, column) == f"{shown} dB"
-        assert interval(Estimate(value, 1e-9, 2, 3), column) == f"[{shown}, {shown}]"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (-0.027, 0.00046, "[-0.027, 0.000]"),
+        (-0.027, -0.00046, "[-0.0270, -0.0005]"),
+        (0.000046, 0.027, "[+0.00005, +0.02700]"),
+        (-0.00046, -0.0001, "[-0.0005, -0.0001]"),
+        (1.0, 2.0, "[+1.000, +2.000]"),
+    ],
+)
+def test_an_interval_tells_that_zero_lies_outside(tmp_path, low, high, shown):
+    column = load_spec(write_spec(tmp_path)).structure.columns[-1].model_copy(update={"digits": 3})
+    found = Estimate((low + high) / 2, (high - low) / 2 / quantile(2), 2, 3)
+    assert interval(found, column) == shown
 
 
 @pytest.mark.parametrize(
@@ -254,7 +269,7 @@ def test_files_have_the_documented_headers_and_six_digits(tmp_path):
     cells = (made.folder / "cells.csv").read_text().splitlines()
     assert (
         cells[0]
-        == "table,row,column,unit,value,spread,seeds,paper,difference,verdict,state,runs"
+        == "table,row,column,unit,value,spread,seeds,paper,difference,verdict,state,runs,note"
         == ",".join(CELL_HEADER)
     )
     assert any(line.startswith("small,afno,psnr,dB,20.1235,,1,,,,measured,pretrain-afno-") for line in cells)
