@@ -148,6 +148,7 @@ PATCHES: list[tuple[Any, str, Any]] = [
     (torch.cuda, "reset_peak_memory_stats", lambda device: None),
     (torch.cuda, "is_bf16_supported", lambda *_: True),
     (torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),  # autocast asks
+    (executors, "device_name", lambda device: "a GPU"),
     (executors, "load_data", really(executors.load_data)),
     (executors, "fed", really(executors.fed)),
     (executors, "first_images", really(executors.first_images)),

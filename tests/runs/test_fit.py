@@ -188,7 +188,9 @@ def test_processes_that_share_a_gpu_have_room_for_all_of_them(layer, gpu, tmp_pa
 
 def test_a_lone_run_shares_its_gpu_with_nobody(run, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(schedule, "run_one", lambda run, machine, report: seen.append(machine.per_gpu))
+    monkeypatch.setattr(
+        schedule, "_side_by_side", lambda runs, machine, _: seen.extend([machine.per_gpu] * len(runs)) or []
+    )
     schedule.execute([run], machine_at(tmp_path, device="cuda", jobs=4, gpus=("0",)), Show())
     assert seen == [1]
 

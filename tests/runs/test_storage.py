@@ -99,7 +99,7 @@ def test_what_memory_cannot_hold_is_a_cell_with_its_peak_and_a_hint_and_the_othe
     (told,) = [line for line in done.stderr.splitlines() if "afno/pretrain seed 0: out of memory" in line]
     assert "MiB; --micro-batch 2 or --checkpoint-activations needs less" in told
     cells = {
-        tuple(line.split(",")[1:3]): line.split(",")[-2]
+        tuple(line.split(",")[1:3]): line.split(",")[-3]
         for line in (tmp_path / "results/tiny/cells.csv").read_text().splitlines()[1:]
     }
     assert (cells["afno", "psnr"], cells["gfn", "psnr"]) == ("out_of_memory", "measured")
