@@ -4,7 +4,7 @@ Nothing goes into the tables.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from afno_repro.config import Machine, ModelConfig, RunConfig
 from afno_repro.data.classes import SUFFIXES
 from afno_repro.data.reading import of_the_system, read_image
 from afno_repro.data.transforms import center_square
-from afno_repro.errors import ConfigError, DataError, Problem
+from afno_repro.errors import ConfigError, DataError, Problem, StorageError
 from afno_repro.escape import csv_lines
 from afno_repro.files import write_atomic
 from afno_repro.models import build_model
 from afno_repro.options import suggest
-from afno_repro.runs.executors import first_images, weights_of
+from afno_repro.runs.executors import first_images, written_weights
+from afno_repro.runs.record import Record, read_record
 from afno_repro.runs.store import RECORD, WEIGHTS, Store
 from afno_repro.spec.plan import Choice, Run, plan_runs
 from afno_repro.spec.spec import Spec
@@ -127,22 +128,29 @@ def _network(config: RunConfig, weights: Path | None, machine: Machine, command:
     A run's network has its own options; the weights have to be those that it has written.
     """
     assert config.model is not None
-    model, size = config.model, config.data.image_size
-    if weights is not None and not weights.is_dir():
-        found = read_state_dict(weights)
-    elif weights is not None and not (weights / RECORD).exists():
-        found = read_state_dict(weights / WEIGHTS)
-    else:
-        store = Store(machine.runs_root if weights is None else weights.parent)
-        digest = config.init or "" if weights is None else weights.name.rpartition("-")[2]
-        if (record := store.record(digest)) is None:
+    model, record = config.model, None
+    if weights is None:
+        store = Store(machine.runs_root)
+        weights, record = store.find(config.init or ""), store.record(config.init or "")
+        if weights is None or record is None:
             raise DataError(f"there is no finished run to show\n  this makes it: {command}")
-        found = weights_of(digest, replace(machine, runs_root=store.root))
-        own = record.config.model
+    elif (weights / RECORD).exists():
+        record = _record(weights / RECORD)
+    if record is None:
+        found = read_state_dict(weights / WEIGHTS if weights.is_dir() else weights)
+    else:
+        found, own = written_weights(weights, record), record.config.model
         model = own if own is not None and _kind(own) == _kind(model) else model
-    network = build_model(model, size)
+    network = build_model(model, config.data.image_size)
     load_weights(network, found)
     return network.eval()
+
+
+def _record(path: Path) -> Record:
+    try:
+        return read_record(path)
+    except ValueError as error:
+        raise StorageError(f"{path}: {error}\n  --from the weights file beside it shows that alone") from None
 
 
 def _kind(model: ModelConfig) -> tuple[Any, ...]:

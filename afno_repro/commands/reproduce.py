@@ -153,10 +153,8 @@ def reproduce(
     check_writable(machine.runs_root)
     if prepared.elsewhere:
         show.note(other_source(prepared.elsewhere))
-    store, forgotten = (
-        Store(machine.runs_root),
-        [run for run in prepared.forgotten if run.digest not in prepared.absent],
-    )
+    store = Store(machine.runs_root)
+    forgotten = [run for run in prepared.forgotten if run.digest not in prepared.absent]
     for run in forgotten:  # where somebody holds one, nothing is lost
         with store.lock(run):
             pass

@@ -24,6 +24,7 @@ from afno_repro.profiling.growth import GROWTHS, Growth, growth
 from afno_repro.profiling.measure import Latency, latencies_s
 from afno_repro.runs.bound import Fed, contents, fed
 from afno_repro.runs.provenance import device_name, provenance, stretches
+from afno_repro.runs.record import Record
 from afno_repro.runs.source import source_of
 from afno_repro.runs.store import WEIGHTS, Store, checksum
 from afno_repro.spec.plan import Run
@@ -197,6 +198,11 @@ def weights_of(digest: str, machine: Machine) -> Weights:
         raise Diverged(f"{record.run_id}, from which this run starts, diverged")
     if record.outcome == "out_of_memory":
         raise MemoryError(f"{record.run_id}, from which this run starts, ran out of memory")
+    return written_weights(directory, record)
+
+
+def written_weights(directory: Path, record: Record) -> Weights:
+    """The weights in a run's folder. Raises StorageError when they are not those that its record names."""
     if (written := record.provenance.get("weights")) not in (None, checksum(directory, WEIGHTS)):
         raise StorageError(
             f"{directory / WEIGHTS}: not the weights that were written ({written})\n"

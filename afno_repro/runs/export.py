@@ -17,15 +17,15 @@ import torch
 from torch import nn
 
 from afno_repro.config import canonical_json
-from afno_repro.errors import AfnoError, ConfigError, DataError, Problem, StorageError
+from afno_repro.errors import AfnoError, ConfigError, DataError, Problem
 from afno_repro.escape import plain
 from afno_repro.files import write_atomic
 from afno_repro.models import build_model
+from afno_repro.runs.executors import written_weights
 from afno_repro.runs.record import Record, read_record
-from afno_repro.runs.store import WEIGHTS, Store, checksum
+from afno_repro.runs.store import WEIGHTS, Store
 from afno_repro.spec.resolve import TRAINED
 from afno_repro.tasks.inputs import IMAGENET_MEAN, IMAGENET_STD
-from afno_repro.weights.checkpoint import read_state_dict
 from afno_repro.weights.load import load_weights
 
 EXPORTED = (
@@ -135,13 +135,8 @@ def network(directory: Path, record: Record) -> nn.Module:
     """The run's network, evaluating. Raises StorageError when the weights are not those that the record names."""
     config = record.config
     assert config.model is not None
-    if (written := record.provenance.get("weights")) not in (None, checksum(directory, WEIGHTS)):
-        raise StorageError(
-            f"{directory / WEIGHTS}: not the weights that were written ({written})\n"
-            f"  remove {directory} to train this run again"
-        )
     net = build_model(config.model, config.data.image_size)
-    load_weights(net, read_state_dict(directory / WEIGHTS))
+    load_weights(net, written_weights(directory, record))
     return net.eval()
 
 

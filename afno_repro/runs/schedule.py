@@ -112,7 +112,7 @@ def _in_order(runs: list[Run], machine: Machine, show: Show) -> list[Failure]:
     fillings = [run for run in runs if run.config.kind == "baseline"]
     failures = _one_by_one(counted, machine, show)
     together = replace(machine, jobs=max(1, min(machine.jobs, len(trained))))  # what fewer share leaves more for each
-    apart = len(machine.gpus) > 1 or (bool(machine.gpus) and machine.jobs > 1)  # a GPU's memory is its own process's
+    apart = bool(machine.gpus) and max(len(machine.gpus), machine.jobs) > 1  # a GPU's memory is its own process's
     failures += (_side_by_side if apart or together.jobs > 1 else _one_by_one)(trained, together, show)
     failures += _one_by_one(fillings, machine, show)
     alone = replace(machine, jobs=1, threads=cores())

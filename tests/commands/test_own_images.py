@@ -127,6 +127,8 @@ def test_a_run_is_shown_with_its_own_options_and_its_own_weights_alone(root, tmp
         assert done.returncode == 0
         seen[name] = (tmp_path / name / "small_triptychs.png").read_bytes()
     assert seen["run"] != seen["file"]
+    run = run.rename(tmp_path / "mine")  # whatever it is called
+    afno(*shown, str(run), "--out", str(tmp_path / "renamed"), root=tmp_path)
     other = next((root / "runs").glob("pretrain-afno-*")) / "weights.safetensors"
     (run / "weights.safetensors").write_bytes(other.read_bytes())
     assert "not the weights that were written" in afno(*shown, str(run), root=tmp_path, expect=7).stderr
