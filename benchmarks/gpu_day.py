@@ -4,10 +4,11 @@ Each stage is a process with a time limit of its own. Those that measure no time
 alone, one after another, each with what those before it left of their time; all end within LIMIT_S. After every stage
 FOLDER/day.json and day.md are written anew: how it ended, what it said last, and its tables, which lie as files below
 FOLDER/tables/STAGE/. A stage that fails, is cut off or lacks a package is told as such and stops no other one;
-`--only` goes through some, beside what FOLDER has of the others. What `nvidia-smi -q` says before and after lies beside
-them, the trainings' records in records.tar.gz, and the checksums of all files in SHA256SUMS. `--small` takes sizes for
-a CPU. Columns named `predicted` were not measured; a GPU's stay empty without one. Ends with 1 unless
-every stage passed or lacked data alone. This file needs Python's own library alone, so that it can say what is missing.
+`--only` goes through some, beside what FOLDER has of the others, and `--patience 2` gives each twice its limit. What
+`nvidia-smi -q` says before and after lies beside them, the trainings' records in records.tar.gz, and the checksums of
+all files in SHA256SUMS. `--small` takes sizes for a CPU. Columns named `predicted` were not measured; a GPU's stay
+empty without one. Ends with 1 unless every stage passed or lacked data alone. This file needs Python's own library
+alone, so that it can say what is missing.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from benchmarks.process import GRACE_S, PASSED, ROOT, RUNNING, ended, kill
 LIMIT_S, CLOSING_S, LAST_LINES = 585.0, 7.0, 15  # the day; for sums
 NO_DATA = "left out: its data are not here"
 LACKS_DATA, START_S = 3, 12  # the command's exit code; for a stage's start, and a line longer than those before
-PATIENCE = 10  # how many times as long a CPU may take for its small sizes
+PATIENCE = 10.0  # how many times its limit a stage may take on a CPU, for its small sizes
 RUNS = ("torch", "numpy", "pydantic", "pyyaml", "typer", "rich")  # what commands and benchmarks import
 DRAWN = ("torchvision", "scikit-image", "scikit-learn", "scipy", "pandas", "matplotlib", "safetensors")  # what runs do
 USES = {  # of the packages, by the names that pip knows
@@ -242,8 +243,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("AFNO_DATA", ROOT / "data"), help="of small scale")
     parser.add_argument("--small", action="store_true", help="sizes for a CPU")
     parser.add_argument("--only", nargs="+", help="stages by name, beside what FOLDER has of others")
+    parser.add_argument("--patience", type=float, help=f"times each limit; default: 1, {PATIENCE:g} with --small")
     asked = parser.parse_args()
-    out, seen, patience = asked.out.resolve(), gpus(), PATIENCE if asked.small else 1
+    out, seen, patience = asked.out.resolve(), gpus(), asked.patience or (PATIENCE if asked.small else 1.0)
     if not (seen or asked.small or asked.device):
         parser.error("nvidia-smi names no GPU: --device cuda all the same, or --small for a CPU")
     out.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -46,10 +47,10 @@ def ends(pid: int) -> bool:
 def gone_through(tmp_path, monkeypatch):
     """A day of stages of one's own."""
 
-    def go(*stages: Stage) -> tuple[int, dict[str, dict]]:
+    def go(*stages: Stage, options: Sequence[str] = ()) -> tuple[int, dict[str, dict]]:
         monkeypatch.setattr(gpu_day, "stages", lambda *_: stages)
         monkeypatch.setattr(gpu_day.signal, "signal", lambda *_: None)  # this process goes on
-        monkeypatch.setattr("sys.argv", ["gpu_day", "--out", str(tmp_path), "--device", "cpu"])
+        monkeypatch.setattr("sys.argv", ["gpu_day", "--out", str(tmp_path), "--device", "cpu", *options])
         with pytest.raises(SystemExit) as left:
             gpu_day.main()
         return left.value.code, day(tmp_path)
@@ -121,6 +122,12 @@ def test_a_stage_has_what_those_before_it_left_and_absent_data_fail_no_day(gone_
     code, found = gone_through(python("first", ""), python("second", "raise SystemExit(3)", brings_data=False))
     assert code == 0
     assert found["first"]["limit_s"] <= 30 < found["second"]["limit_s"] <= 60
+
+
+def test_a_patient_day_gives_each_stage_so_many_times_its_limit(gone_through):
+    code, found = gone_through(python("sleeps", "import time; time.sleep(3)", 1), options=["--patience", "20"])
+    assert code == 0
+    assert 19 < found["sleeps"]["limit_s"] <= 20
 
 
 def test_what_the_day_leaves_is_summed_and_its_records_are_packed(tmp_path, gone_through):
