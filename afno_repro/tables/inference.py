@@ -78,8 +78,12 @@ def quantile(freedom: float) -> float:
 
 
 def power(effect: float, n: int) -> float:
-    """How often n numbers show an effect in standard deviations to the right side: 1 - P(T' < q), T' noncentral."""
-    return 1 - float(nctdtr(n - 1, effect * math.sqrt(n), quantile(n - 1)))
+    """How often n numbers show an effect in standard deviations to the right side: 1 - P(T' < q), T' noncentral.
+
+    scipy has no number where that is certain, at some of its noncentralities above 38.
+    """
+    missed = float(nctdtr(n - 1, effect * math.sqrt(n), quantile(n - 1)))
+    return 1.0 if math.isnan(missed) else 1 - missed
 
 
 def exactly(value: float) -> Estimate:
