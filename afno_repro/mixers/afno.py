@@ -79,7 +79,7 @@ class AFNO(nn.Module):
             complex_parameter(num_blocks, width, 1, std=init_std),
         )
         self.shrink = Shrinkage(sparsity_threshold)
-        self.dft = DFT((grid[0], grid[1]), kept_modes(grid, keep))
+        self.dft = DFT(grid, kept_modes(grid, keep))
         self.bias = bias_layer(bias, dim)
 
     @float32_region

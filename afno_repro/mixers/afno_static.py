@@ -8,10 +8,12 @@ Shapes: B batch, H W token grid, R M kept modes along H and W, C channels, K blo
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from afno_repro.errors import require
-from afno_repro.mixers.forms.per_mode import mode_matmul
+from afno_repro.mixers.forms.per_mode import mode_matmul, mode_products
+from afno_repro.mixers.forms.products import DFT
 from afno_repro.mixers.spectral import (
     Grid,
     Shrinkage,
@@ -67,13 +69,17 @@ class AFNOStatic(nn.Module):
             2 * modes[0], modes[1], num_blocks, width, width, std=init_std
         )  # rows 0 .. m - 1, -m .. -1
         self.shrink = Shrinkage(sparsity_threshold)
+        self.dft = DFT(grid, box(grid, *modes))
         self.bias = bias_layer(bias, dim)
 
     @float32_region
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         grid = (x.shape[1], x.shape[2])
         modes = box(grid, *self.modes)
-        z = rfft2(channels_first(x), modes).unflatten(1, (self.num_blocks, -1))  # B K D R M
         weight = rows_of(self.weight.to(x.dtype), modes.low, modes.high, dim=0)[:, : modes.columns]  # R M K D D
+        if torch.compiler.is_compiling():
+            s = self.shrink(mode_products(self.dft(x, modes), weight))
+            return add_bias(self.dft.inverse(s, modes, grid), self.bias, x)
+        z = rfft2(channels_first(x), modes).unflatten(1, (self.num_blocks, -1))  # B K D R M
         z = on_parts(self.shrink, mode_matmul(z, weight).flatten(1, 2))
         return add_bias(channels_last(irfft2(z, modes, grid)), self.bias, x)

@@ -6,10 +6,12 @@ One full complex matrix per kept mode: rows of frequency -m .. m - 1, columns 0 
 Shapes: B batch, H W token grid, R M kept modes along H and W, C channels.
 """
 
+import torch
 from torch import Tensor, nn
 
 from afno_repro.errors import require
-from afno_repro.mixers.forms.per_mode import mode_matmul
+from afno_repro.mixers.forms.per_mode import mode_matmul, mode_products
+from afno_repro.mixers.forms.products import DFT
 from afno_repro.mixers.spectral import (
     Grid,
     box,
@@ -37,12 +39,15 @@ class FNO(nn.Module):
         )
         self.modes = modes
         self.weight = complex_parameter(2 * modes[0], modes[1], dim, dim, std=init_std)  # rows 0 .. m - 1, -m .. -1
+        self.dft = DFT(grid, box(grid, *modes))
 
     @float32_region
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         grid = (x.shape[1], x.shape[2])
         modes = box(grid, *self.modes)
-        z = rfft2(channels_first(x), modes)  # B C R M
         weight = rows_of(self.weight.to(x.dtype), modes.low, modes.high, dim=0)[:, : modes.columns]  # R M C C
+        if torch.compiler.is_compiling():
+            return self.dft.inverse(mode_products(self.dft(x, modes), weight.unsqueeze(2)), modes, grid)
+        z = rfft2(channels_first(x), modes)  # B C R M
         z = mode_matmul(z.unsqueeze(1), weight.unsqueeze(2)).squeeze(1)
         return channels_last(irfft2(z, modes, grid))

@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 from afno_repro.errors import require
 from afno_repro.mixers.derivatives import gradients, wants_plain
 from afno_repro.mixers.forms.pair import image, scaled, spectrum
+from afno_repro.mixers.forms.products import DFT
 from afno_repro.mixers.spectral import (
     Grid,
     all_modes,
@@ -36,12 +37,15 @@ class GFN(nn.Module):
         require((init_std > 0, "init_std", f"gfn: must be above 0, is {init_std}"))
         kernel = complex_parameter(grid[0], grid[1] // 2 + 1, dim, std=init_std)  # H M C 2
         self.filter = nn.Parameter(as_spectra_lie(kernel.detach()))
+        self.dft = DFT(grid, all_modes(grid))
 
     @float32_region
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         grid = (x.shape[1], x.shape[2])
         modes = all_modes(grid)
         kernel = self.filter_for(grid[0], modes.columns, x.dtype)
+        if torch.compiler.is_compiling():
+            return self.dft.inverse(real_product(self.dft(x, modes), kernel), modes, grid)
         if on_gpu(x):
             z = spectrum(channels_first(x), modes)  # B C H M
             z = filtered(z, scaled(kernel, grid).permute(2, 0, 1, 3).contiguous())
@@ -78,6 +82,12 @@ def product(z: Tensor, kernel: Tensor) -> Tensor:
     return z * torch.view_as_complex(kernel)
 
 
+def real_product(z: Tensor, kernel: Tensor) -> Tensor:
+    """The same of parts that lie apart: z (B 2 H M C), filter (H M C 2) -> B 2 H M C."""
+    (r, s), (a, b) = z.unbind(1), kernel.unbind(-1)
+    return torch.stack([r * a - s * b, r * b + s * a], 1)
+
+
 class Filtered(torch.autograd.Function):
     """The same, with z kept for the filter's gradient.
 
@@ -95,8 +105,15 @@ class Filtered(torch.autograd.Function):
         if torch.is_grad_enabled():
             return gradients(product, (z, kernel), gradient)
         conjugate = gradient.conj().resolve_conj()
-        of_kernel = z[0] * conjugate[0]
-        for one, other in zip(z[1:], conjugate[1:], strict=True):  # no memory for the products of a whole batch
-            of_kernel.addcmul_(one, other)
-        of_kernel = torch.view_as_real(of_kernel.conj_physical_())
+        of_kernel = torch.view_as_real(over_images(z, conjugate).conj_physical_())
         return conjugate.mul_(torch.view_as_complex(kernel)).conj(), of_kernel
+
+
+def over_images(z: Tensor, other: Tensor) -> Tensor:
+    """The sum of all images' products: on a GPU in two launches, on a CPU in the memory of one image."""
+    if on_gpu(z):
+        return (z * other).sum(0)
+    total = z[0] * other[0]
+    for one, another in zip(z[1:], other[1:], strict=True):
+        total.addcmul_(one, another)
+    return total

@@ -28,13 +28,6 @@ from afno_repro.spec.resolve import TRAINED
 from afno_repro.tasks.inputs import IMAGENET_MEAN, IMAGENET_STD
 from afno_repro.weights.load import load_weights
 
-EXPORTED = (
-    "self_attention",
-    "efficient_self_attention",
-    "long_short",
-    "gfn",
-    "afno",
-)  # mixers whose operations the exporter knows
 TOLERANCE = 1e-4  # of the largest value that the network gives
 IMAGES, PREDICTION = "images", "prediction"
 PREPARED = {  # how an image enters the network, by the task's `input`, or by the task where it has none
@@ -159,10 +152,7 @@ def translated(net: nn.Module, record: Record) -> onnx.ModelProto:
     except torch.onnx.OnnxExporterError as error:
         assert record.config.model is not None
         part = record.config.model.mixer or record.config.model.backbone
-        hint = (
-            f"mixers that can be exported: {', '.join(EXPORTED)}; without ONNX the network is the {WEIGHTS} in the "
-            "run's folder"
-        )
+        hint = f"all mixers of this package can be; without ONNX the network is the {WEIGHTS} in the run's folder"
         raise ConfigError(
             Problem(f"{part.name} cannot be exported ({reason(error)})", (), hint, record.run_id)
         ) from error

@@ -53,3 +53,14 @@ def test_filter_and_its_gradient_lie_in_memory_as_a_cpus_spectra_do(tokens):
     kernel = torch.view_as_complex(mixer.filter_for(*spectrum.shape[1:3], x.dtype))
     assert kernel.stride() == spectrum[0].stride()
     assert mixer.filter.grad.stride() == mixer.filter.stride()
+
+
+def test_on_a_gpu_more_images_take_no_more_products(monkeypatch):
+    """On small grids a GPU waits for their launches."""
+    as_on_a_gpu(monkeypatch)
+    mixer, counts = GFN(4, (4, 4), init_std=0.02), list[int]()
+    for images in (2, 16):
+        with torch.profiler.profile() as profiled:
+            mixer(torch.randn(images, 4, 4, 4, requires_grad=True)).sum().backward()
+        counts.append(sum(event.count for event in profiled.key_averages() if "mul" in event.key))
+    assert counts[0] == counts[1] > 0

@@ -9,6 +9,7 @@ Shapes: B batch, R M kept modes along H and W, K blocks, D channels of a block.
 import torch
 from torch import Tensor
 
+from afno_repro.mixers.forms.products import real_matrix
 from afno_repro.mixers.forms.rule import prefers_real
 
 
@@ -31,3 +32,10 @@ def real_matmul(z: Tensor, weight: Tensor) -> Tensor:
     matrix = torch.stack([weight, turned], -3)  # R M K D 2 D' 2
     product = torch.view_as_real(z.contiguous()).flatten(-2) @ matrix.flatten(-2).flatten(-3, -2)
     return torch.view_as_complex(product.unflatten(-1, (-1, 2)))
+
+
+def mode_products(z: Tensor, weight: Tensor) -> Tensor:
+    """mode_matmul of parts that lie apart: z (B 2 R M C), weight (R M K D D' 2) -> B 2 R M C', C = K D."""
+    z = z.unflatten(-1, weight.shape[2:4]).permute(2, 3, 4, 0, 1, 5).flatten(-2)  # R M K B 2D
+    y = (z @ real_matrix(weight)).unflatten(-1, (2, -1))  # R M K B 2 D'
+    return y.permute(3, 4, 0, 1, 2, 5).flatten(-2)

@@ -35,7 +35,7 @@ class DFT(nn.Module):
 
     def __init__(self, grid: Grid, modes: Modes):
         super().__init__()
-        self.grid, self.modes = grid, modes
+        self.grid, self.modes = (grid[0], grid[1]), modes
         self.make(torch.empty(0))
 
     def make(self, like: Tensor) -> None:
@@ -104,8 +104,12 @@ def waves(frequencies: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return angle.cos() / math.sqrt(size), angle.sin() / math.sqrt(size)
 
 
+def real_matrix(weight: Tensor) -> Tensor:
+    """Complex matrices (... D D' 2) as real ones (... 2D 2D') for vectors whose real parts come first."""
+    real, imaginary = weight.unbind(-1)
+    return torch.cat([torch.cat([real, imaginary], -1), torch.cat([-imaginary, real], -1)], -2)
+
+
 def real_layer(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """One complex layer per block as real products, weight K D D' 2, bias K D' 1 2: z K N 2D -> K N 2D', real first."""
-    real, imaginary = weight.unbind(-1)
-    matrix = torch.cat([torch.cat([real, imaginary], -1), torch.cat([-imaginary, real], -1)], -2)
-    return torch.baddbmm(bias.permute(0, 2, 3, 1).flatten(2), z, matrix)
+    return torch.baddbmm(bias.permute(0, 2, 3, 1).flatten(2), z, real_matrix(weight))
