@@ -47,7 +47,7 @@ def compile_alone(table: str, row: str, images: int, asked: argparse.Namespace, 
     try:
         ended = subprocess.run(command, env=env, capture_output=True, text=True, timeout=min(asked.seconds, MOST_S))
         outcome = f"failed with {ended.returncode}" if ended.returncode else COMPILED
-        last = (ended.stderr.splitlines() or ["no word"])[-1] if ended.returncode else ""
+        last = (ended.stderr.strip().splitlines() or ["no word"])[-1] if ended.returncode else ""
     except subprocess.TimeoutExpired:
         outcome, last = NO_TIME, ""
     return [table, row, asked.precision, str(images), outcome, f"{time.perf_counter() - started:.0f}", last]
