@@ -29,6 +29,7 @@ LONGEST_TEMPORARY = 107 - len(
     "/pymp-12345678/listener-12345678"
 )  # of a socket's path on Linux, less what multiprocessing adds
 SHARED, PREFETCHED = Path("/dev/shm"), 2  # where batches pass from process to process, and how many of each may wait
+FULL = "unable to allocate shared memory"  # as torch says it
 TRIES, LIFE_S = 3, 10.0  # to start a process, and for it to come to life
 
 
@@ -69,6 +70,9 @@ def loader(
             )  # torch's handler raises wherever this process is; the next batch tells as well
         yield from prepared
     except (OSError, EOFError, RuntimeError) as error:
+        if FULL in str(error):
+            hint = "use fewer --workers (0: none), or give the container more shared memory"
+            raise DataError(f"{SHARED}: has no room for another batch; others may have filled it\n  {hint}") from error
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
             raise
         if isinstance(error, OSError) and error.filename is not None:

@@ -42,6 +42,19 @@ def children():
     return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
+def full(*sample):
+    if multiprocessing.parent_process():  # not where the size of one is asked for first
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1_2>: No space left on device (28)")
+    return keep(*sample)
+
+
+def test_shared_memory_that_others_fill_meanwhile_is_told_without_a_traceback(tmp_path):
+    images, _ = photos(16, 1.0, 0, tmp_path, **OPTIONS)
+    loading = loader(Samples(images, full, 5, TRAIN), TrainingBatches(20, 4, 2, 5, 0), 1, pin_memory=False)
+    with pytest.raises(DataError, match=r"no room for another batch(.|\n)*use fewer --workers"):
+        next(loading)
+
+
 def test_a_process_that_never_comes_to_life_is_replaced_and_gone(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LIFE_S", 1.0)
     before = children()
