@@ -1,5 +1,6 @@
 """Data-loading processes that fork beside threads: each lives, or is started anew."""
 
+import gc
 import multiprocessing
 import os
 import shutil
@@ -51,8 +52,11 @@ def full(*sample):
 def test_shared_memory_that_others_fill_meanwhile_is_told_without_a_traceback(tmp_path):
     images, _ = photos(16, 1.0, 0, tmp_path, **OPTIONS)
     loading = loader(Samples(images, full, 5, TRAIN), TrainingBatches(20, 4, 2, 5, 0), 1, pin_memory=False)
+    before = children()
     with pytest.raises(DataError, match=r"no room for another batch(.|\n)*use fewer --workers"):
         next(loading)
+    gc.collect()  # what was raised holds the process
+    assert children() == before
 
 
 def test_a_process_that_never_comes_to_life_is_replaced_and_gone(tmp_path, monkeypatch):
