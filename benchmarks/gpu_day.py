@@ -1,10 +1,11 @@
 """Ten minutes on a GPU: `python -m benchmarks.gpu_day --out FOLDER [--commit HASH] [--small] [--only STAGE ...]`.
 
 Each stage is a process with a time limit of its own. Those that measure no time run first, side by side, the others
-alone, one after another, each with what those before it left of their time; all end within LIMIT_S. After every stage
+alone, one after another, each with what those before it left of their time; all end within LIMIT_S, or so many times
+it as `--patience` says. After every stage
 FOLDER/day.json and day.md are written anew: how it ended, what it said last, and its tables, which lie as files below
 FOLDER/tables/STAGE/. A stage that fails, is cut off or lacks a package is told as such and stops no other one;
-`--only` goes through some, beside what FOLDER has of the others, and `--patience 2` gives each twice its limit. What
+`--only` goes through some, beside what FOLDER has of the others. What
 `nvidia-smi -q` says before and after lies beside them, the trainings' records in records.tar.gz, and the checksums of
 all files in SHA256SUMS. `--small` takes sizes for a CPU. Columns named `predicted` were not measured; a GPU's stay
 empty without one. Ends with 1 unless every stage passed or lacked data alone. This file needs Python's own library
@@ -233,6 +234,13 @@ def write(day: dict[str, Any], out: Path) -> None:
     (out / "day.md").write_text("\n".join(lines) + "\n")
 
 
+def factor(text: str) -> float:
+    """A number above 0, and finite."""
+    if not 0 < float(text) < float("inf"):
+        raise ValueError
+    return float(text)
+
+
 def main() -> None:
     """Run every stage, writing after each."""
     started = time.monotonic()
@@ -243,7 +251,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("AFNO_DATA", ROOT / "data"), help="of small scale")
     parser.add_argument("--small", action="store_true", help="sizes for a CPU")
     parser.add_argument("--only", nargs="+", help="stages by name, beside what FOLDER has of others")
-    parser.add_argument("--patience", type=float, help=f"times each limit; default: 1, {PATIENCE:g} with --small")
+    parser.add_argument("--patience", type=factor, help=f"times each limit; default: 1, {PATIENCE:g} with --small")
     asked = parser.parse_args()
     out, seen, patience = asked.out.resolve(), gpus(), asked.patience or (PATIENCE if asked.small else 1.0)
     if not (seen or asked.small or asked.device):

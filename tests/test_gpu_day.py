@@ -130,6 +130,14 @@ def test_a_patient_day_gives_each_stage_so_many_times_its_limit(gone_through):
     assert 19 < found["sleeps"]["limit_s"] <= 20
 
 
+@pytest.mark.parametrize("patience", ["0", "-1", "nan", "inf", "long"])
+def test_a_patience_that_is_no_number_above_zero_is_refused(patience, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sys.argv", ["gpu_day", "--out", str(tmp_path), "--device", "cpu", "--patience", patience])
+    with pytest.raises(SystemExit, match="2"):
+        gpu_day.main()
+    assert "--patience: invalid" in capsys.readouterr().err
+
+
 def test_what_the_day_leaves_is_summed_and_its_records_are_packed(tmp_path, gone_through):
     record = tmp_path / "trained/results/tiny/records/table2/afno.pretrain.0.json"
     write = (

@@ -80,10 +80,10 @@ def quantile(freedom: float) -> float:
 def power(effect: float, n: int) -> float:
     """How often n numbers show an effect in standard deviations to the right side: 1 - P(T' < q), T' noncentral.
 
-    scipy has no number where that is certain, at some of its noncentralities above 38.
+    scipy has no number where that is certain, at some of its noncentralities above 35.
     """
     missed = float(nctdtr(n - 1, effect * math.sqrt(n), quantile(n - 1)))
-    return 1.0 if math.isnan(missed) else 1 - missed
+    return 1.0 if math.isnan(missed) and not math.isnan(effect) else 1 - missed
 
 
 def exactly(value: float) -> Estimate:

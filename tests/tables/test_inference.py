@@ -69,6 +69,10 @@ def test_every_effect_needs_about_as_many_as_of_the_normal_distribution():
         assert wanted < Estimate(effect, 1 / 3**0.5, 2, 3).needed(effect) < wanted + 4, effect
 
 
+def test_a_distance_that_is_no_number_needs_none():
+    assert Estimate(9.0, 1e-3, 2, 3).needed(float("nan")) is None
+
+
 @pytest.mark.parametrize("mean", [0.0, 0.3])
 def test_an_equivalence_needs_as_many_as_show_both_of_its_edges_four_times_in_five(mean):
     n = Estimate(mean, 1 / 3**0.5, 2, 3).needed(1 - mean, 1 + mean)
