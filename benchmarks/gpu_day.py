@@ -1,15 +1,14 @@
 """Ten minutes on a GPU: `python -m benchmarks.gpu_day --out FOLDER [--commit HASH] [--small] [--only STAGE ...]`.
 
 Each stage is a process with a time limit of its own. Those that measure no time run first, side by side, the others
-alone, one after another, each with what those before it left of their time; all end within LIMIT_S, or so many times
-it as `--patience` says. After every stage
-FOLDER/day.json and day.md are written anew: how it ended, what it said last, and its tables, which lie as files below
-FOLDER/tables/STAGE/. A stage that fails, is cut off or lacks a package is told as such and stops no other one;
-`--only` goes through some, beside what FOLDER has of the others. What
-`nvidia-smi -q` says before and after lies beside them, the trainings' records in records.tar.gz, and the checksums of
-all files in SHA256SUMS. `--small` takes sizes for a CPU. Columns named `predicted` were not measured; a GPU's stay
-empty without one. Ends with 1 unless every stage passed or lacked data alone. This file needs Python's own library
-alone, so that it can say what is missing.
+alone, one after another, each with what those before it left of their time; all end within LIMIT_S, or `--patience`
+times as long. After every stage FOLDER/day.json and day.md are written anew: how it ended, what it said last, and its
+tables, which lie as files below FOLDER/tables/STAGE/. A stage that fails, is cut off or lacks a package is told as such
+and stops no other one; `--only` goes through some, beside what FOLDER has of the others. What `nvidia-smi -q` says
+before and after lies beside them, the trainings' records in records.tar.gz, and the checksums of all files in
+SHA256SUMS. `--small` takes sizes for a CPU. Columns named `predicted` were not measured; a GPU's stay empty without
+one. Ends with 1 unless every stage passed or lacked data alone. This file needs Python's own library alone, so that it
+can say what is missing.
 """
 
 import argparse

@@ -8,12 +8,12 @@ Shapes: B batch, H W token grid, R M kept modes along H and W, C channels, K blo
 
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from afno_repro.errors import require
 from afno_repro.mixers.forms.per_mode import mode_matmul, mode_products
 from afno_repro.mixers.forms.products import DFT
+from afno_repro.mixers.forms.rule import takes_no_complex
 from afno_repro.mixers.spectral import (
     Grid,
     Shrinkage,
@@ -77,7 +77,7 @@ class AFNOStatic(nn.Module):
         grid = (x.shape[1], x.shape[2])
         modes = box(grid, *self.modes)
         weight = rows_of(self.weight.to(x.dtype), modes.low, modes.high, dim=0)[:, : modes.columns]  # R M K D D
-        if torch.compiler.is_compiling():
+        if takes_no_complex():
             s = self.shrink(mode_products(self.dft(x, modes), weight))
             return add_bias(self.dft.inverse(s, modes, grid), self.bias, x)
         z = rfft2(channels_first(x), modes).unflatten(1, (self.num_blocks, -1))  # B K D R M

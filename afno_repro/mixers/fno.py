@@ -6,12 +6,12 @@ One full complex matrix per kept mode: rows of frequency -m .. m - 1, columns 0 
 Shapes: B batch, H W token grid, R M kept modes along H and W, C channels.
 """
 
-import torch
 from torch import Tensor, nn
 
 from afno_repro.errors import require
 from afno_repro.mixers.forms.per_mode import mode_matmul, mode_products
 from afno_repro.mixers.forms.products import DFT
+from afno_repro.mixers.forms.rule import takes_no_complex
 from afno_repro.mixers.spectral import (
     Grid,
     box,
@@ -46,7 +46,7 @@ class FNO(nn.Module):
         grid = (x.shape[1], x.shape[2])
         modes = box(grid, *self.modes)
         weight = rows_of(self.weight.to(x.dtype), modes.low, modes.high, dim=0)[:, : modes.columns]  # R M C C
-        if torch.compiler.is_compiling():
+        if takes_no_complex():
             return self.dft.inverse(mode_products(self.dft(x, modes), weight.unsqueeze(2)), modes, grid)
         z = rfft2(channels_first(x), modes)  # B C R M
         z = mode_matmul(z.unsqueeze(1), weight.unsqueeze(2)).squeeze(1)

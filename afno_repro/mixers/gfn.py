@@ -18,6 +18,7 @@ from afno_repro.errors import require
 from afno_repro.mixers.derivatives import gradients, wants_plain
 from afno_repro.mixers.forms.pair import image, scaled, spectrum
 from afno_repro.mixers.forms.products import DFT
+from afno_repro.mixers.forms.rule import takes_no_complex
 from afno_repro.mixers.spectral import (
     Grid,
     all_modes,
@@ -44,7 +45,7 @@ class GFN(nn.Module):
         grid = (x.shape[1], x.shape[2])
         modes = all_modes(grid)
         kernel = self.filter_for(grid[0], modes.columns, x.dtype)
-        if torch.compiler.is_compiling():
+        if takes_no_complex():
             return self.dft.inverse(real_product(self.dft(x, modes), kernel), modes, grid)
         if on_gpu(x):
             z = spectrum(channels_first(x), modes)  # B C H M

@@ -1,4 +1,4 @@
-"""Which form of AFNO and FNO runs: this rule alone decides, and no option. All compute the same.
+"""Which form of a Fourier mixer runs: this rule alone decides, and no option. All compute the same.
 
 On a GPU it is FFTs, followed by native complex products in float32 and by real ones where those may round to TF32. The
 kernel of kernel.py made training slower there.
@@ -15,9 +15,14 @@ PRODUCTS_RATE = 8  # operations of matrix products in the time of one of an FFT'
 WIDE = 384  # channels of a block from which three real products beat a complex one, on a CPU
 
 
+def takes_no_complex() -> bool:
+    """Whether a compiler is at work: it has no code of its own for complex numbers, and is given products.py."""
+    return torch.compiler.is_compiling()
+
+
 def prefers_products(x: Tensor, modes: Modes) -> bool:
     """Whether tokens x (B H W C) take the form of products.py: under a compiler always, on a CPU where it is faster."""
-    if torch.compiler.is_compiling():
+    if takes_no_complex():
         return True
     height, width = x.shape[1], x.shape[2]
     rows, columns = modes.low + modes.high, modes.columns
