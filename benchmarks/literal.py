@@ -1,12 +1,13 @@
 """Mixers as they are usually written: what our forms are measured against, on the same weights.
 
 AFNO: channels-last transforms, every complex product as four real einsums, a zero-filled buffer for each part of each
-layer. GFN: channels-last transforms. Long-short: windows cut out by `unfold` of channels-first images.
+layer. GFN: channels-last transforms. Long-short: windows cut out by `unfold` of channels-first images, far
+and near apart but for the softmax.
 """
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad, softshrink, unfold
+from torch.nn.functional import fold, pad, softshrink, unfold
 
 from afno_repro.mixers.afno import AFNO
 from afno_repro.mixers.gfn import GFN
@@ -59,9 +60,25 @@ class LiteralGFN(nn.Module):
 class LiteralLongShort(LongShort):
     """The same function as a long-short attention whose weights it is given."""
 
-    def overlapping(self, x: Tensor) -> Tensor:
-        """The square of tokens around each tile: B H W C -> B T n C."""
-        rows, columns = self.padding(x)
-        side = self.window + 2 * self.margin
-        x = pad(x.permute(0, 3, 1, 2), (self.margin, self.margin + columns, self.margin, self.margin + rows))
-        return unfold(x, side, stride=self.window).unflatten(1, (-1, side**2)).permute(0, 3, 2, 1)
+    def forward(self, x: Tensor) -> Tensor:  # B H W C
+        """Mix tokens: B H W C -> B H W C."""
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        k, v = self.norm_tokens(k), self.norm_tokens(v)
+        far_k, far_v = (low.flatten(2, 3) for low in self.far(x, k, v))  # B h 1 R D
+        near_k, near_v = (self.cut(low, self.num_heads, self.side, self.margin) for low in (k, v))  # B h T n D
+        inside = self.cut(torch.ones_like(x[:1, :, :, :1]), 1, self.side, self.margin)[0, 0, :, None, :, 0]  # T 1 n
+        queries = self.cut(q, self.num_heads, self.window, 0) * near_k.shape[-1] ** -0.5  # B h T w^2 D
+        near = (queries @ near_k.transpose(-1, -2)).masked_fill(inside == 0, float("-inf"))
+        weights = torch.cat([queries @ far_k.transpose(-1, -2), near], dim=-1).softmax(dim=-1)
+        far, near = weights.split([far_k.shape[-2], near_k.shape[-2]], dim=-1)
+        y = (far @ far_v + near @ near_v).permute(0, 1, 4, 3, 2).flatten(1, 3)  # B h D w^2 T as B C w^2 T
+        whole = [length + -length % self.window for length in x.shape[1:3]]
+        y = fold(y, whole, self.window, stride=self.window)[:, :, : x.shape[1], : x.shape[2]]  # B C H W
+        return self.project(y.permute(0, 2, 3, 1))
+
+    def cut(self, x: Tensor, heads: int, side: int, margin: int) -> Tensor:
+        """The squares of tokens around the tiles, zeros outside the grid: B H W C -> B h T side^2 D."""
+        rows, columns = (margin + -length % self.window for length in x.shape[1:3])
+        x = pad(x.permute(0, 3, 1, 2), (margin, columns, margin, rows))
+        parts = unfold(x, side, stride=self.window)  # B C side^2 T
+        return parts.unflatten(1, (heads, -1, side**2)).permute(0, 1, 4, 3, 2)

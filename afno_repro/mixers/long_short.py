@@ -7,6 +7,7 @@ The queries of each w x w tile see the (w + 2e)^2 keys around it, e = max(w // 2
 A grid that w does not divide is padded, its padding masked as keys and cropped as queries. Where a window has room for
 the whole grid its keys are all tokens, those that a tile does not see masked: the same sums, and nothing to copy.
 Shapes: B batch, H W token grid, N = H W, C channels, h heads, D = C // h, R rank, T tiles, w tile side, n window keys.
+Queries are m = w^2 a tile, or those of all tiles together where their keys are the same.
 """
 
 import torch
@@ -41,17 +42,19 @@ class LongShort(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         q, k, v = self.qkv(x).chunk(3, dim=-1)  # each B H W C
         k, v = self.norm_tokens(k), self.norm_tokens(v)
-        far_k, far_v = self.far(x, k, v)  # B h 1 R D
-        near_k, near_v, outside = self.windows(k), self.windows(v), self.outside(x)  # B h (T or 1) n D, T n
-        queries = self.tiles(q) * (q.shape[-1] // self.num_heads) ** -0.5  # B h T w^2 D
-        far_scores = queries @ far_k.transpose(-1, -2)  # B h T w^2 R
-        near_scores = (queries @ near_k.transpose(-1, -2)).masked_fill(outside[:, None], float("-inf"))
-        weights = torch.cat([far_scores, near_scores], dim=-1).softmax(dim=-1)
-        far, near = weights.split([far_k.shape[-2], near_k.shape[-2]], dim=-1)
-        return self.project(self.untile(far @ far_v + near @ near_v, grid=(x.shape[1], x.shape[2])))
+        far_k, far_v = self.far(x, k, v)  # B h 1 1 R D
+        keys, values = self.seen(far_k, self.heads(k)), self.seen(far_v, self.heads(v))  # B h (T or 1) R + n D
+        outside = pad(self.outside(x), (far_k.shape[-2], 0))  # ... R + n; what is far is seen by all
+        queries = self.tiles(self.heads(q), 0, 0).flatten(2, 5).unflatten(2, (keys.shape[2], -1))  # B h (T or 1) m D
+        scores = (queries * keys.shape[-1] ** -0.5 @ keys.transpose(-1, -2)).masked_fill(outside, float("-inf"))
+        return self.project(self.untile(scores.softmax(dim=-1) @ values, grid=(x.shape[1], x.shape[2])))
+
+    def heads(self, x: Tensor) -> Tensor:
+        """The heads' parts of each token: B H W C -> B h H W D."""
+        return x.unflatten(-1, (self.num_heads, -1)).permute(0, 3, 1, 2, 4)
 
     def far(self, x: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of all tokens projected onto `rank` of them: each B h 1 R D."""
+        """Keys and values of all tokens projected onto `rank` of them: each B h 1 1 R D."""
         logits = self.dynamic(x).flatten(1, 2)  # B N hR
         p = logits.softmax(dim=1, dtype=torch.promote_types(torch.float32, logits.dtype)).to(k.dtype)
         p = p.unflatten(-1, (self.num_heads, -1)).permute(0, 2, 3, 1)  # B h R N
@@ -59,45 +62,53 @@ class LongShort(nn.Module):
         def projected(tokens: Tensor) -> Tensor:
             low = p @ tokens.flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # B h R D
             low = self.norm_projected(low.transpose(1, 2).flatten(-2))  # B R C
-            return low.unflatten(-1, (self.num_heads, -1)).transpose(1, 2).unsqueeze(2)
+            return low.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)[:, :, None, None]
 
         return projected(k), projected(v)
 
-    def padding(self, x: Tensor) -> tuple[int, int]:
-        """Rows and columns that fill the grid of x (B H W C) up to whole tiles."""
-        return -x.shape[1] % self.window, -x.shape[2] % self.window
-
-    def tiles(self, x: Tensor) -> Tensor:
-        """Tiles of tokens, padded with zeros: B H W C -> B h T w^2 D."""
-        rows, columns = self.padding(x)
-        x = pad(x, (0, 0, 0, columns, 0, rows))
-        x = x.unflatten(2, (-1, self.window)).unflatten(1, (-1, self.window)).transpose(2, 3)  # B rows columns w w C
-        return x.flatten(3, 4).flatten(1, 2).unflatten(-1, (self.num_heads, -1)).permute(0, 3, 1, 2, 4)
+    def tiles(self, x: Tensor, before: int, after: int) -> Tensor:
+        """Tiles of tokens, with margins and up to whole ones padded with zeros: B h H W D -> B h rows columns w w D."""
+        rows, columns = (after + -side % self.window for side in x.shape[2:4])
+        x = pad(x, (0, 0, before, columns, before, rows))
+        return x.unflatten(3, (-1, self.window)).unflatten(2, (-1, self.window)).transpose(3, 4).contiguous()
 
     def untile(self, y: Tensor, grid: Grid) -> Tensor:
-        """The inverse of tiles, without the padding: B h T w^2 D -> B H W C."""
-        y = y.permute(0, 2, 3, 1, 4).flatten(-2)  # B T w^2 C
-        y = y.unflatten(2, (self.window, self.window)).unflatten(1, (-(-grid[0] // self.window), -1))
-        return y.transpose(2, 3).flatten(3, 4).flatten(1, 2)[:, : grid[0], : grid[1]]
+        """The inverse of tiles, without margins and padding: B h (T or 1) m D -> B H W C."""
+        columns = -(-grid[1] // self.window)
+        y = y.flatten(2, 3).unflatten(2, (-1, columns, self.window, self.window))  # B h rows columns w w D
+        y = y.permute(0, 2, 4, 3, 5, 1, 6)  # B rows w columns w h D
+        return y.flatten(5, 6).flatten(3, 4).flatten(1, 2)[:, : grid[0], : grid[1]]
 
-    def overlapping(self, x: Tensor) -> Tensor:
-        """The square of tokens around each tile: B H W C -> B T n C."""
-        rows, columns = self.padding(x)
-        x = pad(x, (0, 0, self.margin, self.margin + columns, self.margin, self.margin + rows))
-        x = x.unfold(1, self.side, self.window).unfold(2, self.side, self.window)  # B rows columns C side side
-        return x.flatten(4).flatten(1, 2).transpose(-1, -2)
+    def seen(self, far: Tensor, near: Tensor) -> Tensor:
+        """What each tile looks at, B h 1 1 R D beside its window of B h H W D: B h (T or 1) R + n D."""
+        windows = self.windows(near)
+        rows, columns = windows[0].shape[2:4]
+        return torch.cat([far.expand(-1, -1, rows, columns, -1, -1), *windows], dim=-2).flatten(2, 3)
 
     def whole(self, x: Tensor) -> bool:
-        """Whether a window has room for all tokens of x (B H W C)."""
-        return x.shape[1] * x.shape[2] <= self.side**2
+        """Whether a window has room for all tokens of x (B h H W D)."""
+        return x.shape[2] * x.shape[3] <= self.side**2
 
-    def windows(self, x: Tensor) -> Tensor:
-        """Keys or values that each tile may see: B H W C -> B h T n D, or all of them, B h 1 N D."""
-        keys = x.flatten(1, 2).unsqueeze(1) if self.whole(x) else self.overlapping(x)
-        return keys.unflatten(-1, (self.num_heads, -1)).permute(0, 3, 1, 2, 4)
+    def windows(self, x: Tensor) -> list[Tensor]:
+        """Keys or values that each tile may see, B h H W D -> parts B h rows columns n' D, or all, one B h 1 1 N D."""
+        return [x.flatten(2, 3)[:, :, None, None]] if self.whole(x) else self.overlapping(x)
+
+    def overlapping(self, x: Tensor) -> list[Tensor]:
+        """The square around each tile in parts, one for each tile that it spans: B h H W D -> B h rows columns n' D."""
+        starts = range(0, self.side, self.window)
+        tiles = self.tiles(x, self.margin, starts[-1] - self.margin)
+        rows, columns = (number - len(starts) + 1 for number in tiles.shape[2:4])
+        return [
+            tiles[:, :, i : i + rows, j : j + columns, : self.side - row, : self.side - column].flatten(4, 5)
+            for i, row in enumerate(starts)
+            for j, column in enumerate(starts)
+        ]
 
     def outside(self, x: Tensor) -> Tensor:
-        """Which of those keys a tile does not see, since they are not near it or not in the grid: T n or T N."""
+        """Which keys a query does not see, since they are not near its tile or not in the grid: T 1 n or 1 T w^2 N."""
         tokens = torch.arange(1.0, 1 + x.shape[1] * x.shape[2], device=x.device)  # 0 is padding
-        near = self.overlapping(tokens.view(1, *x.shape[1:3], 1))[0, :, :, 0]  # T n
-        return (near[:, :, None] != tokens).all(1) if self.whole(x) else near == 0
+        tokens = tokens.view(1, 1, *x.shape[1:3], 1)
+        near = torch.cat(self.overlapping(tokens), dim=-2).flatten(1, 3)[0, :, :, 0]  # T n
+        if not self.whole(tokens):
+            return (near == 0)[:, None]
+        return (near[:, :, None] != tokens.flatten()).all(1).repeat_interleave(self.window**2, 0)
