@@ -72,10 +72,10 @@ FOLDER = Entry(
 )
 PARQUET = Entry(
     "parquet",
-    "Tables 2, 5 and 6 on sets of Hugging Face",
+    "Table 5 at small scale (CIFAR-10 in cifar10/); Tables 2, 5 and 6 on sets of Hugging Face",
     PARQUET_LAYOUT,
-    "as the set's page says",
-    "that of the set",
+    "CIFAR-10 (Krizhevsky 2009), or as the set's page says",
+    "that of the set; CIFAR-10's page states none",
     PARQUET_SOURCE,
 )
 DATASETGAN = Entry(

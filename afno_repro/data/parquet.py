@@ -27,7 +27,7 @@ from afno_repro.errors import DataError, require
 from afno_repro.files import check_regular
 
 LAYOUT = "FOLDER/SPLIT-00000-of-00001.parquet or FOLDER/SPLIT/0000.parquet, at most two folders further down"
-SOURCE = "Hugging Face's hub gives out most sets of images so, for example CIFAR-10 (Krizhevsky 2009)"
+SOURCE = "Hugging Face's hub gives out most sets of images so, for example CIFAR-10 as uoft-cs/cifar10"
 DEPTHS = ("*.parquet", "*/*.parquet", "*/*/*.parquet")  # where a set's files may lie
 NAME = re.compile(r"(?P<split>.+)-(?P<number>\d+)-of-(?P<count>\d+)")
 KEPT_BYTES = 2**29  # of encoded images that each process keeps in memory
