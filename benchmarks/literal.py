@@ -58,15 +58,15 @@ class LiteralGFN(nn.Module):
 
 
 class LiteralLongShort(LongShort):
-    """The same function as a long-short attention whose weights it is given."""
+    """The same function as a long-short attention whose weights it is given; what is far is projected as there."""
 
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         """Mix tokens: B H W C -> B H W C."""
         q, k, v = self.qkv(x).chunk(3, dim=-1)
         k, v = self.norm_tokens(k), self.norm_tokens(v)
-        far_k, far_v = (low.flatten(2, 3) for low in self.far(x, k, v))  # B h 1 R D
+        far_k, far_v = (low.unsqueeze(2) for low in self.far(x, k, v))  # B h 1 R D
         near_k, near_v = (self.cut(low, self.num_heads, self.side, self.margin) for low in (k, v))  # B h T n D
-        inside = self.cut(torch.ones_like(x[:1, :, :, :1]), 1, self.side, self.margin)[0, 0, :, None, :, 0]  # T 1 n
+        inside = self.cut(x.new_ones(1, *x.shape[1:3], 1), 1, self.side, self.margin)[0, 0, :, None, :, 0]  # T 1 n
         queries = self.cut(q, self.num_heads, self.window, 0) * near_k.shape[-1] ** -0.5  # B h T w^2 D
         near = (queries @ near_k.transpose(-1, -2)).masked_fill(inside == 0, float("-inf"))
         weights = torch.cat([queries @ far_k.transpose(-1, -2), near], dim=-1).softmax(dim=-1)

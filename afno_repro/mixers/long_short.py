@@ -1,13 +1,13 @@
 """Long-short attention: a window for what is near, a dynamic projection for what is far (Zhu et al. 2021).
 
     P = softmax over tokens of X Wp,   K' = LN2(P^T LN1(K)),   V' = LN2(P^T LN1(V))          (rank r a head)
-    y = softmax([Q K'^T | Q K_window^T] / sqrt(D)) [V' | V_window] Wo
+    y = softmax(Q [K' | LN1(K)_window]^T / sqrt(D)) [V' | LN1(V)_window] Wo
 
 The queries of each w x w tile see the (w + 2e)^2 keys around it, e = max(w // 2, 1); keys outside the grid are masked.
 A grid that w does not divide is padded, its padding masked as keys and cropped as queries. Where a window has room for
-the whole grid its keys are all tokens, those that a tile does not see masked: the same sums, and nothing to copy.
-Shapes: B batch, H W token grid, N = H W, C channels, h heads, D = C // h, R rank, T tiles, w tile side, n window keys.
-Queries are m = w^2 a tile, or those of all tiles together where their keys are the same.
+the whole grid its keys are all tokens, those that a tile does not see masked: the same sums, of one copy.
+Shapes: B batch, H W token grid, N = H W, C channels, h heads, D = C // h, R rank, w tile side, T = rows x columns
+tiles, n window keys, m = w^2 queries of a tile, or T w^2 of all, where all look at the same n = N keys.
 """
 
 import torch
@@ -42,19 +42,20 @@ class LongShort(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # B H W C
         q, k, v = self.qkv(x).chunk(3, dim=-1)  # each B H W C
         k, v = self.norm_tokens(k), self.norm_tokens(v)
-        far_k, far_v = self.far(x, k, v)  # B h 1 1 R D
+        far_k, far_v = self.far(x, k, v)  # B h R D
         keys, values = self.seen(far_k, self.heads(k)), self.seen(far_v, self.heads(v))  # B h (T or 1) R + n D
-        outside = pad(self.outside(x), (far_k.shape[-2], 0))  # ... R + n; what is far is seen by all
-        queries = self.tiles(self.heads(q), 0, 0).flatten(2, 5).unflatten(2, (keys.shape[2], -1))  # B h (T or 1) m D
-        scores = (queries * keys.shape[-1] ** -0.5 @ keys.transpose(-1, -2)).masked_fill(outside, float("-inf"))
-        return self.project(self.untile(scores.softmax(dim=-1) @ values, grid=(x.shape[1], x.shape[2])))
+        outside = pad(self.outside(x), (far_k.shape[-2], 0))  # T 1 R + n or T w^2 R + N: all see what is far
+        queries = self.tiles(self.heads(q)).flatten(2, 5).unflatten(2, (keys.shape[2], -1))  # B h (T or 1) m D
+        scores = queries * keys.shape[-1] ** -0.5 @ keys.transpose(-1, -2)
+        weights = scores.masked_fill(outside, float("-inf")).softmax(dim=-1)  # B h (T or 1) m R + n
+        return self.project(self.untile(weights @ values, grid=(x.shape[1], x.shape[2])))
 
     def heads(self, x: Tensor) -> Tensor:
         """The heads' parts of each token: B H W C -> B h H W D."""
         return x.unflatten(-1, (self.num_heads, -1)).permute(0, 3, 1, 2, 4)
 
     def far(self, x: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of all tokens projected onto `rank` of them: each B h 1 1 R D."""
+        """Keys and values of all tokens projected onto `rank` of them: each B h R D."""
         logits = self.dynamic(x).flatten(1, 2)  # B N hR
         p = logits.softmax(dim=1, dtype=torch.promote_types(torch.float32, logits.dtype)).to(k.dtype)
         p = p.unflatten(-1, (self.num_heads, -1)).permute(0, 2, 3, 1)  # B h R N
@@ -62,12 +63,15 @@ class LongShort(nn.Module):
         def projected(tokens: Tensor) -> Tensor:
             low = p @ tokens.flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # B h R D
             low = self.norm_projected(low.transpose(1, 2).flatten(-2))  # B R C
-            return low.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)[:, :, None, None]
+            return low.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
         return projected(k), projected(v)
 
-    def tiles(self, x: Tensor, before: int, after: int) -> Tensor:
-        """Tiles of tokens, with margins and up to whole ones padded with zeros: B h H W D -> B h rows columns w w D."""
+    def tiles(self, x: Tensor, before: int = 0, after: int = 0) -> Tensor:
+        """Tiles of tokens, zeros around and up to whole tiles: B h H W D -> B h rows columns w w D.
+
+        In memory tile by tile, so that what is cut out of them is copied once, by who joins it.
+        """
         rows, columns = (after + -side % self.window for side in x.shape[2:4])
         x = pad(x, (0, 0, before, columns, before, rows))
         return x.unflatten(3, (-1, self.window)).unflatten(2, (-1, self.window)).transpose(3, 4).contiguous()
@@ -80,21 +84,25 @@ class LongShort(nn.Module):
         return y.flatten(5, 6).flatten(3, 4).flatten(1, 2)[:, : grid[0], : grid[1]]
 
     def seen(self, far: Tensor, near: Tensor) -> Tensor:
-        """What each tile looks at, B h 1 1 R D beside its window of B h H W D: B h (T or 1) R + n D."""
+        """What each tile looks at, B h R D beside its window of B h H W D: B h (T or 1) R + n D."""
         windows = self.windows(near)
         rows, columns = windows[0].shape[2:4]
-        return torch.cat([far.expand(-1, -1, rows, columns, -1, -1), *windows], dim=-2).flatten(2, 3)
+        far = far[:, :, None, None].expand(-1, -1, rows, columns, -1, -1)
+        return torch.cat([far, *windows], dim=-2).flatten(2, 3)
 
     def whole(self, x: Tensor) -> bool:
         """Whether a window has room for all tokens of x (B h H W D)."""
         return x.shape[2] * x.shape[3] <= self.side**2
 
     def windows(self, x: Tensor) -> list[Tensor]:
-        """Keys or values that each tile may see, B h H W D -> parts B h rows columns n' D, or all, one B h 1 1 N D."""
+        """Keys or values that a tile may see, in parts: B h H W D -> each B h rows columns . D, or one B h 1 1 N D."""
         return [x.flatten(2, 3)[:, :, None, None]] if self.whole(x) else self.overlapping(x)
 
     def overlapping(self, x: Tensor) -> list[Tensor]:
-        """The square around each tile in parts, one for each tile that it spans: B h H W D -> B h rows columns n' D."""
+        """The square around each tile in parts: B h H W D -> each B h rows columns . D, n in all.
+
+        With a margin before the grid, squares begin where tiles do, and each part is of another tile that they span.
+        """
         starts = range(0, self.side, self.window)
         tiles = self.tiles(x, self.margin, starts[-1] - self.margin)
         rows, columns = (number - len(starts) + 1 for number in tiles.shape[2:4])
@@ -105,8 +113,8 @@ class LongShort(nn.Module):
         ]
 
     def outside(self, x: Tensor) -> Tensor:
-        """Which keys a query does not see, since they are not near its tile or not in the grid: T 1 n or 1 T w^2 N."""
-        tokens = torch.arange(1.0, 1 + x.shape[1] * x.shape[2], device=x.device)  # 0 is padding
+        """Which keys a query does not see, since they are not near its tile or not in the grid: T 1 n or T w^2 N."""
+        tokens = torch.arange(1, 1 + x.shape[1] * x.shape[2], device=x.device)  # 0 is padding
         tokens = tokens.view(1, 1, *x.shape[1:3], 1)
         near = torch.cat(self.overlapping(tokens), dim=-2).flatten(1, 3)[0, :, :, 0]  # T n
         if not self.whole(tokens):
