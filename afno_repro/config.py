@@ -79,6 +79,11 @@ class DataConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", completed(f"data {self.name}", self.options))
 
+    @property
+    def title(self) -> str:
+        """The set as `afno data` names it, with its folder where any may be one: parquet/cifar10."""
+        return "/".join(filter(None, (self.name, self.options.get("folder"))))
+
 
 @dataclass(frozen=True)
 class TrainConfig:

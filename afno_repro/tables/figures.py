@@ -287,7 +287,7 @@ def _shown(config: RunConfig, there: int | None) -> str:
     if config.task.name == "spectra":
         threshold = config.model.mixer.options["sparsity_threshold"] if config.model and config.model.mixer else ""
         return f"AFNO with threshold {threshold}, means over {counted(images, 'image')} and all channels"
-    return f"The first {counted(images, 'validation image')} of {config.data.name}"
+    return f"The first {counted(images, 'validation image')} of {config.data.title}"
 
 
 FIGURES: dict[str, Draw] = {

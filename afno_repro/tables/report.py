@@ -195,7 +195,7 @@ def _device(made: Mapping[str, Any]) -> str:
 
 def _unused(record: Record) -> str:
     count, first = record.provenance["left_out"], record.provenance.get("first_left_out", [])
-    return f"{count} of {record.config.data.name}: {', '.join(first)}{', ...' * (count > len(first))}"
+    return f"{count} of {record.config.data.title}: {', '.join(first)}{', ...' * (count > len(first))}"
 
 
 def _packages(made: Mapping[str, Any]) -> str:

@@ -225,7 +225,7 @@ def trained_on(record: Record) -> str:
     images = record.provenance.get("images") or []
     if len(images) != 2:
         return ""
-    return f"{record.config.data.name}: {counted(images[0], 'image')}, and {images[1]} to validate"
+    return f"{record.config.data.title}: {counted(images[0], 'image')}, and {images[1]} to validate"
 
 
 def commit(made: Mapping[str, Any]) -> str:

@@ -109,7 +109,7 @@ def build_table(spec: Spec, scale: str, records: Path, changes: tuple[str, ...] 
             found[row, stage, seed] = known[run.digest] = record
     seeds = (*own, *(seed for seed in further if any(need[2] == seed for need in found)))
     plan = replace(plan, needs={need: run for need, run in plan.needs.items() if need[2] in (0, *seeds)})
-    data = frozenset(run.config.data.name for run in plan.needs.values() if run.config.data.name is not None)
+    data = frozenset(run.config.data.title for run in plan.needs.values() if run.config.data.name is not None)
     columns, command = spec.columns(scale), partial(_command, spec, scale, seeds, changes)
     values, marks = _aggregate(columns, found), apart(plan.needs, found)
     cells = {
