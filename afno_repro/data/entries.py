@@ -75,7 +75,7 @@ PARQUET = Entry(
     "Table 5 at small scale (CIFAR-10 in cifar10/); Tables 2, 5 and 6 on sets of Hugging Face",
     PARQUET_LAYOUT,
     "CIFAR-10 (Krizhevsky 2009), or as the set's page says",
-    "that of the set; CIFAR-10's page states none",
+    "that of the set; CIFAR-10's is given as unknown",
     PARQUET_SOURCE,
 )
 DATASETGAN = Entry(

@@ -61,7 +61,7 @@ class LongShort(nn.Module):
         p = p.unflatten(-1, (self.num_heads, -1)).permute(0, 2, 3, 1)  # B h R N
 
         def projected(tokens: Tensor) -> Tensor:
-            low = p @ tokens.flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # B h R D
+            low = p @ self.heads(tokens).flatten(2, 3)  # B h R D
             low = self.norm_projected(low.transpose(1, 2).flatten(-2))  # B R C
             return low.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
